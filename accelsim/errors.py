@@ -1,0 +1,25 @@
+"""What goes wrong, by name. Library code raises these; only ``accelsim.cli`` prints them and exits."""
+
+
+class AccelsimError(Exception):
+    """Base of every error that is the input's fault; its text is one line fit for a user."""
+
+
+class GeometryError(AccelsimError):
+    """A convolution whose sizes, stride, padding, dilation or groups make no sense together."""
+
+
+class TraceError(AccelsimError):
+    """A trace file that is missing, truncated, corrupt, of another version, or that contradicts itself."""
+
+
+class ConfigError(AccelsimError):
+    """A machine file that is missing, malformed, or asks for what cannot be built."""
+
+
+class MachineError(AccelsimError):
+    """A machine that cannot run a given convolution."""
+
+
+class OutputError(AccelsimError):
+    """Results that could not be written."""

@@ -1,0 +1,1 @@
+"""What is to be computed: shapes, masks, traces and the lowering of the three passes. Knows no hardware."""
