@@ -1,0 +1,276 @@
+"""The three passes of a training step as standard convolutions. Nothing downstream knows what a pass is made of.
+
+=============  ====================  ====================================================================
+pass           product               as a standard convolution
+=============  ====================  ====================================================================
+fwd            O = A ∗ W             as it is
+input_grad     dA = dO ∗ᵀ W          W rotated by 180° in R×S, K and C swapped, dO padded by R−1−padding;
+                                     stride > 1: dO dilated, or stride² phases on the undilated dO
+weight_grad    dW = dO ∗ A           channels take the place of the batch, the batch that of the channels;
+                                     the kernel is dO dilated by the stride
+=============  ====================  ====================================================================
+
+SWAT (section 3.2 and appendix A.1): ``fwd`` and ``input_grad`` read the Top-K weight, ``weight_grad`` the Top-K
+activation that the forward pass saved; the output gradient is never sparsified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from accelsim.workload.geometry import Geometry
+from accelsim.workload.trace import Layer
+
+PASSES = ("fwd", "input_grad", "weight_grad")
+READS = {
+    "fwd": ("activation", "weight"),
+    "input_grad": ("gradient", "weight"),
+    "weight_grad": ("saved_activation", "gradient"),
+}
+EVERYWHERE = (slice(None), slice(None))
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """One standard convolution: what a machine is asked to compute. Zero is the only ineffectual value.
+
+    Parameters
+    ----------
+    which : str
+        The pass it belongs to, one of ``PASSES``.
+    input : ndarray, (N, C, H, W)
+        Booleans (non-zero or not) or numbers.
+    kernel : ndarray, (K, C/groups, R, S)
+    stride, dilation : (int, int)
+    padding : (int, int, int, int)
+        Zeros around the input: top, bottom, left, right.
+    groups : int
+    batch : int
+        Samples in the training batch; a trace may store fewer. Work done once a batch is shared by its samples.
+    scatter : (slice, slice)
+        The rows and columns of the pass's result that this convolution yields (a stride phase yields every st-th).
+    """
+
+    which: str
+    input: np.ndarray
+    kernel: np.ndarray
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    batch: int = 1
+    scatter: tuple[slice, slice] = field(default=EVERYWHERE)
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Its shape, checked."""
+        _, channels, height, width = self.input.shape
+        return Geometry(
+            channels, height, width, self.kernel.shape[0], self.kernel.shape[2:], self.stride, self.padding,
+            self.dilation, self.groups,
+        )  # fmt: skip
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.input.shape[0]
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications with nothing skipped, padding zeros included."""
+        return self.samples * self.geometry.multiplications
+
+    @cached_property
+    def effectual(self) -> int:
+        """Multiplications with both operands non-zero: the least that any zero-skipping machine executes.
+
+        Σ over channel, tap and output place of (samples non-zero there) × (filters non-zero there), walking taps or
+        output places, whichever are fewer.
+        """
+        geometry, group = self.geometry, self.kernel.shape[1]
+        inputs = pad(np.count_nonzero(self.input, axis=0), self.padding)
+        kernels = np.count_nonzero(self.kernel.reshape(self.groups, -1, *self.kernel.shape[1:]), axis=1)
+        kernels = kernels.reshape(self.groups * group, *geometry.kernel)
+        taps, places = geometry.kernel, geometry.output
+        if taps[0] * taps[1] <= places[0] * places[1]:
+            return sum(
+                int(_window(inputs, at, self.dilation, places, self.stride).sum(axis=(1, 2)) @ kernels[:, at[0], at[1]])
+                for at in np.ndindex(*taps)
+            )
+        return sum(
+            int(np.vdot(_window(inputs, at, self.stride, taps, self.dilation), kernels)) for at in np.ndindex(*places)
+        )
+
+
+def lower(layer: Layer, which: str, *, strided: str = "phase", batch: int | None = None) -> list[Convolution]:
+    """The convolutions that compute one pass of one layer.
+
+    Parameters
+    ----------
+    layer : Layer
+    which : str
+        One of ``PASSES``.
+    strided : {"phase", "dilate"}
+        How an input gradient with stride > 1 becomes a convolution.
+    batch : int, optional
+        Samples of the training batch; by default those that the layer holds.
+
+    Returns
+    -------
+    list of Convolution
+        One; for the input gradient by phases one for each phase that has taps and outputs; none where nobody needs
+        the input gradient (the first layer).
+
+    Raises
+    ------
+    TraceError
+        If the layer lacks a tensor that the pass reads.
+    """
+    if which == "input_grad" and not layer.input_grad:
+        return []
+    operands = (layer.tensor(name) for name in READS[which])
+    return lower_tensors(layer.geometry, which, *operands, strided=strided, batch=batch or layer.samples)
+
+
+def lower_tensors(geometry, which, first, second, *, strided="phase", batch=1) -> list[Convolution]:
+    """``lower`` on plain arrays, booleans or numbers, in the order of ``READS``: see there."""
+    if which == "fwd":
+        g = geometry
+        return [Convolution(which, first, second, g.stride, g.padding, g.dilation, g.groups, batch)]
+    if which == "weight_grad":
+        return [_weight_grad(geometry, first, second, batch)]
+    rotated = _rotate(geometry, second)
+    if strided == "dilate" or geometry.stride == (1, 1):
+        return [_input_grad_dilated(geometry, first, rotated, batch)]
+    return _input_grad_phases(geometry, first, rotated, batch)
+
+
+def pad(array: np.ndarray, padding: tuple[int, int, int, int]) -> np.ndarray:
+    """Zeros around the last two axes: top, bottom, left, right."""
+    top, bottom, left, right = padding
+    if not any(padding):
+        return array
+    return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(top, bottom), (left, right)])
+
+
+def _window(array, start, step, count, stride) -> np.ndarray:
+    """Of the last two axes: ``count`` elements, ``stride`` apart, from ``start``·``step``."""
+    rows, columns = (
+        slice(at * d, at * d + (n - 1) * st + 1, st) for at, d, n, st in zip(start, step, count, stride, strict=True)
+    )
+    return array[..., rows, columns]
+
+
+def _weight_grad(geometry, activation, gradient, batch) -> Convolution:
+    """dW[k, c, r, s] = Σ dO[n, k, p, q]·A[n, c, p·st + r·d − pad, …].
+
+    With groups g: input (C/g, g·N, H, W), kernel (K, N, P, Q), groups g, result (C/g, K, R, S) — PyTorch's own trick.
+    """
+    g, samples = geometry.groups, activation.shape[0]
+    group = geometry.channels // g
+    stacked = activation.reshape(samples, g, group, *activation.shape[2:]).transpose(2, 1, 0, 3, 4)
+    stacked = stacked.reshape(group, g * samples, *activation.shape[2:])
+    extent = [(size - 1) * st + 1 for size, st in zip(geometry.output, geometry.stride, strict=True)]
+    begins = geometry.padding[0], geometry.padding[2]
+    stacked, padding = _fit(stacked, begins, extent, geometry.dilation, geometry.kernel)
+    kernel = gradient.transpose(1, 0, 2, 3)
+    return Convolution("weight_grad", stacked, kernel, geometry.dilation, padding, geometry.stride, g, batch)
+
+
+def _rotate(geometry, weight) -> np.ndarray:
+    """The weight with R and S reversed and K and C swapped within each group: (C, K/groups, R, S)."""
+    g = geometry.groups
+    filters, channels = geometry.filters // g, geometry.channels // g
+    split = weight.reshape(g, filters, channels, *geometry.kernel)[..., ::-1, ::-1]
+    return split.swapaxes(1, 2).reshape(g * channels, filters, *geometry.kernel)
+
+
+def _input_grad_dilated(geometry, gradient, rotated, batch) -> Convolution:
+    """The input gradient as one stride-1 convolution on dO with st−1 zeros between its elements."""
+    sizes = [(size - 1) * st + 1 for size, st in zip(geometry.output, geometry.stride, strict=True)]
+    dilated = np.zeros((*gradient.shape[:2], *sizes), gradient.dtype)
+    dilated[..., :: geometry.stride[0], :: geometry.stride[1]] = gradient
+    extent = geometry.kernel_extent
+    begins = extent[0] - 1 - geometry.padding[0], extent[1] - 1 - geometry.padding[2]
+    dilated, padding = _fit(dilated, begins, extent, (1, 1), (geometry.height, geometry.width))
+    return Convolution("input_grad", dilated, rotated, (1, 1), padding, geometry.dilation, geometry.groups, batch)
+
+
+def _input_grad_phases(geometry, gradient, rotated, batch) -> list[Convolution]:
+    """The input gradient as one stride-1 convolution for each phase of input positions modulo the stride."""
+    rows = _axis_phases(
+        geometry.height, geometry.kernel[0], geometry.stride[0], geometry.dilation[0], geometry.padding[0]
+    )
+    columns = _axis_phases(
+        geometry.width, geometry.kernel[1], geometry.stride[1], geometry.dilation[1], geometry.padding[2]
+    )
+    convolutions = []
+    for y in rows:
+        for x in columns:
+            taps = rotated[:, :, y.taps, x.taps]
+            dilation = y.dilation, x.dilation
+            extent = [(n - 1) * d + 1 for n, d in zip(taps.shape[2:], dilation, strict=True)]
+            part, padding = _fit(gradient, (y.begin, x.begin), extent, (1, 1), (y.outputs, x.outputs))
+            convolutions.append(
+                Convolution(
+                    "input_grad", part, taps, (1, 1), padding, dilation, geometry.groups, batch, (y.scatter, x.scatter)
+                )
+            )
+    return convolutions
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """One axis of one phase: its taps in the rotated kernel, their spacing in dO, zeros before dO, what it yields."""
+
+    taps: slice
+    dilation: int
+    begin: int
+    outputs: int
+    scatter: slice
+
+
+def _axis_phases(size, taps, stride, dilation, padding) -> list[_Phase]:
+    """The phases of one axis that have taps and outputs.
+
+    Input position x lies in phase i = (x + padding) mod stride and meets the taps r with r·dilation ≡ i (mod stride);
+    these lie ``step`` = stride/gcd apart, and their positions in dO, (x + padding − r·dilation)/stride, lie
+    ``dilation/gcd`` apart.
+    """
+    gcd = int(np.gcd(stride, dilation))
+    step, spacing = stride // gcd, dilation // gcd
+    phases = []
+    for i in range(stride):
+        first_tap = next((r for r in range(min(step, taps)) if (r * dilation - i) % stride == 0), None)
+        first_output = (i - padding) % stride
+        if first_tap is None or first_output >= size:
+            continue
+        count = len(range(first_tap, taps, step))
+        # In the rotated kernel the phase's last tap comes first; it meets dO at first_place − (count−1)·spacing.
+        first_place = (first_output + padding - first_tap * dilation) // stride
+        rotated = slice(taps - 1 - (first_tap + (count - 1) * step), taps - first_tap, step)
+        outputs = len(range(first_output, size, stride))
+        begin = (count - 1) * spacing - first_place
+        phases.append(_Phase(rotated, spacing, begin, outputs, slice(first_output, None, stride)))
+    return phases
+
+
+def _fit(array, begins, extent, stride, outputs) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The array and the padding that give exactly ``outputs`` places, starting ``begins`` zeros before the array.
+
+    Where the window starts inside the array or ends before its end, the elements that nothing reads are cut away.
+    """
+    padding = []
+    for axis, begin, span, st, count in zip((2, 3), begins, extent, stride, outputs, strict=True):
+        size = array.shape[axis]
+        end = (count - 1) * st + span - size - begin
+        if -begin >= size or -end >= size:
+            # Nothing but padding is read: one zero stands for it.
+            array, begin, end = np.zeros_like(array.take([0], axis)), 0, begin + size + end - 1
+        else:
+            array = array.take(range(max(0, -begin), size - max(0, -end)), axis) if min(begin, end) < 0 else array
+        padding += [max(0, begin), max(0, end)]
+    return array, tuple(padding)
