@@ -1,0 +1,79 @@
+"""Where files are found, and how they are written: beside, then renamed, so that none is ever half-written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelsim.errors import AccelsimError, OutputError
+
+PACKAGE = Path(__file__).parent
+
+
+def shipped(kind: str) -> Path:
+    """The folder of shipped files, "configs" or "traces": inside the installed package, or beside it in a checkout."""
+    installed = PACKAGE / kind
+    return installed if installed.is_dir() else PACKAGE.parent / kind
+
+
+def find(name: str | Path, kind: str, error: type[AccelsimError]) -> Path:
+    """The file of that name: as given, or, for a name without a path, among those shipped.
+
+    Raises
+    ------
+    AccelsimError
+        Of the class given, if there is none.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    if path.name != str(name):
+        raise error(f"{name}: no such file")
+    if (shipped(kind) / path).is_file():
+        return shipped(kind) / path
+    suffix = {"configs": "*.yaml", "traces": "*.npz"}[kind]
+    known = ", ".join(sorted(file.name for file in shipped(kind).glob(suffix)))
+    raise error(f"{name}: no such file here, nor among the shipped {kind} ({known or 'none'})")
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A new folder beside ``folder``; on a clean exit its files move into ``folder``, replacing those of their names.
+
+    On any exception, a full disk and Ctrl-C included, it goes and ``folder`` is as it was.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be made or written to.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: must be a folder, but is a file")
+    stage = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        stage.chmod(0o777 & ~_umask())
+        yield stage
+        if folder.exists():
+            for file in sorted(stage.iterdir()):
+                os.replace(file, folder / file.name)
+        else:
+            os.replace(stage, folder)
+    except OSError as error:
+        raise OutputError(f"{error.filename or folder}: cannot write: {error.strerror or error}") from error
+    finally:
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The permissions that new files do not get; reading it means setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

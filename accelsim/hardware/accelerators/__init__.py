@@ -1,0 +1,7 @@
+"""One file a model, and the table of models. A new machine is one file here and one line below."""
+
+from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.pe_array import PEArray
+
+MODELS = (DaDianNao, BitTactical, PEArray)

@@ -1,0 +1,69 @@
+"""What every accelerator takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from accelsim.workload.lowering import Convolution
+
+# Every multiplier slot (one multiplier in one cycle) has exactly one cause; the order is that of a printed account.
+CAUSES = {
+    "effectual": "both operands non-zero",
+    "ineffectual": "executed with an operand that is zero, or with a product that no output takes",
+    "edge": "rows, columns, lanes, tiles or PEs that the layer leaves without work",
+    "imbalance": "vectors of a PE that its non-zero operands do not fill",
+    "barrier": "waiting for the slowest row, PE or tile",
+    "bank_conflict": "waiting for an accumulator bank",
+    "lookahead": "empty lanes that the lookahead window could not fill",
+    "exchange": "partial sums moving between PEs",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Activity:
+    """What an accelerator did for one convolution.
+
+    Parameters
+    ----------
+    multipliers : int
+    job_cycles : ndarray of int64
+        Cycles of each job in execution order; a job is what lies between two barriers of the whole machine.
+    slots : mapping of str to int
+        Multiplier slots by cause (``CAUSES``); they add up to cycles × multipliers exactly.
+    """
+
+    multipliers: int
+    job_cycles: np.ndarray
+    slots: Mapping[str, int]
+
+    def __post_init__(self):
+        assert set(self.slots) <= set(CAUSES)
+        assert all(count >= 0 for count in self.slots.values()), self.slots
+        assert sum(self.slots.values()) == self.cycles * self.multipliers, (self.slots, self.cycles, self.multipliers)
+
+    @property
+    def cycles(self) -> int:
+        return int(self.job_cycles.sum())
+
+
+class Accelerator(Protocol):
+    """A model of a machine's compute. Its frozen, validated parameters are the ``accelerator`` section of the YAML."""
+
+    model: str
+    strided_input_grad: str
+
+    @property
+    def multipliers(self) -> int: ...
+
+    def run(self, conv: Convolution) -> Activity:
+        """Counts. Raises MachineError where the machine cannot run the convolution."""
+
+    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+        """Executes the schedule with numbers, product by product: the result (N, K, P, Q) and the cycles it took.
+
+        For small convolutions: it shows that the schedule behind ``run`` computes the convolution, in ``run``'s cycles.
+        """

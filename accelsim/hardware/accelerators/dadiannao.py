@@ -1,0 +1,37 @@
+"""DaDianNao: the dense baseline. Every line of every filter costs a cycle. Chen et al., MICRO 2014."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from accelsim.hardware.accelerators.tiled import TiledParameters
+from accelsim.hardware.lines import Lines
+
+
+class DaDianNao(TiledParameters):
+    """Skips nothing: ceil(P·Q/columns) · ceil(ceil(K/rows)/tiles) · T cycles per sample and group."""
+
+    model: Literal["dadiannao"]
+
+    def _schedule(self, lines: Lines):
+        """Per set: lines executed and rows in use; weights on lanes in all; what an empty lane of a used row is."""
+        blocks, streams, depth = lines.shape
+        used = self._sets(blocks, streams)
+        return np.full(used.size, depth, np.int64), used, blocks * streams * lines.elements, "edge"
+
+    def _sources(self, lines: Lines) -> np.ndarray:
+        """Each slot executes the value that stands there."""
+        blocks, streams, depth = lines.shape
+        places = np.arange(depth * self.lanes).reshape(depth, self.lanes)
+        return np.broadcast_to(places, (blocks, streams, depth, self.lanes))
+
+    @classmethod
+    def with_multipliers(cls, multipliers: int) -> DaDianNao:
+        """The baseline of another machine: as many multipliers, 16 lanes, rows and tiles where these divide them."""
+        sizes = {}
+        for key in ("lanes", "rows", "tiles"):
+            sizes[key] = int(np.gcd(multipliers, 16))
+            multipliers //= sizes[key]
+        return cls(model="dadiannao", columns=multipliers, **sizes)

@@ -1,0 +1,316 @@
+"""A PE that multiplies every activation of a vector with every weight of another, and scatters the products to banks.
+
+Cost follows from how products fall into accumulator banks, and that depends on positions modulo 4 only: an activation
+contributes, for each tap, to one of 8 *places*, (bit 4, bits 3 and 2 of the bank number with filter 0); a weight of
+filter k moves that place by (k & 4) and adds (k & 3). So an activation vector is, for each tap, eight counters — the
+bytes of one word — and the load of the banks under a weight vector is a sum of words. Vectors with the same words cost
+the same: each distinct one is counted once per channel, and not again while the weights stay the same.
+"""
+
+import numpy as np
+from numba import njit
+
+_HIGH = np.uint64(0x8080808080808080)
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_NONE, _ONE = np.uint64(0), np.uint64(1)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@njit(nogil=True, cache=True)
+def activation_vectors(acts, tile, grid, classes, phases, counters, width):
+    """Cuts each PE's non-zero activations into vectors and names the distinct ones.
+
+    Parameters
+    ----------
+    acts : bool[C, H', W']
+        One sample, padded.
+    tile, grid : (int, int)
+        Rows and columns of a PE's tile; PEs along H and W.
+    classes : (int64[H'], int64[W'])
+        Rows and columns of a class act alike under every tap.
+    phases : (int, int)
+        Stride phases of rows and columns.
+    counters : uint64[row classes, column classes, taps]
+        What an activation adds to the word of a tap: one, in the byte of its place; 0 where its product is dropped.
+    width : int
+        Activations in a vector, I.
+
+    Returns
+    -------
+    counts : int64[C, PEs, phases]
+        Non-zero activations.
+    names : int32[vectors]
+        The distinct vector that each vector is; order channel, PE, phase, then row-major.
+    words : uint64[distinct, taps]
+        The counters of each distinct vector under each tap.
+    """
+    channels, height, breadth = acts.shape
+    pes, taps = grid[0] * grid[1], counters.shape[2]
+    counts = np.zeros((channels, pes, phases[0] * phases[1]), np.int64)
+    names = np.empty(acts.sum() // width + counts.size, np.int32)
+    found = np.empty((tile[0] * tile[1] + 1, 2), np.int64)
+    words = np.zeros((64, taps + 1), np.uint64)  # the last word of a vector is its phase
+    table = np.full(256, -1, np.int32)
+    known = at = 0
+    for c in range(channels):
+        for pe in range(pes):
+            top, left = pe // grid[1] * tile[0], pe % grid[1] * tile[1]
+            for phase in range(phases[0] * phases[1]):
+                count = 0
+                for x in range(top + (phase // phases[1] - top) % phases[0], min(top + tile[0], height), phases[0]):
+                    for y in range(
+                        left + (phase % phases[1] - left) % phases[1], min(left + tile[1], breadth), phases[1]
+                    ):
+                        found[count, 0] = classes[0][x]
+                        found[count, 1] = classes[1][y]
+                        count += acts[c, x, y]
+                counts[c, pe, phase] = count
+                for start in range(0, count, width):
+                    # The row after the last known vector is the one in the making.
+                    words[known] = 0
+                    for i in range(start, min(start + width, count)):
+                        for tap in range(taps):
+                            words[known, tap] += counters[found[i, 0], found[i, 1], tap]
+                    words[known, taps] = np.uint64(phase)
+                    names[at] = _name(words, known, table)
+                    known += names[at] == known
+                    at += 1
+                    if known == words.shape[0]:
+                        words, table = _grow(words, table)
+    return counts, names[:at], words[:known, :taps].copy()
+
+
+@njit(nogil=True, cache=True)
+def _name(words, row, table):
+    """The earlier row equal to ``row``, or ``row`` itself, entered into the hash table."""
+    mask = np.uint64(table.size - 1)
+    slot = _hash(words[row]) & mask
+    while table[slot] >= 0:
+        same = True
+        for t in range(words.shape[1]):
+            if words[table[slot], t] != words[row, t]:
+                same = False
+                break
+        if same:
+            return table[slot]
+        slot = (slot + np.uint64(1)) & mask
+    table[slot] = row
+    return np.int32(row)
+
+
+@njit(nogil=True, cache=True)
+def _hash(row):
+    h = np.uint64(0)
+    for word in row:
+        h = (h ^ word) * _MIX
+        h ^= h >> np.uint64(29)
+    return h
+
+
+@njit(nogil=True, cache=True)
+def _grow(words, table):
+    """Twice the room; the hash table stays at most a quarter full."""
+    known = words.shape[0]
+    larger = np.zeros((2 * known, words.shape[1]), np.uint64)
+    larger[:known] = words
+    table = np.full(8 * known, -1, np.int32)
+    for row in range(known):
+        _name(larger, row, table)
+    return larger, table
+
+
+@njit(nogil=True, cache=True)
+def channel_cycles(counts, names, words, weights, first_filter, per_group, phase_of_tap, slot_mask, turn_bit, widths):
+    """Cycles of each filter group and channel: those of its slowest PE.
+
+    Parameters
+    ----------
+    counts, names, words
+        As ``activation_vectors`` returns them.
+    weights : bool[C, R·S, K]
+    first_filter : int
+        The number that the layer gives to filter 0, for the banks.
+    per_group : int
+        Filters in a filter group, Kc.
+    phase_of_tap : int64[R·S]
+    slot_mask, turn_bit : int
+        k & slot_mask chooses the word that a weight adds to; where k & turn_bit, the word's halves change places.
+    widths : (int, int)
+        I and F.
+
+    Returns
+    -------
+    cycles : int64[filter groups, C]
+    totals : int64[3]
+        Over all PEs: pairs of vectors, cycles, products.
+    """
+    channels, taps, filters = weights.shape
+    pes, phases = counts.shape[1], counts.shape[2]
+    groups = (filters + per_group - 1) // per_group
+    cycles = np.zeros((groups, channels), np.int64)
+    totals = np.zeros(3, np.int64)
+    room = min(filters, per_group) * taps + 1  # one to spare: zeros are written too, and then overwritten
+    listed, listed_before = np.empty(room, np.int64), np.empty(room, np.int64)
+    bounds = np.zeros(phases + 1, np.int64)
+    room = room // widths[1] + phases
+    term_of, keep = np.empty((widths[1], room), np.int64), np.empty((widths[1], room), np.uint64)
+    scratch = np.empty((3, max(room, 2 * taps + 1)), np.uint64)
+    costs, stamps = np.zeros(words.shape[0], np.int64), np.zeros(words.shape[0], np.int64)
+    stamp = 0
+    for g in range(groups):
+        first, last = g * per_group, min(filters, (g + 1) * per_group)
+        before = -1
+        at = 0
+        for c in range(channels):
+            _list_weights(weights[c], first, last, first_filter, phase_of_tap, bounds, listed)
+            if bounds[phases] != before or not np.array_equal(listed[:before], listed_before[:before]):
+                # Other weights than those of the previous channel: costs are counted anew, each when first met.
+                stamp += 1
+                _arrange(listed, bounds, taps, slot_mask, turn_bit, term_of, keep)
+                before = bounds[phases]
+                listed, listed_before = listed_before, listed
+            slowest = 0
+            for pe in range(pes):
+                own = 0
+                start = 0
+                for phase in range(phases):
+                    here = bounds[phase + 1] - bounds[phase]
+                    stop = start + (here + widths[1] - 1) // widths[1]
+                    vectors = (counts[c, pe, phase] + widths[0] - 1) // widths[0]
+                    if here:
+                        for name in names[at : at + vectors]:
+                            if stamps[name] != stamp:
+                                stamps[name] = stamp
+                                costs[name] = _cost(words[name], term_of[:, start:stop], keep[:, start:stop], scratch)
+                            own += costs[name]
+                        totals[0] += vectors * (stop - start)
+                        totals[2] += counts[c, pe, phase] * here
+                    at += vectors
+                    start = stop
+                slowest = max(slowest, own)
+                totals[1] += own
+            cycles[g, c] = slowest
+    return cycles, totals
+
+
+@njit(nogil=True, cache=True)
+def _list_weights(weights, first, last, first_filter, phase_of_tap, bounds, listed):
+    """Lists the non-zero weights of filters first…last−1 as tap·2³² + k: by phase, then in the order r, s, k."""
+    count = 0
+    for phase in range(bounds.size - 1):
+        bounds[phase] = count
+        for tap in range(weights.shape[0]):
+            if phase_of_tap[tap] == phase:
+                for k in range(first, last):
+                    listed[count] = (tap << 32) + first_filter + k
+                    count += weights[tap, k]
+    bounds[-1] = count
+
+
+@njit(nogil=True, cache=True)
+def _arrange(listed, bounds, taps, slot_mask, turn_bit, term_of, keep):
+    """Cuts each phase's weights into vectors, one a column, sorted by the word of counters that a weight adds to.
+
+    ``term_of`` is what a weight adds, as ``_cost`` numbers it; ``keep`` is 0 where another word of counters begins,
+    else all ones. Within a vector the order does not matter: its products fall into their banks in the same cycles.
+    """
+    width = term_of.shape[0]
+    column = 0
+    for phase in range(bounds.size - 1):
+        for start in range(bounds[phase], bounds[phase + 1], width):
+            at = 0
+            for slot in range(slot_mask + 1):
+                fresh = True
+                for weight in listed[start : min(start + width, bounds[phase + 1])]:
+                    if weight & slot_mask == slot:
+                        term_of[at, column] = (weight >> 32) * 2 + (weight & turn_bit != 0)
+                        keep[at, column] = _NONE if fresh else _ALL
+                        fresh = False
+                        at += 1
+            term_of[at:, column] = 2 * taps
+            keep[at:, column] = _ALL
+            column += 1
+
+
+@njit(nogil=True, cache=True)
+def _cost(counters, term_of, keep, scratch):
+    """Cycles of one activation vector against all weight vectors: max(1, most products in a bank) for each.
+
+    What a weight can add: 2·tap, the counters of its tap; 2·tap + 1, these with their halves exchanged (k & 4);
+    2·taps, nothing. The loops run along the weight vectors so that the compiler takes several at a time.
+    """
+    terms, load, most = scratch
+    for tap in range(counters.size):
+        terms[2 * tap] = counters[tap]
+        terms[2 * tap + 1] = (counters[tap] << np.uint64(32)) | (counters[tap] >> np.uint64(32))
+    terms[2 * counters.size] = 0
+    width, vectors = term_of.shape
+    for w in range(vectors):
+        load[w] = terms[term_of[0, w]]
+        most[w] = load[w]
+    for i in range(1, width):
+        for w in range(vectors):
+            load[w] = (load[w] & keep[i, w]) + terms[term_of[i, w]]
+            most[w] = _larger_bytes(most[w], load[w])
+    cost = 0
+    for w in range(vectors):
+        byte = _larger_bytes(most[w], most[w] >> np.uint64(32))
+        byte = _larger_bytes(byte, byte >> np.uint64(16))
+        byte = _larger_bytes(byte, byte >> np.uint64(8))
+        cost += np.int64(max(_ONE, byte & np.uint64(0xFF)))
+    return cost
+
+
+@njit(nogil=True, cache=True)
+def _larger_bytes(a, b):
+    """Byte by byte the larger of two; bytes below 128."""
+    larger = ((a | _HIGH) - b) & _HIGH
+    mask = larger | (larger - (larger >> np.uint64(7)))
+    return b ^ ((a ^ b) & mask)
+
+
+@njit(nogil=True, cache=True)
+def outer_product_cycles(first, second, tile, grid, steps, taps, widths):
+    """The weight gradient: at each output place every non-zero activation meets every non-zero gradient.
+
+    Parameters
+    ----------
+    first : int64[channel blocks, N, H', W']
+        Non-zero activations of a block at each padded position.
+    second : int64[filter blocks, N, P, Q]
+        Non-zero output gradients of a block at each output place.
+    tile, grid : (int, int)
+        Rows and columns of output places that a PE owns; PEs along P and Q.
+    steps : (int, int, int, int)
+        Rows between output places, rows between taps; columns likewise.
+    taps : (int, int)
+        R and S.
+    widths : (int, int)
+        I and F.
+
+    Returns
+    -------
+    cycles : int64[R·S, channel blocks, filter blocks]
+        Of the slowest PE.
+    total : int
+        Cycles of all PEs.
+    """
+    samples, height, breadth = second.shape[1:]
+    cycles = np.zeros((taps[0] * taps[1], first.shape[0], second.shape[0]), np.int64)
+    own = np.zeros(grid[0] * grid[1], np.int64)
+    total = 0
+    for tap in range(taps[0] * taps[1]):
+        x0, y0 = tap // taps[1] * steps[1], tap % taps[1] * steps[3]
+        for cb in range(first.shape[0]):
+            for kb in range(second.shape[0]):
+                own[:] = 0
+                for n in range(samples):
+                    for p in range(height):
+                        for q in range(breadth):
+                            a = first[cb, n, x0 + p * steps[0], y0 + q * steps[2]]
+                            b = second[kb, n, p, q]
+                            pairs = ((a + widths[0] - 1) // widths[0]) * ((b + widths[1] - 1) // widths[1])
+                            own[p // tile[0] * grid[1] + q // tile[1]] += pairs
+                cycles[tap, cb, kb] = own.max()
+                total += own.sum()
+    return cycles, total

@@ -1,0 +1,130 @@
+"""Bit-Tactical's static front-end: the lines of weights that are executed once later ones have filled empty lanes.
+
+A line is one machine word, bit l for lane l; every step of the fill is arithmetic on whole words. Delmas Lascorz et
+al., ASPLOS 2019, sections 3 and 5.
+"""
+
+import numpy as np
+from numba import njit
+
+_ONE = np.uint64(1)
+
+
+@njit(nogil=True, cache=True)
+def executed_lines(words, rows, lanes, lookahead, ahead, aside, source):
+    """Lines that each set of filters executes.
+
+    Parameters
+    ----------
+    words : uint64[blocks, filters, lines]
+        Bit l of a word: the weight of lane l is non-zero. A set is ``rows`` consecutive filters of one block.
+    rows, lanes, lookahead : int
+        Filters in a set, lanes in a line (at most 64), h: the most lines dropped in succession.
+    ahead, aside : int64[candidates]
+        The search map, sorted: an empty lane l at line t may take the weight at (t + ahead, (l + aside) mod lanes).
+    source : int64[blocks, filters, lines, lanes]
+        Filled with the place, line·lanes + lane, of the weight executed in each slot, −1 where the slot stays empty;
+        −2 in all of a dropped line. Of size 0: nothing is recorded.
+
+    Returns
+    -------
+    int64[blocks · sets]
+    """
+    blocks, filters, lines = words.shape
+    sets = (filters + rows - 1) // rows
+    executed = np.zeros(blocks * sets, np.int64)
+    # Lines past the end are empty: the window may look there freely.
+    window = np.zeros((rows, lines + lookahead + 1), np.uint64)
+    candidates = np.zeros(ahead.size, np.uint64)
+    planes = np.zeros(8, np.uint64)
+    nothing = np.empty(0, np.int64)
+    full = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - lanes)
+    for block in range(blocks):
+        for s in range(sets):
+            first = s * rows
+            used = min(rows, filters - first)
+            for row in range(used):
+                window[row, :lines] = words[block, first + row]
+                window[row, lines:] = 0
+            dropped = 0
+            for t in range(lines):
+                if dropped < lookahead and _is_empty(window, used, t):
+                    dropped += 1
+                    if source.size:
+                        source[block, first : first + used, t] = -2
+                    continue
+                dropped = 0
+                executed[block * sets + s] += 1
+                for row in range(used):
+                    recorded = nothing
+                    if source.size:
+                        recorded = source[block, first + row, t]
+                        _record_own(window[row, t], t, lanes, recorded)
+                    _fill(window[row], t, lanes, full, ahead, aside, candidates, planes, recorded)
+    return executed
+
+
+@njit(nogil=True, cache=True)
+def _is_empty(window, rows, t):
+    for row in range(rows):  # noqa: SIM110 (Numba knows no generators)
+        if window[row, t]:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _record_own(word, t, lanes, recorded):
+    for lane in range(lanes):
+        recorded[lane] = t * lanes + lane if (word >> np.uint64(lane)) & _ONE else -1
+
+
+@njit(nogil=True, cache=True)
+def _fill(row, t, lanes, full, ahead, aside, candidates, planes, recorded):
+    """Promotes weights into the empty lanes of line t: the lane with most candidates first, its first candidate."""
+    empty = full & ~row[t]
+    while empty:
+        reachable = np.uint64(0)
+        planes[:] = 0
+        for j in range(ahead.size):
+            word = row[t + ahead[j]]
+            found = np.uint64(0)
+            if word:
+                turn = np.uint64(aside[j])
+                found = (
+                    ((word >> turn) | (word << np.uint64(np.uint64(lanes) - turn))) & empty if turn else word & empty
+                )
+            candidates[j] = found
+            reachable |= found
+            # Adds one to the bit-sliced counters of the lanes that have this candidate.
+            plane = 0
+            while found:
+                carry = planes[plane] & found
+                planes[plane] ^= found
+                found = carry
+                plane += 1
+        if not reachable:
+            return
+        most = reachable
+        for plane in range(7, -1, -1):
+            if most & planes[plane]:
+                most &= planes[plane]
+        lane_bit = most & (~most + _ONE)
+        for j in range(ahead.size):
+            if candidates[j] & lane_bit:
+                turn = np.uint64(aside[j])
+                taken = ((lane_bit << turn) | (lane_bit >> (np.uint64(lanes) - turn))) & full if turn else lane_bit
+                row[t + ahead[j]] &= ~taken
+                if recorded.size:
+                    recorded[_index(lane_bit)] = (t + ahead[j]) * lanes + _index(taken)
+                break
+        empty &= ~lane_bit
+
+
+@njit(nogil=True, cache=True)
+def _index(bit):
+    """Position of the only bit set."""
+    index = 0
+    while bit > _ONE:
+        bit >>= _ONE
+        index += 1
+    return index

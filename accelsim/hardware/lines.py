@@ -1,0 +1,207 @@
+"""A convolution as lines of lanes, the shape in which tiled machines with an adder tree per PE compute it.
+
+A *stream* is a sequence of T lines of ``lanes`` values. Rows of a tile hold one stream each, columns another; each
+cycle a PE multiplies a line of its row with the same line of its column and adds the products up. The classes below
+say, for one group of a convolution, which streams go where:
+
+===============  ===============================  ===========================  =====================================
+class            rows (the scheduled operand)     columns                      a line
+===============  ===============================  ===========================  =====================================
+FilterLines      filters                          windows                      ``lanes`` channels of a tap (r, s)
+ActivationLines  channels, one tap at a time      filters' output gradients    ``lanes`` places of the (n, p, q) raster
+GradientLines    filters' output gradients        channels, one tap at a time  ``lanes`` places of the (n, p, q) raster
+===============  ===============================  ===========================  =====================================
+
+The first serves the forward pass and the input gradient, with T = R·S·ceil(C/lanes), order r, then s, then channel
+block innermost; the others the weight gradient, with T = ceil(N·P·Q/lanes). The last line of a tap or raster is padded
+with zeros.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from accelsim.workload.lowering import EVERYWHERE, Convolution, pad
+
+Window = np.lib.stride_tricks.sliding_window_view
+
+
+@dataclass(frozen=True, eq=False)
+class Lines(ABC):
+    """One group of a convolution as lines. ``elements`` is a stream's length before padding.
+
+    ``rows()`` has the shape (blocks, streams, T, lanes): streams of different blocks never share a tile. Each meets
+    ``windows`` streams on the columns, ``repeats`` times over; ``columns()`` has the shape
+    (repeats, windows, T, lanes). ``place`` puts products (blocks, streams, repeats, windows) where they belong in
+    (N, K, P, Q).
+    """
+
+    conv: Convolution
+    lanes: int
+
+    @property
+    def elements(self) -> int:
+        """In the weight gradient N·P·Q, for lowering made the output gradient the kernel; else R·S·C."""
+        return self.conv.kernel[0].size
+
+    @property
+    def repeats(self) -> int:
+        return 1
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(blocks, streams, T) of ``rows()``, without gathering them."""
+
+    def _split(self, values: np.ndarray) -> np.ndarray:
+        """(…, elements) → (…, T, lanes), zeros at the end."""
+        lines = -(-values.shape[-1] // self.lanes)
+        full = np.zeros((*values.shape[:-1], lines * self.lanes), values.dtype)
+        full[..., : values.shape[-1]] = values
+        return full.reshape(*values.shape[:-1], lines, self.lanes)
+
+
+class FilterLines(Lines):
+    """Filters on the rows, windows on the columns, one sample after another."""
+
+    @property
+    def repeats(self) -> int:
+        return self.conv.samples
+
+    @property
+    def windows(self) -> int:
+        return self.conv.geometry.output[0] * self.conv.geometry.output[1]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        filters, channels, *taps = self.conv.kernel.shape
+        return 1, filters, taps[0] * taps[1] * -(-channels // self.lanes)
+
+    def rows(self) -> np.ndarray:
+        taps = self.conv.kernel.transpose(0, 2, 3, 1)
+        return self._split(taps).reshape(1, len(taps), -1, self.lanes)
+
+    def columns(self) -> np.ndarray:
+        taps = _windows(self.conv).transpose(0, 4, 5, 2, 3, 1)  # N C R S P Q → N P Q R S C
+        return self._split(taps).reshape(self.repeats, self.windows, -1, self.lanes)
+
+    def place(self, products: np.ndarray) -> np.ndarray:
+        return products[0].swapaxes(0, 1).reshape(self.repeats, -1, *self.conv.geometry.output)
+
+
+class ActivationLines(Lines):
+    """Weight gradient with the saved activations on the rows: a block is a tap, a stream one of its channels."""
+
+    @property
+    def windows(self) -> int:
+        return len(self.conv.kernel)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        taps = self.conv.geometry.output
+        return taps[0] * taps[1], self.conv.samples, -(-self.elements // self.lanes)
+
+    def rows(self) -> np.ndarray:
+        """Lowering made channels the batch, samples the channels, and the taps the output places."""
+        taps = _windows(self.conv).transpose(4, 5, 0, 1, 2, 3)  # C N P Q R S → R S C N P Q
+        return self._split(taps.reshape(-1, self.conv.samples, self.elements))
+
+    def columns(self) -> np.ndarray:
+        return self._split(self.conv.kernel.reshape(1, self.windows, -1))
+
+    def place(self, products: np.ndarray) -> np.ndarray:
+        return products[:, :, 0].transpose(1, 2, 0).reshape(self.conv.samples, -1, *self.conv.geometry.output)
+
+
+class GradientLines(Lines):
+    """Weight gradient with the output gradients on the rows: the columns walk the channels of one tap after another."""
+
+    @property
+    def repeats(self) -> int:
+        return self.conv.geometry.output[0] * self.conv.geometry.output[1]
+
+    @property
+    def windows(self) -> int:
+        return self.conv.samples
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 1, len(self.conv.kernel), -(-self.elements // self.lanes)
+
+    def rows(self) -> np.ndarray:
+        return ActivationLines.columns(self.on_columns)
+
+    def columns(self) -> np.ndarray:
+        return self.on_columns.rows()
+
+    def place(self, products: np.ndarray) -> np.ndarray:
+        return self.on_columns.place(products.transpose(2, 3, 0, 1))
+
+    @property
+    def on_columns(self) -> ActivationLines:
+        """The same problem with rows and columns exchanged."""
+        return ActivationLines(self.conv, self.lanes)
+
+
+def to_lines(conv: Convolution, lanes: int, weight_grad_rows: str) -> Iterator[Lines]:
+    """The groups of a convolution, one after another; ``weight_grad_rows``: "activation" or "gradient"."""
+    kind = FilterLines
+    if conv.which == "weight_grad":
+        kind = ActivationLines if weight_grad_rows == "activation" else GradientLines
+    channels, filters = conv.kernel.shape[1], len(conv.kernel) // conv.groups
+    for g in range(conv.groups):
+        yield kind(
+            replace(
+                conv,
+                input=conv.input[:, g * channels : (g + 1) * channels],
+                kernel=conv.kernel[g * filters : (g + 1) * filters],
+                groups=1,
+            ),
+            lanes,
+        )
+
+
+def to_words(streams: np.ndarray) -> np.ndarray:
+    """(…, lanes) values or booleans → uint64 words, bit l set where lane l is non-zero. At most 64 lanes."""
+    packed = np.packbits(streams != 0, axis=-1, bitorder="little")
+    words = np.zeros((*packed.shape[:-1], 8), np.uint8)
+    words[..., : packed.shape[-1]] = packed
+    return words.view("<u8")[..., 0].astype(np.uint64, copy=False)
+
+
+def space_to_depth(conv: Convolution) -> Convolution:
+    """Folds stride×stride input positions into the channels: kernel ceil(R/st), stride 1.
+
+    A first layer has 3 channels and would leave most lanes empty. Kernel position (r, s) of channel c moves to channel
+    ((r mod st)·st + s mod st)·C + c at (r div st, s div st); the activations likewise. For ungrouped, undilated
+    convolutions.
+    """
+    geometry = conv.geometry
+    sizes = [-(-k // st) for k, st in zip(geometry.kernel, conv.stride, strict=True)]
+    # Rows and columns beyond the last window are never read.
+    places = [p + k - 1 for p, k in zip(geometry.output, sizes, strict=True)]
+    folded = _fold(pad(conv.input, conv.padding), conv.stride, places)
+    kernel = _fold(conv.kernel, conv.stride, sizes)
+    return replace(conv, input=folded, kernel=kernel, stride=(1, 1), padding=(0, 0, 0, 0), scatter=EVERYWHERE)
+
+
+def _fold(array, stride, sizes) -> np.ndarray:
+    """(A, C, H, W) → (A, st·st·C, *sizes), cut or filled with zeros to sizes·stride first."""
+    wanted = [size * st for size, st in zip(sizes, stride, strict=True)]
+    kept = array[:, :, : wanted[0], : wanted[1]]
+    kept = pad(kept, (0, wanted[0] - kept.shape[2], 0, wanted[1] - kept.shape[3]))
+    split = kept.reshape(*kept.shape[:2], sizes[0], stride[0], sizes[1], stride[1])
+    return split.transpose(0, 3, 5, 1, 2, 4).reshape(len(kept), -1, *sizes)
+
+
+def _windows(conv: Convolution) -> np.ndarray:
+    """The input as each tap sees it, a view: (N, C, R, S, P, Q)."""
+    geometry = conv.geometry
+    extent = geometry.kernel_extent
+    views = Window(pad(conv.input, conv.padding), extent, axis=(2, 3))[:, :, :: conv.stride[0], :: conv.stride[1]]
+    views = views[..., :: conv.dilation[0], :: conv.dilation[1]]
+    return views.transpose(0, 1, 4, 5, 2, 3)

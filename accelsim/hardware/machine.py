@@ -1,0 +1,165 @@
+"""A machine description: read from YAML, validated once, integers only from then on. The one place that knows YAML."""
+
+from __future__ import annotations
+
+import difflib
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from annotated_types import Ge, Le
+from pydantic import Field, ValidationError
+
+from accelsim.errors import ConfigError
+from accelsim.files import find
+from accelsim.hardware.accelerators import MODELS
+from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.parameters import Parameters, option
+
+LARGEST_FILE_BYTES = 1 << 20
+
+AnyAccelerator = Annotated[reduce(or_, MODELS), Field(discriminator="model")]
+
+
+class Machine(Parameters):
+    """What a machine file says."""
+
+    name: str = Field(min_length=1, max_length=60, description="a short name, for tables")
+    description: str = option("what it is, in a sentence", default="")
+    accelerator: AnyAccelerator = Field(description="the compute array; `model` chooses which")
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, defaults filled in."""
+        return self.model_dump()
+
+
+def load_machine(file: str | Path) -> Machine:
+    """Reads and validates a machine file; a name without a path is looked up here, then among the shipped ones.
+
+    Raises
+    ------
+    ConfigError
+        With the file, the key's path, the rule and the value, in one line.
+    """
+    path = find(file, "configs", ConfigError)
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise ConfigError(f"must be at most {LARGEST_FILE_BYTES} bytes, got {path.stat().st_size}")
+        text = path.read_text(encoding="utf-8")
+        data = _parse_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: must be UTF-8 text, got byte {error.start} that is not") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}{at}: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{path}: must be YAML: {str(error).splitlines()[0]}") from error
+    return parse_machine(data, str(path))
+
+
+def parse_machine(data: Any, source: str = "machine") -> Machine:
+    """A machine from the plain data that its file holds. Raises ConfigError; ``source`` begins its text."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: must be a mapping with the keys name and accelerator, got {_shown(data)}")
+    try:
+        return Machine.model_validate(data)
+    except ValidationError as error:
+        # A misspelt key is also a missing one: the misspelling comes first.
+        first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        more = f" (and {len(others)} more)" if others else ""
+        raise ConfigError(f"{source}: {_explain(first)}{more}") from None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of machine files."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Machine.model_json_schema(by_alias=True)}
+
+
+def baseline_of(machine: Machine) -> Machine:
+    """The dense DaDianNao with as many multipliers."""
+    accelerator = DaDianNao.with_multipliers(machine.accelerator.multipliers)
+    return Machine(name="dadiannao", description="the dense baseline", accelerator=accelerator)
+
+
+def _parse_yaml(text: str) -> Any:
+    """YAML without surprises: a key given twice is an error."""
+    loader = yaml.SafeLoader(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    _refuse_duplicates(node, "", set())
+    return loader.construct_document(node)
+
+
+def _refuse_duplicates(node, path, seen) -> None:
+    """``seen``: nodes met before through another alias, not walked again."""
+    if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicates(item, path, seen)
+        return
+    lines = {}
+    for key, value in node.value:
+        here = f"{path}{key.value}"
+        if isinstance(key.value, str) and key.value in lines:
+            raise ConfigError(f"{here}: given twice, in lines {lines[key.value]} and {key.start_mark.line + 1}")
+        if isinstance(key.value, str):
+            lines[key.value] = key.start_mark.line + 1
+        _refuse_duplicates(value, f"{here}.", seen)
+
+
+def _explain(error) -> str:
+    """``accelerator.rows: must be 1…256, got 0``."""
+    # A discriminated union puts the model's tag into the path; the file has no such level.
+    location = [part for i, part in enumerate(error["loc"]) if not (i == 1 and error["loc"][0] == "accelerator")]
+    fields = _fields(error["loc"])
+    kind, value = error["type"], error["input"]
+    if kind.startswith("union_tag"):
+        location.append("model")
+        value = value.get("model") if isinstance(value, dict) else value
+    path = ".".join(map(str, location))
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(str(location[-1]), fields, n=1)
+        return f"{path}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known: {', '.join(fields)}")
+    if kind == "missing" or (kind == "union_tag_not_found" and isinstance(error["input"], dict)):
+        return f"{path}: must be given"
+    if kind == "value_error":
+        return f"{path}: {error['ctx']['error']}"
+    return f"{path}: must be {_rule(error, fields.get(str(location[-1])))}, got {_shown(value)}"
+
+
+def _fields(location) -> dict:
+    """The keys known at an error's place."""
+    if len(location) < 3 or location[0] != "accelerator":
+        return Machine.model_fields
+    return next(
+        model for model in MODELS if model.model_fields["model"].annotation.__args__[0] == location[1]
+    ).model_fields
+
+
+def _rule(error, field) -> str:
+    """What the value must be, in words."""
+    limits = {type(rule): rule for rule in field.metadata} if field else {}
+    if Ge in limits and Le in limits:
+        return f"an integer in {limits[Ge].ge}…{limits[Le].le}"
+    if error["type"] == "literal_error":
+        return error["ctx"]["expected"]
+    if error["type"].startswith("union_tag"):
+        return "one of " + ", ".join(model.model_fields["model"].annotation.__args__[0] for model in MODELS)
+    words = {"bool_type": "true or false", "string_type": "text", "model_attributes_type": "a mapping of keys"}
+    return words.get(error["type"], error["msg"].removeprefix("Input should be ").removeprefix("String should "))
+
+
+def _shown(value) -> str:
+    """A value on one short line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
