@@ -1,3 +1,59 @@
-"""accelsim: what would sparsity in your training run buy on an accelerator? Counted, cycle by cycle."""
+"""accelsim: what would sparsity in your training run buy on an accelerator? Counted, cycle by cycle.
+
+>>> import accelsim
+>>> machine = accelsim.load_machine("pe16x16.yaml")
+>>> trace = accelsim.open_trace("resnet50.npz")
+>>> table = accelsim.simulate(machine, trace)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Imported first: the function below keeps the name ``simulate`` in this namespace.
+from accelsim.simulate import PASSES, simulate_records
+from accelsim.workload.trace import Trace, TraceWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from accelsim.hardware.machine import Machine
 
 __version__ = "0.1.0"
+__all__ = ["Trace", "TraceWriter", "load_machine", "open_trace", "simulate"]
+
+
+def load_machine(file: str | Path) -> Machine:
+    """Reads a machine file; a name without a path is looked up here, then among those shipped. Raises ConfigError."""
+    from accelsim.hardware.machine import load_machine
+
+    return load_machine(file)
+
+
+def open_trace(file: str | Path) -> Trace:
+    """Opens a trace; a name without a path is looked up here, then among those shipped. Raises TraceError."""
+    from accelsim.errors import TraceError
+    from accelsim.files import find
+
+    return Trace.open(find(file, "traces", TraceError))
+
+
+def simulate(
+    machines: Machine | Iterable[Machine],
+    trace: Trace,
+    *,
+    passes: Iterable[str] = PASSES,
+    layers: str | Iterable[str] = "*",
+    snapshots: Iterable[str] | None = None,
+    jobs: int = 1,
+) -> pd.DataFrame:
+    """Counts the cycles of a trace on one or more machines: one row per snapshot × layer × machine × pass.
+
+    See ``accelsim.simulate.simulate_records`` for the parameters and what it raises, and
+    ``accelsim.study.results.frame`` for the columns.
+    """
+    from accelsim.study.results import frame
+
+    return frame(simulate_records(machines, trace, passes=passes, layers=layers, snapshots=snapshots, jobs=jobs))

@@ -1,0 +1,180 @@
+"""The one pipeline: trace × machine × passes → records. A reader starts here.
+
+    trace ─► layer ─► lower() ─► convolutions ─► accelerator.run() ─► activities ─► one record
+
+Data goes left to right and never back. Layers are independent of each other, so they run on as many threads as asked
+(kernels release the GIL); records come in the trace's order whatever their number, and no more layers are in memory
+than threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from accelsim.errors import AccelsimError, MachineError, TraceError
+from accelsim.workload.lowering import PASSES, READS, lower
+from accelsim.workload.trace import Layer, Snapshot, Trace
+
+if TYPE_CHECKING:
+    from accelsim.hardware.machine import Machine
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one machine did for one pass of one layer of one snapshot; all zero for the first layer's input gradient.
+
+    ``slots`` maps each cause (``accelsim.hardware.accelerators.base.CAUSES``) to multiplier slots; they add up to
+    cycles × multipliers exactly.
+    """
+
+    snapshot: str
+    sparsity: float
+    step: int
+    algorithm: str
+    batch: int
+    samples: int
+    layer: str
+    kind: str
+    which: str
+    machine: str
+    multipliers: int
+    cycles: int
+    dense_multiplications: int
+    slots: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One layer of one snapshot, for every machine and pass: its tensors are read once."""
+
+    snapshot: Snapshot
+    layer: Layer
+    passes: tuple[str, ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The tensors that the passes need; the first layer's input gradient needs none."""
+        passes = [which for which in self.passes if which != "input_grad" or self.layer.input_grad]
+        names = dict.fromkeys(name for which in passes for name in READS[which])
+        if "saved_activation" not in self.layer.tensors:
+            names = {"activation" if name == "saved_activation" else name: None for name in names}
+        return tuple(names)
+
+    def run(self, machines: Iterable[Machine]) -> list[Record]:
+        layer = replace(self.layer, tensors={name: self.layer.tensor(name) for name in self.reads})
+        return [self._record(layer, which, machine) for machine in machines for which in self.passes]
+
+    def _record(self, layer: Layer, which: str, machine: Machine) -> Record:
+        accelerator = machine.accelerator
+        cycles = 0
+        slots: dict[str, int] = {}
+        try:
+            convolutions = lower(layer, which, strided=accelerator.strided_input_grad, batch=self.snapshot.batch)
+            for conv in convolutions:
+                activity = accelerator.run(conv)
+                cycles += activity.cycles
+                for cause, count in activity.slots.items():
+                    slots[cause] = slots.get(cause, 0) + count
+        except MachineError as error:
+            raise MachineError(f"{machine.name}: {self.snapshot.name}/{layer.name}: {which}: {error}") from None
+        multiplications = layer.samples * layer.geometry.multiplications if convolutions else 0
+        s = self.snapshot
+        return Record(
+            s.name, s.sparsity, s.step, s.algorithm, s.batch, s.samples, layer.name, layer.kind, which,
+            machine.name, accelerator.multipliers, cycles, multiplications, slots,
+        )  # fmt: skip
+
+
+def simulate_records(
+    machines: Machine | Iterable[Machine],
+    trace: Trace,
+    *,
+    passes: Iterable[str] = PASSES,
+    layers: str | Iterable[str] = "*",
+    snapshots: Iterable[str] | None = None,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[Record]:
+    """Runs the chosen layers and passes of a trace on one or more machines.
+
+    Parameters
+    ----------
+    machines : Machine or iterable of Machine
+    trace : Trace
+    passes : iterable of str
+        Some of "fwd", "input_grad", "weight_grad".
+    layers : str or iterable of str
+        Shell patterns on layer names.
+    snapshots : iterable of str, optional
+        Names; by default all of the trace.
+    jobs : int
+        Layers simulated at once, each on a thread. The records do not depend on it.
+    progress : callable
+        Called with layers done and layers in all.
+
+    Yields
+    ------
+    Record
+        In the order snapshot, layer, machine, pass.
+
+    Raises
+    ------
+    AccelsimError
+        If a name is not in the trace, a layer lacks a tensor that a pass reads (all before anything is simulated), a
+        tensor turns out to be corrupt, or a machine cannot run a layer.
+    """
+    machines = tuple(machines) if isinstance(machines, Iterable) else (machines,)
+    tasks = _tasks(trace, _known("pass", passes, PASSES), layers, snapshots)
+    pool = ThreadPoolExecutor(max_workers=jobs)
+    waiting = iter(tasks)
+    running = deque(pool.submit(task.run, machines) for task in islice(waiting, jobs))
+    try:
+        progress(0, len(tasks))
+        for done in range(1, len(tasks) + 1):
+            records = running.popleft().result()
+            running.extend(pool.submit(task.run, machines) for task in islice(waiting, 1))
+            progress(done, len(tasks))
+            yield from records
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _tasks(trace: Trace, passes, layers, snapshots) -> list[Task]:
+    """What is asked for, checked against what the trace holds."""
+    chosen = trace.snapshots
+    if snapshots is not None:
+        names = _known("snapshot", snapshots, [s.name for s in chosen])
+        chosen = [s for s in chosen if s.name in names]
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    tasks = [
+        Task(snapshot, layer, passes)
+        for snapshot in chosen
+        for layer in snapshot.layers
+        if any(fnmatchcase(layer.name, pattern) for pattern in patterns)
+    ]
+    if not tasks:
+        known = ", ".join(layer.name for layer in chosen[0].layers[:4])
+        raise AccelsimError(f"layers: must match a layer of the trace ({known}, …), got {', '.join(patterns)}")
+    for task in tasks:
+        for name in task.reads:
+            if name not in task.layer.tensors:
+                where = f"{trace.path}: {task.snapshot.name}/{task.layer.name}"
+                raise TraceError(f"{where}: must have the tensor {name} for {', '.join(passes)}")
+    return tasks
+
+
+def _known(what: str, names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    """The names, once each and in the known order; an error where one is not known."""
+    names, known = list(names), list(known)
+    for name in names:
+        if name not in known:
+            raise AccelsimError(f"{what}: must be one of {', '.join(known)}, got {name}")
+    if not names:
+        raise AccelsimError(f"{what}: must name at least one of {', '.join(known)}")
+    return tuple(name for name in known if name in names)

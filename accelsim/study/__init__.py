@@ -1,0 +1,1 @@
+"""What the records say: tidy tables, summaries, the paper's figures beside ours, files."""

@@ -1,0 +1,101 @@
+"""What ``accelsim info`` tells: a trace layer by layer, or a machine with every key resolved and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from accelsim.hardware.machine import Machine
+from accelsim.workload.metadata import TENSORS
+from accelsim.workload.trace import Layer, Trace
+
+
+def trace_facts(trace: Trace) -> dict[str, Any]:
+    """Everything about a trace as plain data; reads every tensor once, one at a time."""
+    facts = {"path": str(trace.path), "bytes": trace.path.stat().st_size, "sha256": trace.digest}
+    facts |= {key: getattr(trace, key) for key in ("version", "network", "dataset", "provenance")}
+    keys = ("name", "sparsity", "algorithm", "step", "batch", "samples")
+    facts["snapshots"] = [
+        {key: getattr(s, key) for key in keys} | {"layers": [_layer_facts(layer) for layer in s.layers]}
+        for s in trace.snapshots
+    ]
+    return facts
+
+
+def _layer_facts(layer: Layer) -> dict[str, Any]:
+    tensors = {}
+    for name in TENSORS:
+        if name in layer.tensors:
+            array = layer.tensor(name)
+            stored = "mask" if array.dtype == bool else str(array.dtype)
+            tensors[name] = {"stored": stored, "elements": array.size, "nonzeros": int(np.count_nonzero(array))}
+    facts = {"name": layer.name, "kind": layer.kind, "input_grad": layer.input_grad}
+    return facts | {"geometry": layer.geometry.as_dict(), "output": list(layer.geometry.output), "tensors": tensors}
+
+
+def trace_tables(facts: dict[str, Any]) -> Iterator[Table | Text]:
+    """``trace_facts`` for people."""
+    yield Text(f"{facts['path']}: accelsim trace, version {facts['version']}, {facts['bytes']:,} bytes")
+    yield Text(f"  sha256   {facts['sha256']}")
+    yield Text(f"  network  {facts['network']} on {facts['dataset']}")
+    for key, value in facts["provenance"].items():
+        for i, line in enumerate(value.items() if isinstance(value, dict) else [(key, value)]):
+            yield Text(
+                f"  {key}: {line[1]}"
+                if not isinstance(value, dict)
+                else f"  {key if not i else ' ' * len(key)}  {line[0]}: {line[1]}"
+            )
+    for snapshot in facts["snapshots"]:
+        yield _snapshot_table(snapshot)
+
+
+def _snapshot_table(snapshot: dict[str, Any]) -> Table:
+    s = snapshot
+    table = Table(
+        title=f"{s['name']}: Top-K {100 * s['sparsity']:g} %, {s['algorithm']}, step {s['step']}, "
+        f"{s['samples']} of {s['batch']} samples stored; densities (share of non-zeros)",
+        title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD,
+    )  # fmt: skip
+    for heading in ("layer", "input C×H×W", "weight K×C×R×S", "stride", "output K×P×Q"):
+        table.add_column(heading, no_wrap=True)
+    for name in TENSORS:
+        table.add_column(name.replace("_", " "), justify="right")
+    for layer in s["layers"]:
+        table.add_row(layer["name"], *_shapes(layer), *(_density([layer], name) for name in TENSORS))
+    table.add_section()
+    table.add_row(f"{len(s['layers'])} layers", "", "", "", "", *(_density(s["layers"], name) for name in TENSORS))
+    return table
+
+
+def _shapes(layer: dict[str, Any]) -> list[str]:
+    g = layer["geometry"]
+    weight = (g["filters"], g["channels"] // g["groups"], *g["kernel"])
+    stride = "×".join(map(str, dict.fromkeys(g["stride"])))
+    shapes = ((g["channels"], g["height"], g["width"]), weight, (g["filters"], *layer["output"]))
+    texts = ["×".join(map(str, shape)) for shape in shapes]
+    return [texts[0], texts[1], stride, texts[2]]
+
+
+def _density(layers: list[dict[str, Any]], name: str) -> str:
+    found = [layer["tensors"][name] for layer in layers if name in layer["tensors"]]
+    if not found:
+        return "–"
+    return f"{sum(t['nonzeros'] for t in found) / sum(t['elements'] for t in found):.3f}"
+
+
+def machine_tables(machine: Machine, source: str) -> Iterator[Table | Text]:
+    """Every key of a machine with its value, unit and meaning."""
+    yield Text(f"{source}: machine {machine.name}, {machine.accelerator.multipliers:,} multipliers")
+    yield Text(f"  {machine.description}")
+    table = Table(header_style="", box=SIMPLE_HEAD)
+    for heading in ("key", "value", "unit", "meaning"):
+        table.add_column(heading, max_width=60)
+    for key, field in type(machine.accelerator).model_fields.items():
+        unit = (field.json_schema_extra or {}).get("unit", "")
+        table.add_row(f"accelerator.{key}", str(getattr(machine.accelerator, key)), unit, field.description or "")
+    yield table

@@ -1,0 +1,89 @@
+"""Result files: tidy tables as CSV and Parquet, the summary, and provenance. Nothing is ever half-written."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from accelsim.files import staged
+from accelsim.hardware.machine import Machine
+from accelsim.study.results import Summary
+from accelsim.workload.trace import Trace
+
+LIBRARIES = ("numpy", "numba", "pandas", "pyarrow", "pydantic")
+
+
+def provenance(trace: Trace, machines: list[Machine], command: list[str]) -> dict[str, Any]:
+    """What a result was computed from: machines resolved, trace digest, versions, command. Nothing is random."""
+    import accelsim
+
+    return {
+        "accelsim": accelsim.__version__,
+        "command": command,
+        "machines": [machine.resolved() for machine in machines],
+        "trace": {
+            "path": str(trace.path),
+            "sha256": trace.digest,
+            "network": trace.network,
+            "dataset": trace.dataset,
+            "provenance": trace.provenance,
+        },
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        "seed": None,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def report(summary: Summary, with_linear: Summary, table: pd.DataFrame, origin: dict[str, Any]) -> dict[str, Any]:
+    """The object that ``run --json`` prints and ``run.json`` holds. ``speedup`` is the paper's Table 6, unrounded."""
+    slots = [column for column in table.columns if column.endswith("_slots")]
+    causes = table.groupby(["machine", "snapshot", "pass"], sort=False)[["cycles", *slots]].sum().reset_index()
+    return {
+        **asdict(summary),
+        "with_linear": asdict(with_linear),
+        "slots": causes.to_dict(orient="records"),
+        "provenance": origin,
+    }
+
+
+def to_json(data: dict[str, Any]) -> str:
+    """Strict JSON, so that any reader takes it."""
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text: str) -> None:
+    """Writes layers.csv, layers.parquet, run.json and summary.txt into a folder, all or none.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written, or the disk is full.
+    """
+    table = table.assign(trace_sha256=data["provenance"]["trace"]["sha256"])
+    table.attrs["provenance"] = json.dumps(data["provenance"])
+    with staged(folder) as stage:
+        table.to_csv(stage / "layers.csv", index=False)
+        table.to_parquet(stage / "layers.parquet", index=False)
+        (stage / "run.json").write_text(to_json(data), encoding="utf-8")
+        (stage / "summary.txt").write_text(text, encoding="utf-8")
+
+
+def check_writable(folder: Path) -> None:
+    """Fails before an hour of simulation rather than after it. Raises OutputError."""
+    existed = Path(folder).exists()
+    with staged(folder):
+        pass
+    if not existed:
+        Path(folder).rmdir()

@@ -1,0 +1,163 @@
+"""Summaries as text: the form of the paper's Table 6, then what it leaves out. All rich tables are made here."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from accelsim.hardware.accelerators.base import CAUSES
+from accelsim.study.paper import table6
+from accelsim.study.results import COLUMNS, Summary
+from accelsim.workload.trace import Trace
+
+HEADINGS = {
+    "fwd": "forward",
+    "input_grad": "input\ngradient",
+    "weight_grad": "weight\ngradient",
+    "backward": "backward\n(both)",
+    "step": "training\nstep",
+}
+NOTHING = "–"
+# Wider than any table: tables take the width that they need, and a narrow terminal folds lines rather than losing them.
+WIDTH = 1000
+
+
+def render(parts: Iterable, terminal: bool = False) -> str:
+    """Tables and lines as text; with escape codes only for a terminal."""
+    console = Console(
+        file=io.StringIO(), width=WIDTH, force_terminal=terminal, no_color=not terminal, highlight=False,
+        legacy_windows=False,
+    )  # fmt: skip
+    for part in parts:
+        console.print(part, soft_wrap=True)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+
+
+def summary(
+    chosen: Summary, everything: Summary, table: pd.DataFrame, trace: Trace, *, full: bool = True, explain: bool = False
+) -> Iterator[Table | Text]:
+    """All that ``accelsim run`` prints: ``chosen`` is over convolutions, ``everything`` with linear layers too."""
+    yield from speedup_table(chosen, trace)
+    if full:
+        yield Text()
+        yield comparison_table(chosen)
+        yield from linear_note(chosen, everything)
+    if explain:
+        yield Text()
+        yield from slot_tables(table, chosen.machine)
+        yield from cause_notes(table, chosen.machine)
+
+
+def speedup_table(chosen: Summary, trace: Trace) -> Iterator[Table | Text]:
+    """The paper's Table 6: a row per Top-K sparsity, the paper's figure beside ours where it has one."""
+    papers = [table6(trace.network, trace.dataset, row["sparsity"]) for row in chosen.speedup]
+    table = _table(f"Speedup on {chosen.machine} against Top-K 0 % on the same machine, over {chosen.layers}")
+    table.add_column("Top-K\nsparsity", no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(HEADINGS[column], justify="right")
+        if any(column in paper for paper in papers):
+            table.add_column("the\npaper", justify="right", style="dim")
+    for row, paper in zip(chosen.speedup, papers, strict=True):
+        cells = []
+        for column in COLUMNS:
+            cells.append(_times(row[column]))
+            if any(column in other for other in papers):
+                cells.append(f"{paper[column]:g}×" if column in paper else NOTHING)
+        table.add_row(_label(row), *cells)
+    yield table
+    if any(papers):
+        yield Text(
+            'the paper: Table 6 of "Sparse Weight Activation Training", whose backward pass is the input gradient'
+        )
+    if not any(row["sparsity"] == 0 for row in chosen.speedup):
+        yield Text("no speedup: no snapshot with Top-K sparsity 0 % was simulated")
+
+
+def comparison_table(chosen: Summary) -> Table:
+    """Below Table 6: against the dense baseline, the effectual-work bound, utilization, cycles."""
+    table = _table(f"What it is made of, over {chosen.layers}")
+    table.add_column("")
+    for column in COLUMNS:
+        table.add_column(HEADINGS[column], justify="right")
+    if chosen.baseline:
+        over = f"speedup over {chosen.baseline}, {chosen.baseline_multipliers:,} multipliers"
+        _section(table, over, chosen.speedup_over_baseline, _times)
+    _section(table, "bound on the speedup: effectual multiplications alone", chosen.bound, _times)
+    _section(table, f"utilization of {chosen.multipliers:,} multipliers", chosen.utilization, _percent)
+    _section(table, "cycles", chosen.cycles, _count)
+    return table
+
+
+def linear_note(chosen: Summary, everything: Summary) -> Iterator[Text]:
+    """What the linear layers add."""
+    if everything.cycles == chosen.cycles:
+        return
+    yield Text("With the linear layers as well the speedups are:")
+    for row, without, both in zip(everything.speedup, chosen.cycles, everything.cycles, strict=True):
+        parts = [f"{HEADINGS[c]} {_times(row[c])}".replace("\n", " ") for c in COLUMNS if row[c] is not None]
+        last = next((c for c in reversed(COLUMNS) if both[c]), None)
+        added = f"; {_percent(1 - without[last] / both[last])} of all cycles are linear" if last else ""
+        yield Text(f"  {_label(row)}: {', '.join(parts)}{added}")
+
+
+def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:
+    """Where every multiplier slot went, by snapshot and pass; the parts add up to cycles × multipliers exactly."""
+    rows = table[table["machine"] == machine]
+    causes = [cause for cause in CAUSES if rows[f"{cause}_slots"].any()]
+    for snapshot, of_snapshot in rows.groupby("snapshot", sort=False):
+        shown = _table(f"Where the multiplier slots of {machine} went, snapshot {snapshot}, over all simulated layers")
+        shown.add_column("cause")
+        cells = []
+        for which, group in of_snapshot.groupby("pass", sort=False):
+            shown.add_column(HEADINGS[which], justify="right")
+            shown.add_column("", justify="right", style="dim")
+            counts = [int(group[f"{cause}_slots"].sum()) for cause in causes]
+            total = int((group["cycles"] * group["multipliers"]).sum())
+            cells.append([(_count(n), _percent(n / total if total else None)) for n in [*counts, total]])
+        for name, *parts in zip([cause.replace("_", " ") for cause in causes], *cells, strict=False):
+            shown.add_row(name, *chain.from_iterable(parts))
+        shown.add_section()
+        shown.add_row("cycles × multipliers", *chain.from_iterable(column[-1] for column in cells))
+        yield shown
+
+
+def cause_notes(table: pd.DataFrame, machine: str) -> Iterator[Text]:
+    """What the causes in ``slot_table`` mean."""
+    rows = table[table["machine"] == machine]
+    for cause, meaning in CAUSES.items():
+        if rows[f"{cause}_slots"].any():
+            yield Text(f"  {cause.replace('_', ' ')}: {meaning}")
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
+
+
+def _section(table: Table, name: str, rows: list[dict], show) -> None:
+    table.add_row(Text(name, style="italic"))
+    for row in rows:
+        table.add_row(f"  {_label(row)}", *(show(row[c]) for c in COLUMNS))
+    table.add_section()
+
+
+def _label(row: dict) -> str:
+    return f"{100 * row['sparsity']:g} % ({row['snapshot']})"
+
+
+def _times(value) -> str:
+    return NOTHING if value is None else f"{value:.2f}×"
+
+
+def _percent(value) -> str:
+    return NOTHING if value is None else f"{100 * value:.1f} %"
+
+
+def _count(value) -> str:
+    return NOTHING if value is None else f"{value:,}"
