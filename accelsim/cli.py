@@ -109,7 +109,8 @@ def _run(options: argparse.Namespace) -> None:
     from accelsim.hardware.machine import baseline_of, load_machine
     from accelsim.simulate import simulate_records
     from accelsim.study import export, tables
-    from accelsim.study.results import convolutions, frame, summarize
+    from accelsim.study.paper import table6
+    from accelsim.study.results import convolutions, covers, frame, summarize
 
     machine = load_machine(options.config)
     baseline = None
@@ -123,16 +124,20 @@ def _run(options: argparse.Namespace) -> None:
     with open_trace(options.trace) as trace, _progress(options) as progress:
         records = simulate_records(
             machines, trace, passes=options.passes, layers=options.layers, snapshots=options.snapshots,
-            jobs=options.jobs or len(os.sched_getaffinity(0)), progress=progress,
+            jobs=options.jobs or _cores(), progress=progress,
         )  # fmt: skip
         table = frame(records)
         other = baseline and baseline.name
         everything = summarize(table, machine.name, other)
         chosen = summarize(convolutions(table), machine.name, other)
         origin = export.provenance(trace, machines, options.command_line)
-        shown = {"full": not options.quiet, "explain": options.explain}
-        parts = list(tables.summary(chosen, everything, table, trace, **shown))
-    data = export.report(chosen, everything, table, origin)
+        paper = [
+            table6(trace.network, trace.dataset, row["sparsity"]) if covers(table, trace) else {}
+            for row in chosen.speedup
+        ]
+    shown = {"full": not options.quiet, "explain": options.explain}
+    parts = list(tables.summary(chosen, everything, table, paper, **shown))
+    data = export.report(chosen, everything, table, paper, origin)
     if options.out:
         export.write_results(options.out, table, data, tables.render(parts))
     print(export.to_json(data) if options.json else tables.render(parts, sys.stdout.isatty()), end="")
@@ -180,6 +185,11 @@ def _progress(options: argparse.Namespace) -> Iterator[Callable[[int, int], None
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _list(text: str) -> list[str]:

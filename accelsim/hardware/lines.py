@@ -34,8 +34,8 @@ Window = np.lib.stride_tricks.sliding_window_view
 class Lines(ABC):
     """One group of a convolution as lines. ``elements`` is a stream's length before padding.
 
-    ``rows()`` has the shape (blocks, streams, T, lanes): streams of different blocks never share a tile. Each meets
-    ``windows`` streams on the columns, ``repeats`` times over; ``columns()`` has the shape
+    ``blocks()`` yields what the rows hold, (streams, T, lanes) at a time: streams of different blocks never share a
+    tile. Each meets ``windows`` streams on the columns, ``repeats`` times over; ``columns()`` has the shape
     (repeats, windows, T, lanes). ``place`` puts products (blocks, streams, repeats, windows) where they belong in
     (N, K, P, Q).
     """
@@ -55,7 +55,19 @@ class Lines(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
-        """(blocks, streams, T) of ``rows()``, without gathering them."""
+        """Blocks, streams in a block, and T, without gathering them."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[np.ndarray]:
+        """What the rows hold."""
+
+    def rows(self) -> np.ndarray:
+        """All blocks: (blocks, streams, T, lanes)."""
+        return np.stack(list(self.blocks()))
+
+    def words(self) -> np.ndarray:
+        """All blocks as words, (blocks, streams, T), gathered one at a time."""
+        return np.stack([to_words(block) for block in self.blocks()])
 
     def _split(self, values: np.ndarray) -> np.ndarray:
         """(…, elements) → (…, T, lanes), zeros at the end."""
@@ -81,9 +93,9 @@ class FilterLines(Lines):
         filters, channels, *taps = self.conv.kernel.shape
         return 1, filters, taps[0] * taps[1] * -(-channels // self.lanes)
 
-    def rows(self) -> np.ndarray:
+    def blocks(self) -> Iterator[np.ndarray]:
         taps = self.conv.kernel.transpose(0, 2, 3, 1)
-        return self._split(taps).reshape(1, len(taps), -1, self.lanes)
+        yield self._split(taps).reshape(len(taps), -1, self.lanes)
 
     def columns(self) -> np.ndarray:
         taps = _windows(self.conv).transpose(0, 4, 5, 2, 3, 1)  # N C R S P Q → N P Q R S C
@@ -105,10 +117,11 @@ class ActivationLines(Lines):
         taps = self.conv.geometry.output
         return taps[0] * taps[1], self.conv.samples, -(-self.elements // self.lanes)
 
-    def rows(self) -> np.ndarray:
+    def blocks(self) -> Iterator[np.ndarray]:
         """Lowering made channels the batch, samples the channels, and the taps the output places."""
         taps = _windows(self.conv).transpose(4, 5, 0, 1, 2, 3)  # C N P Q R S → R S C N P Q
-        return self._split(taps.reshape(-1, self.conv.samples, self.elements))
+        for r, s in np.ndindex(*self.conv.geometry.output):
+            yield self._split(taps[r, s].reshape(self.conv.samples, self.elements))
 
     def columns(self) -> np.ndarray:
         return self._split(self.conv.kernel.reshape(1, self.windows, -1))
@@ -132,8 +145,8 @@ class GradientLines(Lines):
     def shape(self) -> tuple[int, int, int]:
         return 1, len(self.conv.kernel), -(-self.elements // self.lanes)
 
-    def rows(self) -> np.ndarray:
-        return ActivationLines.columns(self.on_columns)
+    def blocks(self) -> Iterator[np.ndarray]:
+        yield from self.on_columns.columns()
 
     def columns(self) -> np.ndarray:
         return self.on_columns.rows()

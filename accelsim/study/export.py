@@ -46,12 +46,18 @@ def _version(name: str) -> str | None:
         return None
 
 
-def report(summary: Summary, with_linear: Summary, table: pd.DataFrame, origin: dict[str, Any]) -> dict[str, Any]:
-    """The object that ``run --json`` prints and ``run.json`` holds. ``speedup`` is the paper's Table 6, unrounded."""
+def report(
+    summary: Summary, with_linear: Summary, table: pd.DataFrame, paper: list[dict], origin: dict[str, Any]
+) -> dict[str, Any]:
+    """The object that ``run --json`` prints and ``run.json`` holds.
+
+    ``speedup`` is the paper's Table 6 as we count it, unrounded; ``paper`` what the paper prints, row by row.
+    """
     slots = [column for column in table.columns if column.endswith("_slots")]
     causes = table.groupby(["machine", "snapshot", "pass"], sort=False)[["cycles", *slots]].sum().reset_index()
     return {
         **asdict(summary),
+        "paper": paper,
         "with_linear": asdict(with_linear),
         "slots": causes.to_dict(orient="records"),
         "provenance": origin,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.simulate import Record
+from accelsim.workload.trace import Trace
 
 COLUMNS = ("fwd", "input_grad", "weight_grad", "backward", "step")
 SUMS = {"backward": ("input_grad", "weight_grad"), "step": ("fwd", "input_grad", "weight_grad")}
@@ -42,7 +43,8 @@ class Summary:
     layers : str
         What it is over: "convolutions", "linear layers", or both.
     speedup
-        Over the first snapshot with sparsity 0, on the same machine.
+        Over the first snapshot with sparsity 0, on the same machine, per sample. None where that snapshot has other
+        layers.
     speedup_over_baseline
         Over the baseline machine, on the same snapshot.
     bound
@@ -74,7 +76,7 @@ def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) ->
     own, other = table[table["machine"] == machine], table[table["machine"] == baseline]
     cycles, effectual = _totals(own, "cycles"), _totals(own, "effectual_slots")
     multipliers = int(own["multipliers"].iloc[0])
-    slots = [{c: row[c] and row[c] * multipliers for c in COLUMNS} | {k: row[k] for k in SNAPSHOT} for row in cycles]
+    slots = [row | {c: row[c] and row[c] * multipliers for c in COLUMNS} for row in cycles]
     kinds = {"conv": "convolutions", "linear": "linear layers"}
     others = _totals(other, "cycles")
     return Summary(
@@ -83,9 +85,9 @@ def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) ->
         baseline=baseline,
         baseline_multipliers=int(other["multipliers"].iloc[0]) if baseline else None,
         layers=" and ".join(kinds[kind] for kind in own["kind"].unique()),
-        speedup=_ratios(_dense(cycles), cycles),
+        speedup=_gains(cycles, own),
         speedup_over_baseline=_ratios(others, cycles) if baseline else [],
-        bound=_ratios(_dense(effectual), effectual),
+        bound=_gains(effectual, own),
         utilization=_ratios(effectual, slots),
         cycles=cycles,
         baseline_cycles=others,
@@ -98,31 +100,42 @@ def convolutions(table: pd.DataFrame) -> pd.DataFrame:
     return table if rows.empty else rows
 
 
+def covers(table: pd.DataFrame, trace: Trace) -> bool:
+    """Whether no convolution of the table's snapshots was left out: only then does the paper's Table 6 compare."""
+    seen = set(zip(table["snapshot"], table["layer"], strict=True))
+    names = set(table["snapshot"])
+    wanted = (
+        (s.name, layer.name) for s in trace.snapshots if s.name in names for layer in s.layers if layer.kind == "conv"
+    )
+    return all(layer in seen for layer in wanted)
+
+
 def _totals(table: pd.DataFrame, column: str) -> list[dict]:
     """Per snapshot the sums of a column by pass, and of the passes together; None for a pass that is not there."""
-    sums = table.groupby([*SNAPSHOT, "pass"], sort=False)[column].sum()
     rows = []
-    for snapshot, sparsity in dict.fromkeys(zip(table["snapshot"], table["sparsity"], strict=True)):
-        row = {which: _integer(sums.get((snapshot, sparsity, which))) for which in COLUMNS[:3]}
+    for (snapshot, sparsity), group in table.groupby(list(SNAPSHOT), sort=False):
+        sums = group.groupby("pass")[column].sum()
+        row = {which: int(sums[which]) if which in sums else None for which in COLUMNS[:3]}
         for name, parts in SUMS.items():
-            row[name] = None if any(row[p] is None for p in parts) else sum(row[p] for p in parts)
-        rows.append({"snapshot": snapshot, "sparsity": sparsity, **row})
+            row[name] = None if any(row[part] is None for part in parts) else sum(row[part] for part in parts)
+        samples = int(group["samples"].iloc[0])
+        rows.append({"snapshot": snapshot, "sparsity": float(sparsity), "samples": samples, **row})
     return rows
 
 
-def _integer(value) -> int | None:
-    return None if value is None else int(value)
-
-
-def _dense(rows: list[dict]) -> list[dict]:
-    """Every snapshot's reference: the first row with sparsity 0, or nothing."""
-    reference = next((row for row in rows if row["sparsity"] == 0), dict.fromkeys(COLUMNS))
-    return [reference] * len(rows)
+def _gains(rows: list[dict], table: pd.DataFrame) -> list[dict]:
+    """Of each snapshot over the first with sparsity 0, if that has the same layers: counts per sample."""
+    layers = {name: set(group["layer"]) for name, group in table.groupby("snapshot")}
+    dense = next((row for row in rows if row["sparsity"] == 0), None)
+    nothing = dict.fromkeys(COLUMNS, None) | {"samples": 1}
+    references = [dense if dense and layers[dense["snapshot"]] == layers[row["snapshot"]] else nothing for row in rows]
+    return _ratios(references, rows)
 
 
 def _ratios(over: list[dict], under: list[dict]) -> list[dict]:
-    """Row by row, column by column; None where a side is missing or nothing was done."""
+    """Row by row, column by column, per sample; None where a side is missing or nothing was done."""
     return [
-        {key: b[key] for key in SNAPSHOT} | {c: a[c] / b[c] if a[c] is not None and b[c] else None for c in COLUMNS}
+        {key: b[key] for key in SNAPSHOT}
+        | {c: a[c] * b["samples"] / (b[c] * a["samples"]) if a[c] is not None and b[c] else None for c in COLUMNS}
         for a, b in zip(over, under, strict=True)
     ]

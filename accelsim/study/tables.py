@@ -13,9 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from accelsim.hardware.accelerators.base import CAUSES
-from accelsim.study.paper import table6
 from accelsim.study.results import COLUMNS, Summary
-from accelsim.workload.trace import Trace
 
 HEADINGS = {
     "fwd": "forward",
@@ -41,10 +39,16 @@ def render(parts: Iterable, terminal: bool = False) -> str:
 
 
 def summary(
-    chosen: Summary, everything: Summary, table: pd.DataFrame, trace: Trace, *, full: bool = True, explain: bool = False
+    chosen: Summary,
+    everything: Summary,
+    table: pd.DataFrame,
+    paper: list[dict],
+    *,
+    full: bool = True,
+    explain: bool = False,
 ) -> Iterator[Table | Text]:
     """All that ``accelsim run`` prints: ``chosen`` is over convolutions, ``everything`` with linear layers too."""
-    yield from speedup_table(chosen, trace)
+    yield from speedup_table(chosen, paper)
     if full:
         yield Text()
         yield comparison_table(chosen)
@@ -55,9 +59,8 @@ def summary(
         yield from cause_notes(table, chosen.machine)
 
 
-def speedup_table(chosen: Summary, trace: Trace) -> Iterator[Table | Text]:
+def speedup_table(chosen: Summary, papers: list[dict]) -> Iterator[Table | Text]:
     """The paper's Table 6: a row per Top-K sparsity, the paper's figure beside ours where it has one."""
-    papers = [table6(trace.network, trace.dataset, row["sparsity"]) for row in chosen.speedup]
     table = _table(f"Speedup on {chosen.machine} against Top-K 0 % on the same machine, over {chosen.layers}")
     table.add_column("Top-K\nsparsity", no_wrap=True)
     for column in COLUMNS:
@@ -76,8 +79,8 @@ def speedup_table(chosen: Summary, trace: Trace) -> Iterator[Table | Text]:
         yield Text(
             'the paper: Table 6 of "Sparse Weight Activation Training", whose backward pass is the input gradient'
         )
-    if not any(row["sparsity"] == 0 for row in chosen.speedup):
-        yield Text("no speedup: no snapshot with Top-K sparsity 0 % was simulated")
+    if all(row[column] is None for row in chosen.speedup for column in COLUMNS):
+        yield Text("no speedup: no snapshot with Top-K sparsity 0 % and the same layers was simulated")
 
 
 def comparison_table(chosen: Summary) -> Table:
@@ -96,15 +99,15 @@ def comparison_table(chosen: Summary) -> Table:
 
 
 def linear_note(chosen: Summary, everything: Summary) -> Iterator[Text]:
-    """What the linear layers add."""
+    """What the linear layers add to the convolutions."""
     if everything.cycles == chosen.cycles:
         return
-    yield Text("With the linear layers as well the speedups are:")
+    yield Text("With the linear layers as well:")
     for row, without, both in zip(everything.speedup, chosen.cycles, everything.cycles, strict=True):
-        parts = [f"{HEADINGS[c]} {_times(row[c])}".replace("\n", " ") for c in COLUMNS if row[c] is not None]
-        last = next((c for c in reversed(COLUMNS) if both[c]), None)
-        added = f"; {_percent(1 - without[last] / both[last])} of all cycles are linear" if last else ""
-        yield Text(f"  {_label(row)}: {', '.join(parts)}{added}")
+        last = next(c for c in reversed(COLUMNS) if both[c] is not None)
+        parts = [f"{_percent(1 - without[last] / both[last] if both[last] else None)} of the cycles are theirs"]
+        parts += [f"{HEADINGS[c]} {_times(row[c])}".replace("\n", " ") for c in COLUMNS if row[c] is not None]
+        yield Text(f"  {_label(row)}: {', '.join(parts)}")
 
 
 def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:

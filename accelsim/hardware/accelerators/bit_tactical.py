@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from accelsim.hardware.accelerators.tiled import TiledParameters
-from accelsim.hardware.lines import Lines, to_words
+from accelsim.hardware.lines import Lines
 from accelsim.hardware.parameters import check, integer, option
 
 T_SHAPE = ((1, -1), (1, 0), (1, 1), (1, 3), (2, -2), (2, 0), (2, 2))
@@ -48,14 +48,14 @@ class BitTactical(TiledParameters):
 
     def _schedule(self, lines: Lines):
         """Per set: lines executed and rows in use; weights on lanes in all; what an empty lane of a used row is."""
-        words = to_words(lines.rows())
+        words = lines.words()
         executed = self._executed_lines(words, np.empty((0, 0, 0, 0), np.int64))
         filled = int(np.bitwise_count(words).sum(dtype=np.int64))
         return executed, self._sets(*words.shape[:2]), filled, "lookahead"
 
     def _sources(self, lines: Lines) -> np.ndarray:
         """The place of the weight that each slot executes, as the kernel chose it."""
-        words = to_words(lines.rows())
+        words = lines.words()
         sources = np.empty((*words.shape, self.lanes), np.int64)
         self._executed_lines(words, sources)
         return sources

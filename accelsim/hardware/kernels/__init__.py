@@ -1,4 +1,4 @@
-"""All Numba: plain arrays in, plain arrays out. Each kernel has a naive twin in tests/reference.py.
+"""All Numba: plain arrays in, plain arrays out. Each kernel has a naive twin that the tests hold it against.
 
-Kernels are compiled once (``cache=True``) and release the GIL: ``simulate`` runs layers on as many threads as asked.
+Kernels release the GIL: ``simulate`` runs layers on as many threads as asked.
 """

@@ -8,7 +8,8 @@ the same: each distinct one is counted once per channel, and not again while the
 """
 
 import numpy as np
-from numba import njit
+
+from accelsim.hardware.kernels.jit import kernel
 
 _HIGH = np.uint64(0x8080808080808080)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -16,7 +17,7 @@ _NONE, _ONE = np.uint64(0), np.uint64(1)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def activation_vectors(acts, tile, grid, classes, phases, counters, width):
     """Cuts each PE's non-zero activations into vectors and names the distinct ones.
 
@@ -80,7 +81,7 @@ def activation_vectors(acts, tile, grid, classes, phases, counters, width):
     return counts, names[:at], words[:known, :taps].copy()
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _name(words, row, table):
     """The earlier row equal to ``row``, or ``row`` itself, entered into the hash table."""
     mask = np.uint64(table.size - 1)
@@ -98,7 +99,7 @@ def _name(words, row, table):
     return np.int32(row)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _hash(row):
     h = np.uint64(0)
     for word in row:
@@ -107,7 +108,7 @@ def _hash(row):
     return h
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _grow(words, table):
     """Twice the room; the hash table stays at most a quarter full."""
     known = words.shape[0]
@@ -119,7 +120,7 @@ def _grow(words, table):
     return larger, table
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def channel_cycles(counts, names, words, weights, first_filter, per_group, phase_of_tap, slot_mask, turn_bit, widths):
     """Cycles of each filter group and channel: those of its slowest PE.
 
@@ -193,7 +194,7 @@ def channel_cycles(counts, names, words, weights, first_filter, per_group, phase
     return cycles, totals
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _list_weights(weights, first, last, first_filter, phase_of_tap, bounds, listed):
     """Lists the non-zero weights of filters first…last−1 as tap·2³² + k: by phase, then in the order r, s, k."""
     count = 0
@@ -207,7 +208,7 @@ def _list_weights(weights, first, last, first_filter, phase_of_tap, bounds, list
     bounds[-1] = count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _arrange(listed, bounds, taps, slot_mask, turn_bit, term_of, keep):
     """Cuts each phase's weights into vectors, one a column, sorted by the word of counters that a weight adds to.
 
@@ -232,7 +233,7 @@ def _arrange(listed, bounds, taps, slot_mask, turn_bit, term_of, keep):
             column += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _cost(counters, term_of, keep, scratch):
     """Cycles of one activation vector against all weight vectors: max(1, most products in a bank) for each.
 
@@ -261,7 +262,7 @@ def _cost(counters, term_of, keep, scratch):
     return cost
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _larger_bytes(a, b):
     """Byte by byte the larger of two; bytes below 128."""
     larger = ((a | _HIGH) - b) & _HIGH
@@ -269,7 +270,7 @@ def _larger_bytes(a, b):
     return b ^ ((a ^ b) & mask)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def outer_product_cycles(first, second, tile, grid, steps, taps, widths):
     """The weight gradient: at each output place every non-zero activation meets every non-zero gradient.
 

@@ -5,12 +5,13 @@ al., ASPLOS 2019, sections 3 and 5.
 """
 
 import numpy as np
-from numba import njit
+
+from accelsim.hardware.kernels.jit import kernel
 
 _ONE = np.uint64(1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def executed_lines(words, rows, lanes, lookahead, ahead, aside, source):
     """Lines that each set of filters executes.
 
@@ -64,7 +65,7 @@ def executed_lines(words, rows, lanes, lookahead, ahead, aside, source):
     return executed
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _is_empty(window, rows, t):
     for row in range(rows):  # noqa: SIM110 (Numba knows no generators)
         if window[row, t]:
@@ -72,13 +73,13 @@ def _is_empty(window, rows, t):
     return True
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _record_own(word, t, lanes, recorded):
     for lane in range(lanes):
         recorded[lane] = t * lanes + lane if (word >> np.uint64(lane)) & _ONE else -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fill(row, t, lanes, full, ahead, aside, candidates, planes, recorded):
     """Promotes weights into the empty lanes of line t: the lane with most candidates first, its first candidate."""
     empty = full & ~row[t]
@@ -120,7 +121,7 @@ def _fill(row, t, lanes, full, ahead, aside, candidates, planes, recorded):
         empty &= ~lane_bit
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _index(bit):
     """Position of the only bit set."""
     index = 0
