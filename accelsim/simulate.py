@@ -129,7 +129,7 @@ def simulate_records(
         If a name is not in the trace, a layer lacks a tensor that a pass reads (all before anything is simulated), a
         tensor turns out to be corrupt, or a machine cannot run a layer.
     """
-    machines = tuple(machines) if isinstance(machines, Iterable) else (machines,)
+    machines = (machines,) if hasattr(machines, "accelerator") else tuple(machines)
     tasks = _tasks(trace, _known("pass", passes, PASSES), layers, snapshots)
     pool = ThreadPoolExecutor(max_workers=jobs)
     waiting = iter(tasks)

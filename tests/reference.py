@@ -49,7 +49,7 @@ def weight_grad(geometry, activation, gradient):
 
 
 def executed_lines(weights, lookahead, search_map):
-    """Bit-Tactical's schedule of one set, (lines, rows, lanes) booleans, as SPEC section 3 words it."""
+    """Bit-Tactical's schedule of one set, (lines, rows, lanes) booleans, as docs/model.md words it."""
     lines, rows, lanes = weights.shape
     left = np.concatenate([weights, np.zeros((lookahead + 1, rows, lanes), bool)])
     executed = dropped = 0

@@ -119,7 +119,7 @@ def test_space_to_depth_is_the_same_convolution(layer):
 
 
 def test_banks_are_those_of_the_formula():
-    """Worked by hand from SPEC section 2, step 3."""
+    """Worked by hand from the formula in docs/model.md."""
     assert bank(0, 0, 0) == 0
     assert bank(7, 1, 1) == 16 + 8 + 4 + 3
     assert bank(4, 2, 0) == 0

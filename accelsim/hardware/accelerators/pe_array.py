@@ -2,7 +2,7 @@
 
 The PE forms the Cartesian product of a vector of non-zero activations with a vector of non-zero weights and scatters
 the products to accumulator banks (Parashar et al., "SCNN", ISCA 2017, sections 3 and 4). Planar tiles of the input stay
-in their PEs; a channel's weights are broadcast, and all PEs meet at a barrier after each channel. SPEC section 2.
+in their PEs; a channel's weights are broadcast, and all PEs meet at a barrier after each channel. docs/model.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BANKS = 32  # numbers that ``bank`` gives before the modulo
 
 
 def bank(k, p, q):
-    """Accumulator bank of output (p, q) of filter k, 0…31, before the modulo. SPEC section 2, from DNNsim's SCNN."""
+    """Accumulator bank of output (p, q) of filter k, 0…31, before the modulo; from DNNsim's SCNN."""
     return (((k & 4) << 2) ^ ((p & 2) << 3) ^ ((q & 2) << 3)) + ((p & 1) << 3) + ((q & 1) << 2) + (k & 3)
 
 
@@ -28,8 +28,8 @@ class PEArray(Parameters):
     """pe_rows × pe_columns PEs of activation_width × weight_width multipliers."""
 
     model: Literal["pe_array"]
-    pe_rows: int = integer(1, 256, "PEs along the height of the map, Wt in SPEC section 2")
-    pe_columns: int = integer(1, 256, "PEs along the width of the map, Ht in SPEC section 2")
+    pe_rows: int = integer(1, 256, "PEs along the height of the map")
+    pe_columns: int = integer(1, 256, "PEs along the width of the map")
     activation_width: int = integer(1, 64, "activations that a PE multiplies at once, I")
     weight_width: int = integer(1, 64, "weights that a PE multiplies at once, F")
     accumulators: int = integer(1, 1 << 24, "partial sums that a PE holds", unit="partial sums")
@@ -274,7 +274,7 @@ def _whole(size, width) -> int:
 
 
 def _replay_convolution(array: PEArray, conv: Convolution) -> tuple[np.ndarray, int]:
-    """The schedule of SPEC section 2, steps 1 to 4, one vector pair after another."""
+    """Steps 1 to 4 of docs/model.md, "The PE array", one vector pair after another."""
     g, phases, tile = conv.geometry, array._phases(conv), array.tile(conv)
     filters, channels, per_group = len(conv.kernel) // conv.groups, conv.kernel.shape[1], array.filters_per_group(conv)
     out = np.zeros((conv.samples, g.filters, *g.output), np.result_type(conv.input, conv.kernel))
@@ -328,7 +328,7 @@ def _multiply(array, conv, acts, weights, out) -> int:
 
 
 def _replay_weight_grad(array: PEArray, conv: Convolution) -> tuple[np.ndarray, int]:
-    """SPEC section 2, weight gradient: outer products at each place, a barrier per tap and pair of blocks."""
+    """The weight gradient of docs/model.md: outer products at each place, a barrier per tap and pair of blocks."""
     groups, cycles, reduction = [], 0, 0
     places, tile = conv.kernel.shape[2:], array._share(conv.kernel.shape[2:])
     used = [-(-size // share) for size, share in zip(places, tile, strict=True)]

@@ -37,7 +37,9 @@ def executed_lines(words, rows, lanes, lookahead, ahead, aside, source):
     # Lines past the end are empty: the window may look there freely.
     window = np.zeros((rows, lines + lookahead + 1), np.uint64)
     candidates = np.zeros(ahead.size, np.uint64)
-    planes = np.zeros(8, np.uint64)
+    planes = np.zeros(1, np.uint64)  # of the bit-sliced counters: as many as the number of candidates has bits
+    while ahead.size >> planes.size:
+        planes = np.zeros(planes.size + 1, np.uint64)
     nothing = np.empty(0, np.int64)
     full = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - lanes)
     for block in range(blocks):
@@ -82,38 +84,32 @@ def _record_own(word, t, lanes, recorded):
 @kernel
 def _fill(row, t, lanes, full, ahead, aside, candidates, planes, recorded):
     """Promotes weights into the empty lanes of line t: the lane with most candidates first, its first candidate."""
-    empty = full & ~row[t]
+    empty, last_lane = full & ~row[t], np.uint64(lanes - 1)
     while empty:
         reachable = np.uint64(0)
         planes[:] = 0
         for j in range(ahead.size):
-            word = row[t + ahead[j]]
-            found = np.uint64(0)
-            if word:
-                turn = np.uint64(aside[j])
-                found = (
-                    ((word >> turn) | (word << np.uint64(np.uint64(lanes) - turn))) & empty if turn else word & empty
-                )
+            word, turn = row[t + ahead[j]], np.uint64(aside[j])
+            # A turn of the lanes; shifted in two steps, for a shift by all 64 bits is none.
+            found = ((word >> turn) | ((word << _ONE) << (last_lane - turn))) & empty
             candidates[j] = found
             reachable |= found
             # Adds one to the bit-sliced counters of the lanes that have this candidate.
-            plane = 0
-            while found:
+            for plane in range(planes.size):
                 carry = planes[plane] & found
                 planes[plane] ^= found
                 found = carry
-                plane += 1
         if not reachable:
             return
         most = reachable
-        for plane in range(7, -1, -1):
+        for plane in range(planes.size - 1, -1, -1):
             if most & planes[plane]:
                 most &= planes[plane]
         lane_bit = most & (~most + _ONE)
         for j in range(ahead.size):
             if candidates[j] & lane_bit:
                 turn = np.uint64(aside[j])
-                taken = ((lane_bit << turn) | (lane_bit >> (np.uint64(lanes) - turn))) & full if turn else lane_bit
+                taken = ((lane_bit << turn) | ((lane_bit >> _ONE) >> (last_lane - turn))) & full
                 row[t + ahead[j]] &= ~taken
                 if recorded.size:
                     recorded[_index(lane_bit)] = (t + ahead[j]) * lanes + _index(taken)

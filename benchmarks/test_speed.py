@@ -1,0 +1,96 @@
+"""How fast? Medians of several rounds, CPU seconds of one thread; README.md says against what."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import accelsim
+from accelsim.simulate import simulate_records
+
+CPP_CPU_SECONDS = {"bit-tactical.yaml": 32.0, "pe8x8.yaml": 19.0}
+# What the same runs count, so that a fast wrong answer is no answer.
+CYCLES = {"bit-tactical.yaml": 63_522, "pe8x8.yaml": 2_457_608}
+
+
+@pytest.fixture(scope="module")
+def layers():
+    """The 53 convolutions at 80 %, in memory: reading the file is not what is measured."""
+    with accelsim.open_trace("resnet50.npz") as trace:
+        snapshot = trace.snapshot("swat80")
+        names = ("weight", "activation")
+        kept = [layer for layer in snapshot.layers if layer.kind == "conv"]
+        tensors = [{name: layer.tensor(name) for name in names} for layer in kept]
+        yield trace, snapshot, kept, tensors
+
+
+def forward(layers, machine):
+    """Cycles of the forward pass."""
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    trace, snapshot, kept, tensors = layers
+    loaded = tuple(replace(layer, tensors=own) for layer, own in zip(kept, tensors, strict=True))
+    view = SimpleNamespace(path=trace.path, snapshots=[replace(snapshot, layers=loaded)])
+    return sum(record.cycles for record in simulate_records(machine, view, passes=["fwd"], jobs=1))
+
+
+@pytest.mark.parametrize(("config", "least_ratio"), [("bit-tactical.yaml", 50), ("pe8x8.yaml", 20)])
+def test_forward_against_the_cpp_simulator(benchmark, layers, config, least_ratio):
+    machine = accelsim.load_machine(config)
+    forward(layers, machine)  # compiles
+    cpu = []
+
+    def once():
+        start = time.process_time()
+        counted = forward(layers, machine)
+        cpu.append(time.process_time() - start)
+        return counted
+
+    assert benchmark.pedantic(once, rounds=5) == CYCLES[config]
+    ratio = CPP_CPU_SECONDS[config] / np.median(cpu)
+    benchmark.extra_info["cpu_s_median"] = round(float(np.median(cpu)), 3)
+    benchmark.extra_info["times_faster_than_cpp"] = round(float(ratio), 1)
+    print(f"\n{config}: median {np.median(cpu):.2f} CPU-s, {ratio:.0f}× the C++ simulator (target {least_ratio}×)")
+    assert ratio >= least_ratio
+
+
+def test_the_scheduling_kernel_against_a_plain_pass(benchmark, layers):
+    """What the schedule costs beyond touching each word once."""
+    from accelsim.hardware.lines import to_lines
+    from accelsim.workload.lowering import lower_tensors
+
+    accelerator = accelsim.load_machine("bit-tactical.yaml").accelerator
+    words = []
+    for layer, tensors in zip(layers[2], layers[3], strict=True):
+        conv = lower_tensors(layer.geometry, "fwd", tensors["activation"], tensors["weight"])[0]
+        words += [lines.words() for lines in to_lines(conv, 16, "activation")]
+    nothing = np.empty((0, 0, 0, 0), np.int64)
+    executed = benchmark(lambda: sum(int(accelerator._executed_lines(w, nothing).sum()) for w in words))
+    start = time.process_time()
+    total = sum(int(np.bitwise_count(w).sum()) for w in words)
+    plain = time.process_time() - start
+    assert 0 < executed < sum(w.size for w in words)
+    assert total == sum(int(np.count_nonzero(tensors["weight"])) for tensors in layers[3])
+    ratio = benchmark.stats.stats.median / plain
+    print(f"\nschedule: {benchmark.stats.stats.median * 1e3:.0f} ms, {ratio:.0f}× a plain pass over the same words")
+
+
+@pytest.mark.parametrize(("cache", "limit_s"), [("cold", 60), ("warm", 30)])
+def test_table6_as_a_process(tmp_path, cache, limit_s):
+    """The whole of Table 6, compilation included or not, on 2 cores: wall time and peak memory."""
+    command = [sys.executable, "-m", "accelsim.cli", "run", "--config", "pe16x16.yaml", "--trace", "resnet50.npz"]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "numba")}
+    for _ in range(1 if cache == "cold" else 2):
+        start = time.perf_counter()
+        result = subprocess.run([*command, "--jobs", "2"], env=environment, capture_output=True, text=True, check=True)
+        seconds = time.perf_counter() - start
+    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    assert "5.80×" in result.stdout
+    print(f"\nTable 6, {cache} cache: {seconds:.1f} s (limit {limit_s}), peak {peak_mb:.0f} MB")
+    assert seconds < limit_s
+    assert peak_mb < 1000

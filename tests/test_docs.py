@@ -1,0 +1,75 @@
+"""Does every example in the README do what it says, and are the generated pages current?"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^accelsim .*$", re.search(r"```sh\n(.*?)```", README, re.S)[1], re.M)
+INSTALL, TEST = re.findall(r"^    (pip install .*)$", README, re.M)
+
+
+def run(command, folder):
+    """A command of the README in an empty folder, with the accelsim that is being tested."""
+    shell = f'accelsim() {{ "{sys.executable}" -m accelsim.cli "$@"; }}; {command}'
+    return subprocess.run(["bash", "-c", shell], cwd=folder, capture_output=True, text=True)
+
+
+def test_the_first_command_prints_the_table_in_the_readme(tmp_path):
+    command = INSTALL.partition(" && ")[2]
+    result = run(command, tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    shown = re.search(r"```text\n(.*?)```", README, re.S)[1]
+    assert result.stdout.startswith(shown)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_second_command_installs_the_test_extras_and_runs_the_tests():
+    assert TEST == "pip install '.[test]' && pytest"
+    assert "\ntest =\n" in (ROOT / "setup.cfg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_in_the_readme_run(command, tmp_path):
+    result = run(command, tmp_path)
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    assert result.stdout
+    written = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    expected = ["layers.csv", "layers.parquet", "run.json", "summary.txt"] if "--out" in command else []
+    assert written == expected
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
+def test_python_in_the_readme_runs(code, tmp_path):
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    if "mine.npz" in code:
+        assert run("accelsim run --config pe16x16.yaml --trace mine.npz", tmp_path).returncode == 0
+
+
+def test_every_file_the_readme_names_exists():
+    for name in re.findall(r"\]\(([^)]+)\)|`((?:accelsim|tests|docs|benchmarks)/[\w/.-]*)`", README):
+        assert (ROOT / "".join(name)).exists(), name
+    for name in re.findall(r"`([\w-]+\.yaml)`", README):
+        assert (ROOT / "configs" / name).is_file(), name
+
+
+def test_the_machine_of_table_6_is_first_in_its_page():
+    """The first row of the generated table holds the figures that the README shows; the rest is checked by name."""
+    page = (ROOT / "docs" / "table6.md").read_text(encoding="utf-8")
+    row = re.search(r"\| \*\*pe16x16.yaml\*\* .*", page)[0]
+    ours = re.findall(r"\d\.\d\d(?= )", row)
+    assert len(ours) == 4
+    shown = re.search(r"```text\n(.*?)```", README, re.S)[1]
+    assert all(f"{figure}×" in shown for figure in ours)
+
+
+@pytest.mark.slow
+def test_the_page_on_table_6_is_current():
+    script = ROOT / "benchmarks" / "table6_choices.py"
+    table = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
+    assert table in (ROOT / "docs" / "table6.md").read_text(encoding="utf-8")
