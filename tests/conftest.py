@@ -1,13 +1,18 @@
-"""Options and fixtures of the whole suite."""
+"""Options of the whole suite."""
 
 from pathlib import Path
 
+import pytest
+
+from accelsim import testing
+
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--golden",
-        type=Path,
-        default=Path(__file__).parent / "golden",
-        metavar="DIR",
-        help="folder of .jsonl files with cycle counts to reproduce (default: tests/golden)",
-    )
+    testing.add_golden_option(parser)
+
+
+def pytest_configure(config):
+    folder = config.getoption("--golden")
+    if folder is not None and not any(folder.glob("*.jsonl")):
+        raise pytest.UsageError(f"--golden: must be a folder with .jsonl files, got {folder}")
+    config.golden = folder or Path(__file__).parent / "golden"

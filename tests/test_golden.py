@@ -16,8 +16,7 @@ from accelsim.workload.lowering import lower_tensors
 
 
 def pytest_generate_tests(metafunc):
-    folder = metafunc.config.getoption("--golden")
-    files = sorted(folder.glob("*.jsonl"))
+    files = sorted(metafunc.config.golden.glob("*.jsonl"))
     cases = [
         pytest.param(json.loads(line), id=f"{file.stem}:{number}")
         for file in files

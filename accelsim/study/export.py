@@ -72,12 +72,18 @@ def to_json(data: dict[str, Any]) -> str:
 def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text: str) -> None:
     """Writes layers.csv, layers.parquet, run.json and summary.txt into a folder, all or none.
 
+    The tables have a row per snapshot × layer × pass of the machine; ``baseline_cycles`` are the baseline machine's.
+
     Raises
     ------
     OutputError
         If the folder cannot be written, or the disk is full.
     """
-    table = table.assign(trace_sha256=data["provenance"]["trace"]["sha256"])
+    rows = table[table["machine"] == data["machine"]].reset_index(drop=True)
+    if data["baseline"]:
+        others = table[table["machine"] == data["baseline"]].reset_index(drop=True)
+        rows.insert(rows.columns.get_loc("cycles") + 1, "baseline_cycles", others["cycles"])
+    table = rows.assign(trace_sha256=data["provenance"]["trace"]["sha256"])
     table.attrs["provenance"] = json.dumps(data["provenance"])
     with staged(folder) as stage:
         table.to_csv(stage / "layers.csv", index=False)
