@@ -44,9 +44,9 @@ def simulate(
     machines: Machine | Iterable[Machine],
     trace: Trace,
     *,
-    passes: Iterable[str] = PASSES,
+    passes: str | Iterable[str] = PASSES,
     layers: str | Iterable[str] = "*",
-    snapshots: Iterable[str] | None = None,
+    snapshots: str | Iterable[str] | None = None,
     jobs: int = 1,
 ) -> pd.DataFrame:
     """Counts the cycles of a trace on one or more machines: one row per snapshot × layer × machine × pass.

@@ -23,3 +23,8 @@ class MachineError(AccelsimError):
 
 class OutputError(AccelsimError):
     """Results that could not be written."""
+
+
+def printable(text: str) -> str:
+    """Text on one line, with what a terminal would obey or cannot show spelled out: files and names are untrusted."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from accelsim.errors import AccelsimError, OutputError
@@ -29,8 +29,11 @@ def find(name: str | Path, kind: str, error: type[AccelsimError]) -> Path:
         Of the class given, if there is none.
     """
     path = Path(name)
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError as problem:
+        raise error(f"{path.name}: {problem.strerror}") from problem
     if path.name != str(name):
         raise error(f"{name}: no such file")
     if (shipped(kind) / path).is_file():
@@ -42,34 +45,47 @@ def find(name: str | Path, kind: str, error: type[AccelsimError]) -> Path:
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A new folder beside ``folder``; on a clean exit its files move into ``folder``, replacing those of their names.
+    """A new empty folder; on a clean exit its files move into ``folder``, replacing those of their names.
 
-    On any exception, a full disk and Ctrl-C included, it goes and ``folder`` is as it was.
+    On any exception, a full disk and Ctrl-C included, it goes and ``folder`` is as it was. It lies inside ``folder``
+    where that exists (which may be a file system of its own), else beside it.
 
     Raises
     ------
     OutputError
         If the folder cannot be made or written to.
     """
-    folder = Path(folder).absolute()
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: must be a folder, but is a file")
-    stage = None
+    folder = Path(folder)
+    stage, made = None, []
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        stage.chmod(0o777 & ~_umask())
+        folder = folder.absolute()
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder}: must be a folder, but is a file")
+        made = _make_parents(folder)
+        stage = Path(tempfile.mkdtemp(prefix=".accelsim-", dir=folder if folder.exists() else folder.parent))
         yield stage
         if folder.exists():
             for file in sorted(stage.iterdir()):
                 os.replace(file, folder / file.name)
         else:
+            stage.chmod(0o777 & ~_umask())
             os.replace(stage, folder)
+        made = []
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: cannot write: {error.strerror or error}") from error
     finally:
         if stage is not None:
             shutil.rmtree(stage, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Makes the folders that ``folder`` is to lie in; returns those that were not there, the innermost first."""
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 def _umask() -> int:

@@ -95,9 +95,9 @@ def simulate_records(
     machines: Machine | Iterable[Machine],
     trace: Trace,
     *,
-    passes: Iterable[str] = PASSES,
+    passes: str | Iterable[str] = PASSES,
     layers: str | Iterable[str] = "*",
-    snapshots: Iterable[str] | None = None,
+    snapshots: str | Iterable[str] | None = None,
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Record]:
@@ -107,11 +107,11 @@ def simulate_records(
     ----------
     machines : Machine or iterable of Machine
     trace : Trace
-    passes : iterable of str
+    passes : str or iterable of str
         Some of "fwd", "input_grad", "weight_grad".
     layers : str or iterable of str
         Shell patterns on layer names.
-    snapshots : iterable of str, optional
+    snapshots : str or iterable of str, optional
         Names; by default all of the trace.
     jobs : int
         Layers simulated at once, each on a thread. The records do not depend on it.
@@ -129,6 +129,8 @@ def simulate_records(
         If a name is not in the trace, a layer lacks a tensor that a pass reads (all before anything is simulated), a
         tensor turns out to be corrupt, or a machine cannot run a layer.
     """
+    if jobs < 1:
+        raise AccelsimError(f"jobs: must be 1 or more, got {jobs}")
     machines = (machines,) if hasattr(machines, "accelerator") else tuple(machines)
     tasks = _tasks(trace, _known("pass", passes, PASSES), layers, snapshots)
     pool = ThreadPoolExecutor(max_workers=jobs)
@@ -171,7 +173,7 @@ def _tasks(trace: Trace, passes, layers, snapshots) -> list[Task]:
 
 def _known(what: str, names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
     """The names, once each and in the known order; an error where one is not known."""
-    names, known = list(names), list(known)
+    names, known = [names] if isinstance(names, str) else list(names), list(known)
     for name in names:
         if name not in known:
             raise AccelsimError(f"{what}: must be one of {', '.join(known)}, got {name}")

@@ -1,7 +1,8 @@
 """The ``--golden DIR`` option of accelsim's own tests, as a pytest plugin.
 
 Pytest takes the DIR of an option that it does not know yet for a folder with tests, and then does not read the
-conftest.py that would make it known. So the option comes with the installed package; outside a checkout it is not there.
+conftest.py that would make it known. So the option comes with the installed package; outside a checkout it is not
+there.
 """
 
 from contextlib import suppress

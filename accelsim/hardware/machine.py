@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -16,9 +17,14 @@ from accelsim.errors import ConfigError
 from accelsim.files import find
 from accelsim.hardware.accelerators import MODELS
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
-from accelsim.hardware.parameters import Parameters, option
+from accelsim.hardware.parameters import Parameters, check, option
 
 LARGEST_FILE_BYTES = 1 << 20
+# What PyYAML raises on text that is no YAML, or on a tagged scalar that is not what its tag says.
+UNREADABLE = (yaml.YAMLError, RecursionError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError)
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 1
 
 AnyAccelerator = Annotated[reduce(or_, MODELS), Field(discriminator="model")]
 
@@ -29,6 +35,13 @@ class Machine(Parameters):
     name: str = Field(min_length=1, max_length=60, description="a short name, for tables")
     description: str = option("what it is, in a sentence", default="")
     accelerator: AnyAccelerator = Field(description="the compute array; `model` chooses which")
+
+    @check
+    def _names_are_printable(self):
+        for key in ("name", "description"):
+            if not getattr(self, key).isprintable():
+                raise ValueError(f"{key} must be printable text on one line, got {_shown(getattr(self, key))}")
+        return self
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults filled in."""
@@ -45,6 +58,8 @@ def load_machine(file: str | Path) -> Machine:
     """
     path = find(file, "configs", ConfigError)
     try:
+        if not path.is_file() and not path.is_dir():  # a pipe would be waited for
+            raise ConfigError("must be a file")
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise ConfigError(f"must be at most {LARGEST_FILE_BYTES} bytes, got {path.stat().st_size}")
         text = path.read_text(encoding="utf-8")
@@ -59,8 +74,9 @@ def load_machine(file: str | Path) -> Machine:
         mark = error.problem_mark
         at = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{path}{at}: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{path}: must be YAML: {str(error).splitlines()[0]}") from error
+    except UNREADABLE as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{path}: must be YAML: {problem}") from error
     return parse_machine(data, str(path))
 
 
@@ -109,7 +125,7 @@ def _refuse_duplicates(node, path, seen) -> None:
         return
     lines = {}
     for key, value in node.value:
-        here = f"{path}{key.value}"
+        here = f"{path}{_name(key.value)}"
         if isinstance(key.value, str) and key.value in lines:
             raise ConfigError(f"{here}: given twice, in lines {lines[key.value]} and {key.start_mark.line + 1}")
         if isinstance(key.value, str):
@@ -126,14 +142,17 @@ def _explain(error) -> str:
     if kind.startswith("union_tag"):
         location.append("model")
         value = value.get("model") if isinstance(value, dict) else value
-    path = ".".join(map(str, location))
+    path = ".".join(map(_name, location))
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(str(location[-1]), fields, n=1)
+        close = difflib.get_close_matches(str(location[-1])[:60], fields, n=1)
         return f"{path}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known: {', '.join(fields)}")
     if kind == "missing" or (kind == "union_tag_not_found" and isinstance(error["input"], dict)):
-        return f"{path}: must be given"
+        close = difflib.get_close_matches(str(location[-1]), map(str, error["input"]), n=1)
+        return f"{path}: must be given" + (f"; is {_name(close[0])} a misspelling?" if close else "")
+    if kind == "invalid_key":
+        return f"{path}: keys must be text"
     if kind == "value_error":
-        return f"{path}: {error['ctx']['error']}"
+        return f"{path}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
     return f"{path}: must be {_rule(error, fields.get(str(location[-1])))}, got {_shown(value)}"
 
 
@@ -159,7 +178,15 @@ def _rule(error, field) -> str:
     return words.get(error["type"], error["msg"].removeprefix("Input should be ").removeprefix("String should "))
 
 
+def _name(key) -> str:
+    """A key as it goes into one line."""
+    return key if isinstance(key, str) and key.isprintable() and len(key) <= 60 else _shown(key)
+
+
 def _shown(value) -> str:
-    """A value on one short line."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    """A value on one short line; one that aliases blow up without end is cut before it is spelled out."""
+    try:
+        text = _SHORT.repr(value)
+        return text if len(text) <= 60 else f"{text[:57]}…"
+    except ValueError:
+        return "a number with more digits than Python prints"

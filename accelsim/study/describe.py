@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from accelsim.errors import printable
 from accelsim.hardware.machine import Machine
 from accelsim.workload.metadata import TENSORS
 from accelsim.workload.trace import Layer, Trace
@@ -44,12 +45,10 @@ def trace_tables(facts: dict[str, Any]) -> Iterator[Table | Text]:
     yield Text(f"  sha256   {facts['sha256']}")
     yield Text(f"  network  {facts['network']} on {facts['dataset']}")
     for key, value in facts["provenance"].items():
-        for i, line in enumerate(value.items() if isinstance(value, dict) else [(key, value)]):
-            yield Text(
-                f"  {key}: {line[1]}"
-                if not isinstance(value, dict)
-                else f"  {key if not i else ' ' * len(key)}  {line[0]}: {line[1]}"
-            )
+        inner = value.items() if isinstance(value, dict) else [(None, value)]
+        for i, (name, text) in enumerate(inner):
+            label = f"{key}:" if name is None else f"{key if not i else ' ' * len(key)}  {name}:"
+            yield Text(printable(f"  {label} {text}"))
     for snapshot in facts["snapshots"]:
         yield _snapshot_table(snapshot)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,9 +65,9 @@ def report(
     }
 
 
-def to_json(data: dict[str, Any]) -> str:
-    """Strict JSON, so that any reader takes it."""
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def to_json(data: dict[str, Any], ascii_only: bool = False) -> str:
+    """Strict JSON, so that any reader takes it; for a stream of unknown encoding in ASCII."""
+    return json.dumps(data, indent=1, ensure_ascii=ascii_only, allow_nan=False) + "\n"
 
 
 def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text: str) -> None:
@@ -93,9 +94,10 @@ def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text:
 
 
 def check_writable(folder: Path) -> None:
-    """Fails before an hour of simulation rather than after it. Raises OutputError."""
-    existed = Path(folder).exists()
-    with staged(folder):
-        pass
-    if not existed:
-        Path(folder).rmdir()
+    """Fails before an hour of simulation rather than after it, and leaves nothing behind. Raises OutputError."""
+    with suppress(_OnlyTried), staged(folder):
+        raise _OnlyTried
+
+
+class _OnlyTried(Exception):
+    """Leaves ``staged`` without writing."""

@@ -1,7 +1,7 @@
 """Shape arithmetic of a convolution.
 
-Letters as in docs/model.md and the SWAT paper, appendix A.3: N batch, C input channels, H×W input, K filters, R×S kernel,
-P×Q output. A linear layer is a 1×1 convolution on a 1×1 map.
+Letters as in docs/model.md: N batch, C input channels, H×W input, K filters, R×S kernel, P×Q output. A linear layer is
+a 1×1 convolution on a 1×1 map.
 """
 
 from __future__ import annotations

@@ -104,12 +104,14 @@ def check_version(meta: object) -> None:
 
 
 def check_snapshot(entry: object, where: str) -> None:
+    """Hold a snapshot against its rules; TraceError says which it breaks."""
     check_keys(entry, SNAPSHOT_RULES, where)
     if entry["samples"] > entry["batch"]:
         raise TraceError(f"{entry['name']}: samples: must be at most batch, {entry['batch']}; got {entry['samples']}")
 
 
 def check_layer(entry: object, where: str, origin: str) -> Geometry:
+    """Hold a layer against its rules, and return its geometry; TraceError says which it breaks."""
     check_keys(entry, LAYER_RULES, where, origin)
     with blame(origin + entry["name"]):
         check_keys(entry["geometry"], GEOMETRY_RULES, "geometry")
@@ -139,6 +141,7 @@ def named(entries: list, where: str) -> Iterator[tuple[str, dict]]:
 
 
 def tensor_shape(geometry: Geometry, samples: int, tensor: str) -> tuple[int, int, int, int]:
+    """The shape of a tensor of a layer."""
     if tensor == "weight":
         return geometry.weight_shape
     if tensor == "gradient":

@@ -61,6 +61,7 @@ def blame(label: object) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
+    """What an exception says, in one line."""
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if isinstance(error, RecursionError):
@@ -166,7 +167,7 @@ class NpzReader:
 
     def document(self, name: str) -> object:
         """The JSON text in a 1-D array of uint8, as Python objects."""
-        with self._array(name) as (descr, shape, stream):
+        with self.array(name) as (descr, shape, stream):
             if descr != "|u1" or shape != (stream.left,) or stream.left > LARGEST_DOCUMENT:
                 raise TraceError(
                     f"must be at most {LARGEST_DOCUMENT} bytes of dtype '|u1', got shape {reprlib.repr(shape)}"
@@ -194,7 +195,7 @@ class NpzReader:
         size = _stored_bytes(encoding, math.prod(shape))
         is_mask = encoding == "bits"
         rule = f"must be a {shape} mask of {size} bytes" if is_mask else f"must be {shape} {encoding} of {size} bytes"
-        with self._array(name, **how) as (descr, got, stream):
+        with self.array(name, **how) as (descr, got, stream):
             if descr != ENCODINGS[encoding]:
                 raise TraceError(f"must have dtype {ENCODINGS[encoding]!r} for {encoding}, got {descr[:60]!r}")
             if got != ((size,) if is_mask else shape):
@@ -204,7 +205,7 @@ class NpzReader:
             yield stream
 
     @contextmanager
-    def _array(self, name: str, raw_step: int = RAW_STEP) -> Iterator[tuple[str, tuple[int, ...], _Stream]]:
+    def array(self, name: str, raw_step: int = RAW_STEP) -> Iterator[tuple[str, tuple[int, ...], _Stream]]:
         """The dtype and shape that an array claims, for the caller to check, and the stream of its C-ordered bytes."""
         with blame(name):
             if name not in self.members:

@@ -22,7 +22,7 @@ class TiledParameters(Parameters):
 
     tiles: int = integer(1, 4096, "tiles; each holds a set of `rows` streams")
     rows: int = integer(1, 256, "rows of PEs in a tile, one filter each")
-    columns: int = integer(1, 4096, "columns of PEs in a tile, one window each")
+    columns: int = integer(1, 1 << 40, "columns of PEs in a tile, one window each")
     lanes: int = integer(1, 64, "multipliers of a PE; their products are added up")
     strided_input_grad: Literal["phase", "dilate"] = option(
         "input gradient of a strided layer: stride² convolutions on the gradient, or one on the gradient with zeros "
