@@ -1,0 +1,295 @@
+"""SWAT's layers: a convolution and a linear layer that multiply what Top-K leaves. Paper, sections 3.3.1 and A.1.
+
+In reading order: a layer's state, the product with its two gradients, the layers. ``capture.swat`` makes them out of a
+model's own layers; ``capture.topk`` selects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from accelsim.capture.topk import TopK
+from accelsim.errors import AccelsimError
+
+
+@dataclass
+class Clock:
+    """The iteration, shared by all layers."""
+
+    period: int
+    iteration: int = 0
+    frozen: bool = False
+
+    @property
+    def due(self) -> bool:
+        return self.iteration % self.period == 0
+
+
+class LayerState:
+    """What a SWAT layer knows beside its parameters: its shares, its thresholds, the active weights."""
+
+    def __init__(self, name: str, config, clock: Clock, maps: bool):
+        self.name, self.clock = name, clock
+        self.channels = config.structure == "channel"
+        self.sparse_forward, self.masked_update = config.sparse_forward, config.masked_update
+        self.weight = TopK(1.0, "CHW" if self.channels else config.weight_scope)
+        scope = "CHW" if config.activation_scope == "HW" and not maps else config.activation_scope
+        self.activation, self.gradient = TopK(1.0, scope, samples=True), TopK(1.0, scope, samples=True)
+        self._fixed: torch.Tensor | None = None
+        self._mask: torch.Tensor | None = None
+        self._of: tuple | None = None
+
+    def active(self, weight: torch.Tensor) -> torch.Tensor | None:
+        """Mask of the active weights, worked out once an iteration; None where all are."""
+        if not self.clock.frozen:
+            self._fixed = None
+        elif self._fixed is not None:
+            self._fixed = self._fixed.to(weight.device)
+            return self._fixed
+        if self.weight.density >= 1:
+            return None
+        # A parameter that was changed without step() is seen by its version; a parametrized weight is new each time.
+        version = 0 if weight.is_inference() else weight._version
+        of = (self.clock.iteration, self.clock.frozen, version, weight.data_ptr())
+        if self._mask is None or of != self._of or not isinstance(weight, nn.Parameter):
+            # Out of inference mode, lest a mask made while evaluating be refused in training.
+            with torch.inference_mode(False), torch.no_grad():
+                self._mask, self._of = self._select(weight.detach()), of
+        if self.clock.frozen:
+            self._fixed = self._mask
+        return self._mask
+
+    @property
+    def last_active(self) -> torch.Tensor | None:
+        """The mask that the last forward pass used; None where all weights were active."""
+        if self._fixed is not None:
+            return self._fixed
+        return None if self.weight.density >= 1 else self._mask
+
+    def keep(self, which: str, values: torch.Tensor) -> torch.Tensor:
+        """Top-K of an activation or output gradient."""
+        return self._blamed(which, getattr(self, which), values, self.clock.due)
+
+    def _select(self, weight: torch.Tensor) -> torch.Tensor:
+        refresh = self.clock.due or self.clock.frozen
+        if not self.channels:
+            return self._blamed("weight", self.weight.mask, weight, refresh)
+        norms = weight.abs().flatten(2).sum(2, dtype=torch.float64) if weight.ndim > 2 else weight.abs()
+        mask = self._blamed("weight", self.weight.mask, norms, refresh)
+        return mask.reshape(*mask.shape, *[1] * (weight.ndim - 2)).expand_as(weight)
+
+    def _blamed(self, which: str, function: Callable, *args) -> torch.Tensor:
+        try:
+            return function(*args)
+        except AccelsimError as error:
+            raise AccelsimError(f"{self.name}: {which} {error}") from None
+
+
+@dataclass(frozen=True)
+class _Convolve:
+    """A convolution of known geometry; padding is (top, bottom, left, right)."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    groups: int
+    features: int = 1  # the output's axis of filters
+
+    def product(self, x, weight, bias):
+        begin, extra = self._split()
+        x = F.pad(x, extra) if any(extra) else x
+        return F.conv2d(x, weight, bias, self.stride, begin, self.dilation, self.groups)
+
+    def gradients(self, gradient, x, weight, wanted) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Of input and weight, each only where wanted; of an operand that no wanted one reads the shape will do.
+
+        One call of ``convolution_backward``, as autograd itself makes: the input gradient reads ``weight`` only, the
+        weight gradient ``x`` only, so each may be another than the forward pass used. ``torch.nn.grad`` makes two.
+        """
+        (begin, extra), height, width = self._split(), *x.shape[2:]
+        if wanted[1]:
+            x = F.pad(x, extra) if any(extra) else x
+        else:
+            x = x.new_empty(1).expand(*x.shape[:2], height + extra[3], width + extra[1])
+        to_x, to_weight, _ = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, self.stride, begin, self.dilation, False, (0, 0), self.groups, (*wanted, False)
+        )  # fmt: skip
+        return to_x[..., :height, :width] if wanted[0] else None, to_weight if wanted[1] else None
+
+    def _split(self) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+        """Padding for both sides, and what the right and the bottom get beyond that (an even kernel under 'same')."""
+        top, bottom, left, right = self.padding
+        return (top, left), (0, right - left, 0, bottom - top)
+
+
+class _Multiply:
+    """The product of a linear layer."""
+
+    features = -1
+
+    def product(self, x, weight, bias):
+        return F.linear(x, weight, bias)
+
+    def gradients(self, gradient, x, weight, wanted) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Of input and weight, each only where wanted."""
+        to_x = gradient @ weight if wanted[0] else None
+        return to_x, gradient.flatten(0, -2).T @ x.flatten(0, -2) if wanted[1] else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """What one call of a layer computes with, beside what autograd differentiates."""
+
+    operation: _Convolve | _Multiply
+    state: LayerState
+    forward_weight: torch.Tensor
+    backward_weight: torch.Tensor
+    active: torch.Tensor | None
+    record: Callable[[str, torch.Tensor], Any] | None
+
+    def product(self, x, bias):
+        out = self.operation.product(x, self.forward_weight, bias)
+        if self.record is not None:
+            self.record("weight", self.forward_weight)
+            if self.backward_weight is not self.forward_weight:
+                self.record("backward_weight", self.backward_weight)
+            self.record("activation", x.detach())
+        return out
+
+
+class _SparseProduct(torch.autograd.Function):
+    """Forward with one weight, backward with another, and with the Top-K activation: stages 1 and 2 of Algorithm 1."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, call: _Call):
+        out = call.product(x, bias)
+        wants_x, wants_weight = ctx.needs_input_grad[:2]
+        saved = None
+        if wants_weight:
+            saved = call.state.keep("activation", x)
+            if call.record is not None:
+                call.record("saved_activation", saved.detach())
+        active = call.active if wants_weight and call.state.masked_update else None
+        ctx.save_for_backward(saved, call.backward_weight if wants_x else None, active)
+        ctx.operation, ctx.state = call.operation, call.state
+        ctx.shapes, ctx.dtype = (x.shape, weight.shape), weight.dtype
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if torch.is_grad_enabled():
+            raise AccelsimError(f"{ctx.state.name}: a SWAT layer has no second derivative; leave out create_graph=True")
+        x, weight, active = ctx.saved_tensors
+        wanted, to_x, to_weight, to_bias = ctx.needs_input_grad[:2], None, None, None
+        if ctx.needs_input_grad[2]:
+            axes = [axis for axis in range(gradient.ndim) if axis != ctx.operation.features % gradient.ndim]
+            to_bias = gradient.sum(axes)
+        if any(wanted):
+            # Of an operand that nobody reads only the shape is left.
+            x = gradient.new_empty(1).expand(ctx.shapes[0]) if x is None else x
+            weight = gradient.new_empty(1).expand(ctx.shapes[1]) if weight is None else weight
+            # An overflow under a loss scale is the scaler's to see, so NaN passes.
+            if ctx.state.gradient.density < 1 and not gradient.isnan().any():
+                gradient = ctx.state.keep("gradient", gradient)
+            to_x, to_weight = ctx.operation.gradients(gradient, x, weight, wanted)
+        if to_weight is not None:
+            to_weight = to_weight.to(ctx.dtype)
+            to_weight = to_weight if active is None else to_weight.masked_fill_(~active, 0)
+        return to_x, to_weight, to_bias, None
+
+
+class SwatLayer:
+    """What both layers share.
+
+    Attributes
+    ----------
+    swat : LayerState
+    record : callable or None
+        If set, each forward pass calls it as ``record(name, tensor)`` with the very tensors that are multiplied, cast
+        as autocast has them: ``weight``, ``activation``, then ``saved_activation`` where the backward pass needs one.
+        Under ``sparse_forward=False`` ``weight`` is the full one, and ``backward_weight`` the sparse one.
+    """
+
+    record: Callable[[str, torch.Tensor], Any] | None = None
+    swat: LayerState
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the layer that it was, with SWAT's operands. Where autograd is not asked, nothing is saved."""
+        weight, bias, single = self.weight, self.bias, x.ndim == self.sample_axes
+        x = self._padded(x.unsqueeze(0) if single else x)
+        dtype = _autocast_dtype(x)
+        x, bias = _cast(x, dtype), None if bias is None else _cast(bias, dtype)
+        call = self._call(weight, dtype)
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+            out = _SparseProduct.apply(x, weight, bias, call)
+        else:
+            out = call.product(x, bias)
+        return out.squeeze(0) if single else out
+
+    @torch.no_grad()
+    def _call(self, weight, dtype) -> _Call:
+        active = self.swat.active(weight)
+        full = weight.detach()
+        sparse = _cast(full if active is None else torch.where(active, full, 0), dtype)
+        forward = sparse if active is None or self.swat.sparse_forward else _cast(full, dtype)
+        return _Call(self._operation(), self.swat, forward, sparse, active, self.record)
+
+
+class SwatConv2d(SwatLayer, nn.Conv2d):
+    """A ``Conv2d`` that trains by SWAT. Made by :func:`convert`."""
+
+    sample_axes = 3
+
+    def _padded(self, x):
+        """Padding other than zeros belongs to the activation that the convolution sees."""
+        if self.padding_mode == "zeros":
+            return x
+        top, bottom, left, right = self._sides()
+        return F.pad(x, (left, right, top, bottom), mode=self.padding_mode)
+
+    def _operation(self) -> _Convolve:
+        sides = self._sides() if self.padding_mode == "zeros" else (0, 0, 0, 0)
+        return _Convolve(self.stride, sides, self.dilation, self.groups)
+
+    def _sides(self) -> tuple[int, int, int, int]:
+        if self.padding == "valid":
+            return 0, 0, 0, 0
+        if self.padding != "same":
+            (vertical, horizontal) = self.padding
+            return vertical, vertical, horizontal, horizontal
+        totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        return tuple(side for total in totals for side in (total // 2, total - total // 2))
+
+
+class SwatLinear(SwatLayer, nn.Linear):
+    """A ``Linear`` that trains by SWAT. Made by :func:`convert`."""
+
+    sample_axes = 1
+
+    def _padded(self, x):
+        return x
+
+    def _operation(self) -> _Multiply:
+        return _Multiply()
+
+
+def _autocast_dtype(x: torch.Tensor) -> torch.dtype | None:
+    """What autocast would cast a convolution's operands to; None where it would not."""
+    if not x.is_floating_point() or x.dtype == torch.float64:
+        return None
+    if hasattr(torch, "get_autocast_dtype"):
+        kind = x.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    if x.device.type == "cpu":  # torch before 2.4
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def _cast(x: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    return x if dtype is None or x.dtype == torch.float64 else x.to(dtype)
