@@ -1,0 +1,359 @@
+"""Record what a training step multiplies, from anybody's training loop, into a trace.
+
+>>> with Recorder(model, "mine.npz", steps={100, 200}) as recorder:  # doctest: +SKIP
+...     for inputs, targets in loader:
+...         with recorder.step():
+...             criterion(model(inputs), targets).backward()
+...             optimizer.step()
+
+What is recorded of each call of each ``Conv2d`` and ``Linear``, and when:
+
+- weight and activation as ``conv2d`` or ``linear`` was given them, at once, cast as autocast did;
+- the saved activation, where the layer hands one over (below), at once;
+- the gradient of the convolution's output as its backward pass receives it, when it does. That is the gradient of the
+  output before anything in place was done to it, and with what a gradient hook of yours or a loss scale made of it.
+
+Every tensor is written when it is seen, so nothing is kept, and what is changed in place later is not in the trace.
+
+Layers that sparsify: a layer with an attribute ``record`` that is None gets a function there during its forward pass,
+and calls it as ``record("weight", w)``, with the weight that the forward pass and the input gradient use,
+``record("activation", x)``, and ``record("saved_activation", xs)`` with what the weight gradient uses.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import shlex
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+
+from accelsim.capture.step import Step
+from accelsim.errors import OutputError, TraceError
+from accelsim.workload.metadata import META_RULES, check_keys, check_snapshot
+from accelsim.workload.npz import blame, json_bytes
+from accelsim.workload.trace import TraceWriter
+
+SUPPORTED = (torch.nn.Conv2d, torch.nn.Linear)
+
+
+class Recorder:
+    """Records chosen steps of a training run; the model, its results and the random numbers stay as they are.
+
+    Outside the recorded steps nothing is attached to the model. Used in a ``with`` block; when that ends, in whatever
+    way, the trace of the recorded steps that were completed is written.
+
+    Parameters
+    ----------
+    model : Module
+        Any, with a ``Conv2d`` or ``Linear`` in it, subclasses included. Other layers are listed in the trace's
+        provenance, as are those that a recorded step never called. Of a DistributedDataParallel model this process's
+        share of the batch is recorded, so give each process a path of its own or record in one only.
+    path : path-like
+        The trace.
+    steps : collection of int, or callable
+        Which steps to record, by number from 0; a callable is asked for each number.
+    samples : int or sequence of int
+        How many samples of the batch to keep, the first ones (fewer, where the batch has fewer), or which.
+    values : bool
+        Store numbers, as float16, bfloat16 or float32 (to which float64 is rounded), instead of masks.
+    network, dataset : str
+        For the trace; the network is by default the model's class.
+    name : str
+        Of the snapshots; ``{step}`` is replaced by the step's number.
+    sparsity, algorithm
+        For the snapshots, see :class:`accelsim.workload.trace.Snapshot`; :meth:`step` can say otherwise.
+    layers, skip : str or iterable of str
+        Patterns of the names, as in ``model.named_modules()``, of the layers to record and to leave out.
+    calls : int, optional
+        Record at most so many calls of a layer in a step, by default all. With gradient accumulation, 1 records the
+        first micro-batch only.
+    allow_nan : bool
+        Record NaN, as non-zero, instead of refusing it.
+    force : bool
+        Replace a file that exists.
+    provenance : dict, optional
+        Plain JSON to keep in the trace.
+    level : int
+        Of deflate, 1 (fast) to 9 (small).
+
+    Attributes
+    ----------
+    recorded : list of str
+        Names of the snapshots completed so far.
+
+    Raises
+    ------
+    TraceError
+        If the model has no layer to record or is one that cannot be, or a value above makes no sense. While recording
+        nothing is raised inside a forward or backward pass: what goes wrong, such as NaN in a tensor, a layer whose
+        first dimension is not that of the first layer, or no backward pass, is raised when the step ends, and the step
+        is not in the trace.
+    OutputError
+        If the file exists, or, when a step or the block ends, if it could not be written.
+
+    Notes
+    -----
+    Each call of a layer within a step is a layer of the trace, in the order of the calls: ``fc``, ``fc#2``, … . A step
+    is what its block encloses: of a step with several forward and backward passes (gradient accumulation) all are
+    recorded, each micro-batch being another call. ``batch`` in the trace is that of one call.
+
+    Convolutions with a ``padding_mode`` other than zeros are recorded with the padded activation and no padding; their
+    input gradient then is that of the padded input. What non-reentrant activation checkpointing computes again is not
+    recorded again; reentrant checkpointing is refused. Where a backward pass runs twice through the same call, the
+    first gradient is recorded. A layer that autograd computes no gradient for has none in the trace.
+
+    What ``torch.compile`` made runs uncompiled in the recorded steps, from torch 2.6 on; before, it is refused.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        path: str | os.PathLike,
+        *,
+        steps: Collection[int] | Callable[[int], bool],
+        samples: int | Sequence[int] = 1,
+        values: bool = False,
+        network: str | None = None,
+        dataset: str = "unstated",
+        name: str = "step{step}",
+        sparsity: float = 0.0,
+        algorithm: str = "dense",
+        layers: str | Iterable[str] = "*",
+        skip: str | Iterable[str] = (),
+        calls: int | None = None,
+        allow_nan: bool = False,
+        force: bool = False,
+        provenance: dict | None = None,
+        level: int = 6,
+    ):
+        self._path, self._level = Path(path), level
+        self._entry = {"name": name, "sparsity": sparsity, "algorithm": algorithm}
+        self._patterns = [[p] if isinstance(p, str) else list(p) for p in (layers, skip)]
+        self.values, self.calls, self.allow_nan = values, calls, allow_nan
+        with blame("Recorder"):
+            check_model(model)
+            self._model = inner_model(model)
+            self.find_layers()
+            _check_entry({**self._entry, "step": 0})
+            self._wanted, self.samples = _checked_steps(steps), _checked_samples(samples)
+            if calls is not None and (type(calls) is not int or calls < 1):
+                raise TraceError(f"calls: must be an integer from 1 or None, got {calls!r}")
+            if level not in range(1, 10):
+                raise TraceError(f"level: must be 1…9, got {level!r}")
+            self._header = {"network": network or type(self._model).__name__, "dataset": dataset}
+            check_keys(self._header, {key: META_RULES[key] for key in self._header}, "trace")
+            with blame("provenance"):
+                json_bytes({**(provenance or {})})
+        _check_path(self._path, force)
+        self.provenance = {**(provenance or {}), "recorder": _versions() | {"not_recorded": others(self._model)}}
+        self.provenance["recorder"]["not_called"] = {}
+        self.recorded: list[str] = []
+        self._writer: TraceWriter | None = None
+        self._closed = False
+        self.under_way: Step | None = None
+        self._number = -1
+
+    def find_layers(self) -> dict[str, torch.nn.Module]:
+        """The layers to record, by name. Raises TraceError if there is none."""
+        keep, leave = self._patterns
+        found = find_layers(self._model)
+        chosen = {name: found[name] for name in found if _matches(name, keep) and not _matches(name, leave)}
+        if not chosen:
+            of = f"layers and skip must leave one of {', '.join(list(found)[:3])}, …" if found else "has none"
+            raise TraceError(f"model: must have a Conv2d or Linear to record, {type(self._model).__name__}: {of}")
+        return chosen
+
+    @property
+    def recording(self) -> bool:
+        """Whether the step under way is recorded."""
+        return self.under_way is not None and self.under_way.records
+
+    def step(
+        self,
+        number: int | None = None,
+        *,
+        name: str | None = None,
+        sparsity: float | None = None,
+        algorithm: str | None = None,
+    ) -> Step:
+        """A training step begins. It ends with its ``with`` block, or at :meth:`end_step` or the next :meth:`step`.
+
+        Without a ``with`` block, what runs between the last line of the step and the next :meth:`step`, such as a
+        validation, belongs to it, unless :meth:`end_step` is called before.
+
+        Parameters
+        ----------
+        number : int, optional
+            Iterations before this one; by default one more than the last time, from 0.
+        name, sparsity, algorithm : optional
+            Of the snapshot, instead of what the Recorder was given.
+
+        Raises
+        ------
+        TraceError, OutputError
+            If the step before could not be recorded, see :class:`Recorder`.
+        """
+        self.end_step()
+        self._number = self._number + 1 if number is None else number
+        given = {"name": name, "sparsity": sparsity, "algorithm": algorithm}
+        entry = self._entry | {key: value for key, value in given.items() if value is not None}
+        entry["step"] = self._number
+        records = bool(self._wanted(self._number))
+        if records:
+            with blame("Recorder.step"):
+                if self._closed:
+                    raise TraceError(f"step {self._number} must be recorded before the recorder is closed")
+                _check_entry(entry)
+            entry["name"] = entry["name"].replace("{step}", str(self._number))
+        self.under_way = Step(self, entry, records)
+        self.under_way.attach()
+        return self.under_way
+
+    def end_step(self) -> None:
+        """The step under way, if any, is complete. Raises TraceError or OutputError if it could not be recorded."""
+        if self.under_way is not None:
+            step, self.under_way = self.under_way, None
+            step.end()
+
+    def abandon_step(self) -> None:
+        """The step under way, if any, is of no use: it will not be in the trace, and the model is left alone."""
+        if self.under_way is not None:
+            step, self.under_way = self.under_way, None
+            step.abandon()
+
+    def close(self) -> None:
+        """End the step under way, and write the trace.
+
+        Raises
+        ------
+        TraceError
+            If no step was recorded; then no file is written.
+        """
+        try:
+            self.end_step()
+        finally:
+            self._finish()
+        if not self.recorded:
+            made = f"the last one had number {self._number}" if self._number >= 0 else "step() was never called"
+            raise TraceError(f"{self._path}: not written, since no step was recorded: {made}")
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error) -> None:
+        if kind is None:
+            self.close()
+            return
+        try:
+            self.abandon_step()
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        writer, self._writer, self._closed = self._writer, None, True
+        if writer is not None:
+            try:
+                if self.recorded:
+                    writer.close()
+            finally:
+                writer.__exit__(TraceError)  # what is not finished by now goes
+
+    def writer(self) -> TraceWriter:
+        """The trace, begun with the first step that is recorded."""
+        if self._writer is None:
+            self._writer = TraceWriter(self._path, **self._header, provenance=self.provenance, level=self._level)
+        return self._writer
+
+
+def inner_model(model: torch.nn.Module) -> torch.nn.Module:
+    """The model within wrappers that only spread it over devices or compile it."""
+    wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
+        model = model.module if isinstance(model, wrappers) else model._orig_mod
+    return model
+
+
+def find_layers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The layers that can be recorded, by name, without what torch.compile adds to it."""
+    return {
+        name.replace("_orig_mod.", "") or type(module).__name__: module
+        for name, module in model.named_modules()
+        if isinstance(module, SUPPORTED)
+    }
+
+
+def check_model(model: torch.nn.Module) -> None:
+    """Raises TraceError for a model whose layers can't be watched."""
+    if not isinstance(model, torch.nn.Module):
+        raise TraceError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.nn.DataParallel) and len(model.device_ids) > 1:
+        raise TraceError("model: must run on one device a process, is a DataParallel of several; use its .module")
+    for name, module in model.named_modules():
+        where = f"model.{name}" if name else "model"
+        compiled = hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        if compiled and not hasattr(torch.compiler, "set_stance"):
+            raise TraceError(f"{where}: must not be compiled, in torch before 2.6; got one by torch.compile")
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TraceError(f"{where}: must not be TorchScript, which runs past its layers' forward")
+
+
+def others(model: torch.nn.Module) -> dict[str, str]:
+    """Name and class of the layers with a weight that are not supported."""
+    return {
+        name: type(module).__name__
+        for name, module in model.named_modules()
+        if not isinstance(module, SUPPORTED)
+        and ".parametrizations." not in f".{name}."
+        and any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
+    }
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _check_entry(entry: dict) -> None:
+    check_snapshot({**entry, "batch": 1, "samples": 1, "layers": []}, "snapshot")
+
+
+def _checked_steps(steps) -> Callable[[int], bool]:
+    if callable(steps):
+        return steps
+    if isinstance(steps, range) and steps and min(steps[0], steps[-1]) >= 0:  # it may be long
+        return steps.__contains__
+    try:
+        numbers = frozenset(operator.index(step) for step in ([steps] if isinstance(steps, int) else steps))
+    except TypeError:
+        numbers = frozenset()
+    if not numbers or min(numbers) < 0:
+        raise TraceError(f"steps: must be integers from 0, or a function of one; got {steps!r}")
+    return numbers.__contains__
+
+
+def _checked_samples(samples) -> slice | list[int]:
+    try:
+        chosen = [operator.index(sample) for sample in (range(samples) if isinstance(samples, int) else samples)]
+    except TypeError:
+        chosen = []
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        raise TraceError(f"samples: must be an integer from 1, or different integers from 0; got {samples!r}")
+    return slice(samples) if isinstance(samples, int) else chosen
+
+
+def _check_path(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise OutputError(f"{path}: exists, and is kept; force=True replaces it")
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise OutputError(f"{path}: must be a file in a folder that exists and may be written to")
+
+
+def _versions() -> dict:
+    from accelsim import __version__
+
+    found = {"accelsim": __version__, "torch": torch.__version__, "seed": torch.initial_seed()}
+    return found | {"command": shlex.join(sys.argv)}

@@ -1,0 +1,378 @@
+"""One recorded step: what each call of each layer multiplied, seen where it happens and written at once.
+
+A :class:`Tap` stands in for a layer's ``forward`` while a step is recorded. It watches ``conv2d`` and ``linear`` being
+called in there, so that it sees the weight after parametrization, the input after explicit padding, and what a subclass
+of the layer made of both. The :class:`Step` writes it, and asks the graph for the gradient of the convolution's output.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from accelsim.errors import TraceError
+from accelsim.workload.geometry import Geometry
+from accelsim.workload.npz import blame
+from accelsim.workload.trace import TraceWriter
+
+if TYPE_CHECKING:
+    from accelsim.capture.recorder import Recorder
+
+STORED = (torch.float16, torch.bfloat16, torch.float32)  # floating-point numbers that a trace holds as they are
+_MISSING = object()
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What one convolution multiplied.
+
+    Parameters
+    ----------
+    kind : "conv" or "linear"
+    geometry : Geometry
+    tensors : dict of str to Tensor
+        As the operation was given them; :meth:`stored` brings them into the trace's form.
+    output : Tensor
+        What the operation returned. Its dtype is the one that was computed in, also under autocast.
+    input_grad : bool
+        Whether autograd is asked for the gradient of the input.
+    """
+
+    kind: str
+    geometry: Geometry
+    tensors: dict[str, torch.Tensor]
+    output: torch.Tensor
+    input_grad: bool
+
+    @property
+    def batch(self) -> int:
+        """Size of the first dimension."""
+        return self.output.shape[0]
+
+    def stored(self, name: str, samples: slice | Sequence[int]) -> torch.Tensor:
+        """A tensor in four dimensions and in the dtype that was computed in; of all but the weight only ``samples``."""
+        tensor = self.tensors[name].detach()
+        if name == "weight":
+            return as_conv_weight(tensor).to(self.output.dtype)
+        return as_map(self.kind, tensor[samples]).to(self.output.dtype)
+
+
+def as_map(kind: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Activations and gradients as N, C, H, W; those of a linear layer, (N, …, C), as a T×1 map."""
+    if kind == "conv":
+        return tensor
+    return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1]).transpose(1, 2).unsqueeze(-1)
+
+
+def as_conv_weight(weight: torch.Tensor) -> torch.Tensor:
+    """A linear layer's weight as that of a 1×1 convolution."""
+    return weight[:, :, None, None] if weight.ndim == 2 else weight
+
+
+def conv_call(output, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Call:
+    """What ``conv2d`` with these arguments multiplied.
+
+    Raises
+    ------
+    TraceError
+        If the input has no batch dimension.
+    GeometryError
+        If a size is zero.
+    """
+    if input.ndim != 4:
+        raise TraceError(f"input must have a batch dimension, N×C×H×W; got shape {tuple(input.shape)}")
+    kernel, stride, dilation = tuple(weight.shape[2:]), _pair(stride), _pair(dilation)
+    if padding == "same":  # what is odd goes to the bottom and to the right
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        sides = tuple(side for total in totals for side in (total // 2, total - total // 2))
+    else:
+        sides = tuple(side for side in _pair(0 if padding == "valid" else padding) for _ in range(2))
+    sizes = (*input.shape[1:], weight.shape[0])
+    geometry = Geometry(*map(int, sizes), kernel, stride, sides, dilation, int(groups))
+    return _call("conv", geometry, {"activation": input, "weight": weight}, output)
+
+
+def linear_call(output, input, weight, bias=None) -> Call:
+    """What ``linear`` with these arguments multiplied; raises as :func:`conv_call`."""
+    if input.ndim < 2 or weight.ndim != 2:
+        raise TraceError(f"input must have a batch dimension, N×C or N×T×C; got shape {tuple(input.shape)}")
+    tokens = input[0, ..., 0].numel()
+    geometry = Geometry(input.shape[-1], tokens, 1, weight.shape[0], (1, 1))
+    return _call("linear", geometry, {"activation": input, "weight": weight}, output)
+
+
+def _call(kind, geometry, tensors, output) -> Call:
+    needed = output.requires_grad and tensors["activation"].requires_grad
+    return Call(kind, geometry, tensors, output, needed)
+
+
+def _pair(value) -> tuple[int, int]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return tuple(int(v) for v in (values * 2 if len(values) == 1 else values))
+
+
+def _own_call(module, handed, input, output) -> Call:
+    """The call of a layer that handed over its tensors itself, in the shape that its attributes tell."""
+    needed, known = {"weight", "activation"}, {"weight", "activation", "saved_activation"}
+    if not needed <= handed.keys() <= known:  # a trace has one weight, for the forward pass and the input gradient
+        got = ", ".join(sorted(handed)) or "nothing"
+        raise TraceError(f"must record weight, activation and maybe saved_activation, nothing else; got {got}")
+    activation, weight = handed["activation"], handed["weight"]
+    if isinstance(module, torch.nn.Linear):
+        call = linear_call(output, activation, weight)
+    else:  # any other padding is in the activation already
+        padding = module.padding if module.padding_mode == "zeros" else 0
+        call = conv_call(output, activation, weight, None, module.stride, padding, module.dilation, module.groups)
+    return Call(call.kind, call.geometry, handed, output, output.requires_grad and input.requires_grad)
+
+
+class Tap:
+    """Stands in for ``module.forward``, and tells ``see`` of each convolution that runs in it.
+
+    Parameters
+    ----------
+    module : Module
+    see : callable
+        Called as ``see(make)`` when a convolution is done, where ``make()`` gives the :class:`Call` or raises.
+    open_taps : list
+        Shared by the taps of a model: of layers within layers only the innermost sees.
+    """
+
+    def __init__(self, module: torch.nn.Module, see: Callable[[Callable[[], Call]], None], open_taps: list):
+        self._module, self._see, self._open_taps = module, see, open_taps
+        self._forward = module.forward
+        self._before = module.__dict__.get("forward", _MISSING)
+
+    def attach(self) -> None:
+        """Take the place of ``forward``."""
+        self._module.__dict__["forward"] = self
+
+    def remove(self) -> None:
+        """Give it back, unless somebody else has taken it since."""
+        if self._module.__dict__.get("forward") is self:
+            _restore(self._module, "forward", self._before)
+
+    def __call__(self, *args, **kwargs):
+        self._open_taps.append(self)
+        try:
+            if getattr(self._module, "record", _MISSING) is None:
+                return self._handed_over(*args, **kwargs)
+            with _Operations(self._watch):
+                return self._forward(*args, **kwargs)
+        finally:
+            self._open_taps.pop()
+
+    def __reduce__(self):
+        # A copy or a pickle of the model made during the step gets the layer's own forward, and is not recorded.
+        return getattr, (self._module, "forward")
+
+    def _watch(self, func, args, kwargs, output) -> None:
+        if self._open_taps[-1] is self:
+            make = conv_call if func is F.conv2d else linear_call
+            self._see(lambda: make(output, *args, **kwargs))
+
+    def _handed_over(self, *args, **kwargs):
+        handed: dict[str, torch.Tensor] = {}
+        before = self._module.__dict__.get("record", _MISSING)
+        self._module.record = lambda name, tensor: handed.setdefault(name, tensor)
+        try:
+            output = self._forward(*args, **kwargs)
+        finally:
+            _restore(self._module, "record", before)
+        input = args[0] if args else next(iter(kwargs.values()))
+        self._see(lambda: _own_call(self._module, handed, input, output))
+        return output
+
+
+class _Operations(TorchFunctionMode):
+    """Calls ``see(func, args, kwargs, output)`` after each ``conv2d`` and ``linear``."""
+
+    def __init__(self, see):
+        super().__init__()
+        self._see_operation = see
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if func is F.conv2d or func is F.linear:
+            self._see_operation(func, args, kwargs, output)
+        return output
+
+
+class Step:
+    """One training step; in a ``with`` block, it ends with it. Made by :meth:`Recorder.step`.
+
+    Attributes
+    ----------
+    records : bool
+        Whether it is recorded.
+    """
+
+    def __init__(self, recorder: Recorder, entry: dict, records: bool):
+        self.records = records
+        self._recorder, self._entry, self._name = recorder, entry, entry["name"]
+        self._attached: list = []  # taps, hooks in the graph, and the like: what has remove()
+        self._counts: dict[str, int] = {}  # calls of each layer
+        self._graphless: set[str] = set()  # layers called without autograd
+        self._due: set[str] = set()  # layers of the trace whose gradient may come
+        self._came: set[str] = set()
+        self._writer: TraceWriter | None = None  # once the snapshot has begun
+        self._batch, self._samples = 0, recorder.samples
+        self._error: Exception | None = None
+        self._lock = threading.Lock()  # of several devices each runs its backward pass in a thread
+
+    def attach(self) -> None:
+        """Watch the model's layers, if the step is recorded."""
+        if not self.records:
+            return
+        self._attached.append(Uncompiled())
+        open_taps: list[Tap] = []
+        for name, module in self._recorder.find_layers().items():
+            self._counts[name] = 0
+            tap = Tap(module, partial(self._guard, self._see, name), open_taps)
+            self._attached.append(tap)
+            tap.attach()
+
+    def end(self) -> None:
+        """The step is complete; raises what went wrong."""
+        if self._error is None and self.records:
+            self._error = self._lacks()
+        if self._error is not None:
+            error, self._error = self._error, None
+            self.abandon()
+            raise error
+        if self.records:
+            idle = [name for name, count in self._counts.items() if not count]
+            self._recorder.provenance["recorder"]["not_called"][self._name] = idle
+            self._recorder.recorded.append(self._name)
+        self._detach()
+
+    def abandon(self) -> None:
+        """Forget what was recorded of the step."""
+        self._detach()
+        if self._writer is not None:
+            self._writer.abandon_snapshot()
+            self._writer = None
+
+    def __enter__(self) -> Step:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error) -> None:
+        if self._recorder.under_way is self:  # and was not ended before
+            self._recorder.end_step() if kind is None else self._recorder.abandon_step()
+
+    def _detach(self) -> None:
+        self.records = False
+        while self._attached:
+            self._attached.pop().remove()
+
+    def _lacks(self) -> TraceError | None:
+        if self._writer is None:
+            hint = "the model that the Recorder was given must run in the step"
+            return TraceError(f"{self._name}: no layer was called; {hint}")
+        if self._due and not self._came:
+            return TraceError(f"{self._name}: no gradient came; backward() must run in the step")
+        return None
+
+    def _guard(self, function: Callable, *args) -> None:
+        """Run it; what goes wrong is raised when the step ends, and nothing more is recorded till then."""
+        with self._lock, torch.no_grad():
+            if not self.records or self._error is not None:
+                return
+            try:
+                function(*args)
+            except Exception as error:
+                self._error = error.with_traceback(None)  # which would keep tensors alive
+
+    def _see(self, name: str, make: Callable[[], Call]) -> None:
+        """A convolution ran in the layer of that name."""
+        with blame(f"{self._name}/{name}"):
+            call = make()
+            if torch._C._current_graph_task_id() != -1:  # within a backward pass: checkpointing computes it again
+                if name in self._graphless and call.output.requires_grad:
+                    raise TraceError("must not be in a reentrant checkpoint; use_reentrant=False can be recorded")
+                return
+            self._counts[name] += 1
+            count = self._counts[name]
+            if self._recorder.calls is not None and count > self._recorder.calls:
+                return
+            self._check_batch(call)
+        layer = name if count == 1 else f"{name}#{count}"
+        self._writer.layer(layer, kind=call.kind, geometry=call.geometry, input_grad=call.input_grad)
+        for tensor in call.tensors:
+            self._write(layer, tensor, call.stored(tensor, self._samples))
+        if not call.output.requires_grad:
+            self._graphless.add(name)
+            return
+        self._due.add(layer)
+        take = partial(self._guard, self._take_gradient, layer, call.kind, call.output.output_nr)
+        # The node, and not the tensor: it stays the convolution's when the output is changed in place.
+        self._attached.append(call.output.grad_fn.register_prehook(take))
+
+    def _check_batch(self, call: Call) -> None:
+        if self._writer is None:
+            writer, samples = self._recorder.writer(), self._samples
+            if not isinstance(samples, slice) and max(samples) >= call.batch:
+                raise TraceError(f"samples: must be below the batch's size {call.batch}, got {max(samples)}")
+            count = len(range(call.batch)[samples]) if isinstance(samples, slice) else len(samples)
+            writer.snapshot(**self._entry, batch=call.batch, samples=count)
+            self._writer, self._batch = writer, call.batch
+        if call.batch != self._batch:
+            hint = "skip= leaves a layer out, calls=1 further calls"
+            raise TraceError(f"batch must be {self._batch} as in the first layer, got {call.batch}; {hint}")
+
+    def _take_gradient(self, layer: str, kind: str, index: int, gradients: tuple) -> None:
+        if gradients[index] is not None and layer not in self._came:
+            self._came.add(layer)
+            self._write(layer, "gradient", as_map(kind, gradients[index].detach()[self._samples]))
+
+    def _write(self, layer: str, name: str, tensor: torch.Tensor) -> None:
+        with blame(f"{self._name}/{layer}/{name}"):
+            if tensor.is_complex() or tensor.layout is not torch.strided:
+                raise TraceError(f"must be dense and real, got {tensor.dtype}, {tensor.layout}")
+            if not self._recorder.allow_nan and tensor.amin().isnan():
+                raise TraceError("must be numbers, has NaN, which is not zero; allow_nan=True records it")
+        array, bfloat16 = as_array(tensor, self._recorder.values)
+        self._writer.tensor(name, array, layer=layer, bfloat16=bfloat16)
+
+
+class Uncompiled:
+    """While it is attached, what torch.compile made runs as it was written, so that its layers can be watched."""
+
+    def __init__(self):
+        # Before torch._dynamo is imported nothing is compiled. Calling set_stance sets it, leaving it sets it back.
+        known = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+        self._stance = torch.compiler.set_stance("force_eager") if known else None
+
+    def remove(self) -> None:
+        """Go back to what was."""
+        if self._stance is not None:
+            self._stance.__exit__(None, None, None)
+
+
+def as_array(tensor: torch.Tensor, values: bool) -> tuple[np.ndarray, bool]:
+    """A mask, or the values, for :meth:`TraceWriter.tensor`, and whether these are the bits of bfloat16 numbers."""
+    if not values:
+        return (tensor != 0).contiguous().cpu().numpy(), False
+    if tensor.is_floating_point() and tensor.dtype not in STORED:
+        tensor = tensor.float()
+    tensor = tensor.contiguous().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(np.uint16), True
+    return tensor.numpy(), False
+
+
+def _restore(module: torch.nn.Module, name: str, value: object) -> None:
+    if value is _MISSING:
+        module.__dict__.pop(name, None)
+    else:
+        module.__dict__[name] = value
