@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from accelsim import __version__
-from accelsim.errors import AccelsimError, ConfigError, TraceError
+from accelsim.errors import AccelsimError, ConfigError, OutputError, TraceError, printable
 from accelsim.workload.lowering import PASSES
 
 
@@ -21,43 +21,59 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments, argparse.Namespace(command_line=["accelsim", *arguments]))
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")  # a terminal that cannot show × gets a ? instead of a failure
     try:
         options.command(options)
-        sys.stdout.flush()
         return 0
     except AccelsimError as error:
-        return _failed(options, 2, f"accelsim: error: {_one_line(error)}")
-    except KeyboardInterrupt:
-        return _failed(options, 130, "accelsim: interrupted; nothing was written")
+        return _failed(options, 2, f"accelsim: error: {error}")
+    except KeyboardInterrupt as interrupt:
+        return _failed(options, 130, f"accelsim: interrupted; {str(interrupt) or 'nothing was written'}")
     except BrokenPipeError:
-        # The reader of our output has gone, as `head` does; what it wanted it has got.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # its reader has gone, as `head` does; what it wanted it has got
         return 0
     except OSError as error:
+        _forget_output()
         return _failed(options, 2, f"accelsim: error: {error.filename or 'output'}: {error.strerror or error}")
     except MemoryError:
         return _failed(options, 2, "accelsim: error: out of memory; fewer --jobs need less")
     except Exception as error:
-        text = f"{type(error).__name__}: {_one_line(error)}"
+        text = f"{type(error).__name__}: {error}"
         return _failed(options, 1, f"accelsim: defect: {text}; --debug shows where, please report it")
 
 
 def _failed(options: argparse.Namespace, code: int, line: str) -> int:
     if options.debug:
         raise
-    print(line, file=sys.stderr)
+    if sys.stderr:
+        print(printable(line), file=sys.stderr)
     return code
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _print(text: str) -> None:
+    """The result. Raises OutputError where standard output is closed, OSError where it is full."""
+    if sys.stdout is None:
+        raise OutputError("standard output: is closed")
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _forget_output() -> None:
+    """What could not be written would fail once more when Python ends."""
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_terminal(*streams) -> bool:
+    return all(stream is not None and stream.isatty() for stream in streams)
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as every other error does."""
 
     def error(self, message: str):
-        self.exit(2, f"accelsim: error: {message}; see {self.prog} --help\n")
+        self.exit(2, printable(f"accelsim: error: {message}; see {self.prog} --help") + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"accelsim {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands, common)
+    _add_capture(commands, common)
     info = commands.add_parser("info", parents=[common], help="describe a trace or a machine file")
     info.add_argument("file", metavar="FILE", help="a trace (.npz) or a machine (.yaml)")
     info.add_argument("--json", action="store_true", help="one JSON object instead of tables")
@@ -103,14 +120,90 @@ def _add_run(commands, common) -> None:
     run.set_defaults(command=_run)
 
 
+def _add_capture(commands, common) -> None:
+    capture = commands.add_parser(
+        "capture",
+        parents=[common],
+        help="train a model with SWAT and record a trace of it (needs PyTorch: pip install 'accelsim[capture]')",
+        description="Trains a model with SWAT for some steps, for each sparsity from the same weights, and records "
+        "what the convolutions of chosen steps multiply. Ctrl-C leaves a valid trace of the steps recorded so far.",
+    )
+    add = capture.add_argument
+    add(
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="e.g. resnet50, cifar_resnet18, or your own module:factory",
+    )
+    add("--out", required=True, type=Path, metavar="FILE", help="the trace (.npz)")
+    add("--force", action="store_true", help="replace the trace if it exists")
+    add("--data", type=Path, metavar="PATH", help="images by class, CIFAR-10/100, or .npz (default: synthetic images)")
+    add(
+        "--weights", type=_paths, default=(), metavar="FILE,…", help="checkpoint for all runs, or one for each sparsity"
+    )
+    add(
+        "--sparsity", dest="sparsities", type=_numbers(float), default=(0.8,), metavar="S,…", help="e.g. 0,0.8,0.9; 0.8"
+    )
+    add("--steps", type=int, default=10, metavar="N", help="iterations for each sparsity (10)")
+    add("--batch", type=int, default=32, metavar="N", help="samples of an iteration (32)")
+    add("--record", type=_numbers(int), metavar="STEP,…", help="iterations to record, from 0 (default: the last)")
+    add("--samples", type=int, default=1, metavar="N", help="samples of the batch to keep (1)")
+    add("--values", action="store_true", help="keep numbers instead of masks")
+    add("--learning-rate", type=float, default=0.1, metavar="X", help="of SGD (0.1)")
+    add("--momentum", type=float, default=0.9, metavar="X", help="of SGD (0.9)")
+    add("--weight-decay", type=float, default=1e-4, metavar="X", help="of SGD (0.0001)")
+    add("--label-smoothing", type=float, default=0.0, metavar="X", help="of the loss (0)")
+    add("--schedule", default="constant", metavar="NAME", help="of the learning rate: constant, cosine or step")
+    add("--decay-at", type=_numbers(int), default=(), metavar="STEP,…", help="where --schedule step divides it by 10")
+    add("--warmup", type=int, default=0, metavar="N", help="iterations over which the learning rate rises (0)")
+    add("--precision", default="fp32", metavar="NAME", help="fp32 or bf16")
+    add("--device", metavar="NAME", help="cpu, cuda, … (default: cuda where there is one)")
+    add("--seed", type=int, default=0, metavar="N", help="of weights, batches and synthetic images (0)")
+    add("--num-classes", type=int, metavar="N", help="where the data does not say")
+    add("--image-size", type=int, metavar="N", help="height and width of the images of a folder, or synthetic ones")
+    add("--augment", action="store_true", help="random crops and flips")
+    add("--network", metavar="NAME", help="name of the network in the trace (default: the model's)")
+    add("--dataset", metavar="NAME", help="name of the data set in the trace (default: that of its folder)")
+    add(
+        "--distribution",
+        default="uniform",
+        metavar="NAME",
+        help="of the sparsity over layers: uniform, erk or momentum",
+    )
+    add("--structure", default="unstructured", metavar="NAME", help="unstructured, or channel")
+    add("--activation-sparsity", type=float, metavar="S", help="where it differs from the weights'")
+    add("--activation-scope", default="NCHW", metavar="NAME", help="within what Top-K selects: NCHW, CHW or HW")
+    add("--period", type=int, default=1, metavar="N", help="iterations between exact thresholds (1)")
+    add("--quiet", action="store_true", help="no progress bar")
+    capture.set_defaults(command=_capture)
+
+
+def _capture(options: argparse.Namespace) -> None:
+    """Training → trace."""
+    try:
+        from accelsim.capture.train import Plan, capture, last_of
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise AccelsimError("capture needs PyTorch: pip install 'accelsim[capture]'") from error
+    from accelsim.study.tables import capture_table, render
+
+    swat = ("distribution", "structure", "activation_sparsity", "activation_scope", "period")
+    other = ("command", "command_line", "debug", "quiet", *swat)
+    plan = Plan(
+        **{name: value for name, value in vars(options).items() if name not in other},
+        swat={name: getattr(options, name) for name in swat},
+    )
+    with _training_bar(options) as tell:
+        history = capture(plan, tell)
+    _print(render([capture_table(list(last_of(history)), plan.out)], _is_terminal(sys.stdout)))
+
+
 def _run(options: argparse.Namespace) -> None:
     """Trace × machine × passes → a table, and files where asked for."""
     from accelsim import open_trace
     from accelsim.hardware.machine import baseline_of, load_machine
     from accelsim.simulate import simulate_records
-    from accelsim.study import export, tables
-    from accelsim.study.paper import table6
-    from accelsim.study.results import convolutions, covers, frame, summarize
 
     machine = load_machine(options.config)
     baseline = None
@@ -119,6 +212,12 @@ def _run(options: argparse.Namespace) -> None:
     if baseline and baseline.name == machine.name:
         baseline = baseline.model_copy(update={"name": f"{baseline.name} (baseline)"})
     machines = [machine, baseline] if baseline else [machine]
+
+    # After the machine is known to be one: pandas takes its time.
+    from accelsim.study import export, tables
+    from accelsim.study.paper import table6
+    from accelsim.study.results import convolutions, covers, frame, summarize
+
     if options.out:
         export.check_writable(options.out)
     with open_trace(options.trace) as trace, _progress(options) as progress:
@@ -140,7 +239,7 @@ def _run(options: argparse.Namespace) -> None:
     data = export.report(chosen, everything, table, paper, origin)
     if options.out:
         export.write_results(options.out, table, data, tables.render(parts))
-    print(export.to_json(data) if options.json else tables.render(parts, sys.stdout.isatty()), end="")
+    _print(export.to_json(data, ascii_only=True) if options.json else tables.render(parts, _is_terminal(sys.stdout)))
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -148,7 +247,7 @@ def _info(options: argparse.Namespace) -> None:
     from accelsim.files import find
     from accelsim.study import describe, export, tables
 
-    is_trace = Path(options.file).suffix == ".npz"
+    is_trace = Path(options.file).suffix.lower() == ".npz"
     path = find(options.file, *(("traces", TraceError) if is_trace else ("configs", ConfigError)))
     if is_trace:
         from accelsim.workload.trace import Trace
@@ -162,20 +261,42 @@ def _info(options: argparse.Namespace) -> None:
         machine = load_machine(path)
         facts = machine.resolved() | {"multipliers": machine.accelerator.multipliers}
         parts = describe.machine_tables(machine, str(path))
-    print(export.to_json(facts) if options.json else tables.render(parts, sys.stdout.isatty()), end="")
+    _print(export.to_json(facts, ascii_only=True) if options.json else tables.render(parts, _is_terminal(sys.stdout)))
 
 
 def _schema(options: argparse.Namespace) -> None:
     from accelsim.hardware.machine import schema
     from accelsim.study.export import to_json
 
-    print(to_json(schema()), end="")
+    _print(to_json(schema(), ascii_only=True))
+
+
+@contextmanager
+def _training_bar(options: argparse.Namespace) -> Iterator[Callable]:
+    """A bar with loss, accuracy, sparsity reached and time left, on a terminal."""
+    if options.quiet or not _is_terminal(sys.stderr, sys.stdout):
+        yield lambda progress: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("training", total=options.steps * len(options.sparsities))
+
+        def tell(p) -> None:
+            told = f"Top-K {100 * p.sparsity:g} %  loss {p.loss:.3f}  accuracy {100 * p.accuracy:.0f} %"
+            bar.update(task, advance=1, description=f"{told}  zeros {100 * p.weight_sparsity:.1f} % of weights")
+
+        yield tell
 
 
 @contextmanager
 def _progress(options: argparse.Namespace) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal; nothing where output is piped, quiet or JSON."""
-    if options.quiet or options.json or not (sys.stderr.isatty() and sys.stdout.isatty()):
+    if options.quiet or options.json or not _is_terminal(sys.stderr, sys.stdout):
         yield lambda done, total: None
         return
     from rich.console import Console
@@ -197,10 +318,28 @@ def _list(text: str) -> list[str]:
     return [name for name in (part.strip() for part in text.split(",")) if name]
 
 
+def _paths(text: str) -> tuple[Path, ...]:
+    """``a,b`` as paths."""
+    return tuple(Path(name) for name in _list(text))
+
+
+def _numbers(kind: type) -> Callable[[str], tuple]:
+    """``1,2`` as numbers of a kind."""
+
+    def parse(text: str) -> tuple:
+        try:
+            return tuple(kind(part) for part in _list(text))
+        except ValueError:
+            name = {int: "integers", float: "numbers"}[kind]
+            raise argparse.ArgumentTypeError(f"must be {name} with commas between, got {text}") from None
+
+    return parse
+
+
 def _jobs(text: str) -> int:
     """A number of threads."""
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"must be an integer in 1…1024, got {text}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= 1024):
+        raise argparse.ArgumentTypeError(f"must be an integer in 1…1024, got {text[:20]}")
     return int(text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -30,8 +31,8 @@ WIDTH = 1000
 def render(parts: Iterable, terminal: bool = False) -> str:
     """Tables and lines as text; with escape codes only for a terminal."""
     console = Console(
-        file=io.StringIO(), width=WIDTH, force_terminal=terminal, no_color=not terminal, highlight=False,
-        legacy_windows=False,
+        file=io.StringIO(), width=WIDTH, force_terminal=terminal, no_color=not terminal, legacy_windows=False,
+        highlight=False, markup=False, emoji=False,
     )  # fmt: skip
     for part in parts:
         console.print(part, soft_wrap=True)
@@ -137,6 +138,27 @@ def cause_notes(table: pd.DataFrame, machine: str) -> Iterator[Text]:
     for cause, meaning in CAUSES.items():
         if rows[f"{cause}_slots"].any():
             yield Text(f"  {cause.replace('_', ' ')}: {meaning}")
+
+
+def capture_table(runs: list, trace: Path) -> Table:
+    """What ``accelsim capture`` trained: the last iteration of each run."""
+    table = _table(f"{trace}: recorded; the last iteration of each run")
+    for heading in (
+        "Top-K sparsity",
+        "steps",
+        "loss",
+        "accuracy",
+        "zeros of weights",
+        "of saved activations",
+        "s/step",
+    ):
+        table.add_column(heading, justify="right")
+    for run in runs:
+        shares = (run.accuracy, run.weight_sparsity, run.activation_sparsity)
+        accuracy, weights, activations = (_percent(share) for share in shares)
+        numbers = f"{100 * run.sparsity:g} %", str(run.steps), f"{run.loss:.3f}"
+        table.add_row(*numbers, accuracy, weights, activations, f"{run.seconds:.2f}")
+    return table
 
 
 def _table(title: str) -> Table:
