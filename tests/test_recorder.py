@@ -430,6 +430,15 @@ def test_our_own_swat_layers_hand_over_their_top_k(path):
     assert 0.3 < found["2"][1]["activation"].mean() < 0.7
 
 
+def test_the_gradient_recorded_is_the_one_that_a_sparsifying_layer_uses(path):
+    """meProp: what arrives is dense, what the layer multiplies is its Top-K."""
+    swat = pytest.importorskip("accelsim.capture.swat")
+    model = net(nn.Conv2d(2, 10, 1), nn.Conv2d(10, 10, 2, padding="same"), nn.Flatten(), nn.Linear(160, 3))
+    swat.convert(model, swat.SwatConfig(sparsity=0.0, gradient_sparsity=0.8))
+    found = record(model, path, lambda: backward(model, torch.randn(4, 2, 4, 4)), values=False)
+    assert found["1"][1]["gradient"].mean().round(2) == 0.2
+
+
 def test_a_tensor_that_a_trace_has_no_place_for_is_refused(path):
     class Two(Sparse):
         def forward(self, x):
@@ -867,7 +876,7 @@ def test_an_input_without_a_batch_dimension_is_refused(path):
         ({"sparsity": 1.0}, "sparsity: must be a number, 0 ≤ sparsity < 1"),
         ({"name": "a/b"}, "name: must be a text"),
         ({"calls": 0}, "calls: must be an integer from 1"),
-        ({"level": 0}, "level: must be 1…9"),
+        ({"level": 10}, "level: must be 0…9"),
         ({"dataset": ""}, "dataset: must be a text"),
         ({"provenance": {"by": object()}}, "provenance: "),
     ],

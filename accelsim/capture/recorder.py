@@ -17,7 +17,8 @@ Every tensor is written when it is seen, so nothing is kept, and what is changed
 
 Layers that sparsify: a layer with an attribute ``record`` that is None gets a function there during its forward pass,
 and calls it as ``record("weight", w)``, with the weight that the forward pass and the input gradient use,
-``record("activation", x)``, and ``record("saved_activation", xs)`` with what the weight gradient uses.
+``record("activation", x)``, and ``record("saved_activation", xs)`` with what the weight gradient uses; in its backward
+pass it may call the same function with ``"gradient"`` where it does not use the one that arrives.
 """
 
 from __future__ import annotations
@@ -78,8 +79,9 @@ class Recorder:
         Replace a file that exists.
     provenance : dict, optional
         Plain JSON to keep in the trace.
-    level : int
-        Of deflate, 1 (fast) to 9 (small).
+    level : int, optional
+        Of deflate, 0 (fastest, nothing is compressed) to 9 (small); by default 6 for masks and 0 for values, whose
+        compression takes longer than many a training step.
 
     Attributes
     ----------
@@ -129,9 +131,9 @@ class Recorder:
         allow_nan: bool = False,
         force: bool = False,
         provenance: dict | None = None,
-        level: int = 6,
+        level: int | None = None,
     ):
-        self._path, self._level = Path(path), level
+        self._path, self._level = Path(path), (0 if values else 6) if level is None else level
         self._entry = {"name": name, "sparsity": sparsity, "algorithm": algorithm}
         self._patterns = [[p] if isinstance(p, str) else list(p) for p in (layers, skip)]
         self.values, self.calls, self.allow_nan = values, calls, allow_nan
@@ -143,8 +145,8 @@ class Recorder:
             self._wanted, self.samples = _checked_steps(steps), _checked_samples(samples)
             if calls is not None and (type(calls) is not int or calls < 1):
                 raise TraceError(f"calls: must be an integer from 1 or None, got {calls!r}")
-            if level not in range(1, 10):
-                raise TraceError(f"level: must be 1…9, got {level!r}")
+            if self._level not in range(10):
+                raise TraceError(f"level: must be 0…9, got {level!r}")
             self._header = {"network": network or type(self._model).__name__, "dataset": dataset}
             check_keys(self._header, {key: META_RULES[key] for key in self._header}, "trace")
             with blame("provenance"):

@@ -45,6 +45,8 @@ class Call:
         What the operation returned. Its dtype is the one that was computed in, also under autocast.
     input_grad : bool
         Whether autograd is asked for the gradient of the input.
+    late : dict of str to Tensor, optional
+        Where a layer that hands over its tensors itself puts the gradient that its backward pass uses.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Call:
     tensors: dict[str, torch.Tensor]
     output: torch.Tensor
     input_grad: bool
+    late: dict[str, torch.Tensor] | None = None
 
     @property
     def batch(self) -> int:
@@ -120,7 +123,7 @@ def _pair(value) -> tuple[int, int]:
     return tuple(int(v) for v in (values * 2 if len(values) == 1 else values))
 
 
-def _own_call(module, handed, input, output) -> Call:
+def _own_call(module, handed, late, input, output) -> Call:
     """The call of a layer that handed over its tensors itself, in the shape that its attributes tell."""
     needed, known = {"weight", "activation"}, {"weight", "activation", "saved_activation"}
     if not needed <= handed.keys() <= known:  # a trace has one weight, for the forward pass and the input gradient
@@ -132,7 +135,7 @@ def _own_call(module, handed, input, output) -> Call:
     else:  # any other padding is in the activation already
         padding = module.padding if module.padding_mode == "zeros" else 0
         call = conv_call(output, activation, weight, None, module.stride, padding, module.dilation, module.groups)
-    return Call(call.kind, call.geometry, handed, output, output.requires_grad and input.requires_grad)
+    return Call(call.kind, call.geometry, handed, output, output.requires_grad and input.requires_grad, late)
 
 
 class Tap:
@@ -182,14 +185,15 @@ class Tap:
 
     def _handed_over(self, *args, **kwargs):
         handed: dict[str, torch.Tensor] = {}
+        late: dict[str, torch.Tensor] = {}
         before = self._module.__dict__.get("record", _MISSING)
-        self._module.record = lambda name, tensor: handed.setdefault(name, tensor)
+        self._module.record = lambda name, tensor: (late if name == "gradient" else handed).setdefault(name, tensor)
         try:
             output = self._forward(*args, **kwargs)
         finally:
             _restore(self._module, "record", before)
         input = args[0] if args else next(iter(kwargs.values()))
-        self._see(lambda: _own_call(self._module, handed, input, output))
+        self._see(lambda: _own_call(self._module, handed, late, input, output))
         return output
 
 
@@ -314,9 +318,13 @@ class Step:
             self._graphless.add(name)
             return
         self._due.add(layer)
-        take = partial(self._guard, self._take_gradient, layer, call.kind, call.output.output_nr)
+        take = partial(self._guard, self._take_gradient, layer, call.kind, call.output.output_nr, call.late)
         # The node, and not the tensor: it stays the convolution's when the output is changed in place.
-        self._attached.append(call.output.grad_fn.register_prehook(take))
+        node = call.output.grad_fn
+        if call.late is None:
+            self._attached.append(node.register_prehook(take))
+        else:  # the layer says in its backward pass what it uses
+            self._attached.append(node.register_hook(lambda _, gradients: take(gradients)))
 
     def _check_batch(self, call: Call) -> None:
         if self._writer is None:
@@ -330,10 +338,11 @@ class Step:
             hint = "skip= leaves a layer out, calls=1 further calls"
             raise TraceError(f"batch must be {self._batch} as in the first layer, got {call.batch}; {hint}")
 
-    def _take_gradient(self, layer: str, kind: str, index: int, gradients: tuple) -> None:
-        if gradients[index] is not None and layer not in self._came:
+    def _take_gradient(self, layer: str, kind: str, index: int, late: dict | None, gradients: tuple) -> None:
+        gradient = (late or {}).pop("gradient", gradients[index])
+        if gradient is not None and layer not in self._came:
             self._came.add(layer)
-            self._write(layer, "gradient", as_map(kind, gradients[index].detach()[self._samples]))
+            self._write(layer, "gradient", as_map(kind, gradient.detach()[self._samples]))
 
     def _write(self, layer: str, name: str, tensor: torch.Tensor) -> None:
         with blame(f"{self._name}/{layer}/{name}"):

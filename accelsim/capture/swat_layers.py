@@ -177,7 +177,7 @@ class _SparseProduct(torch.autograd.Function):
                 call.record("saved_activation", saved.detach())
         active = call.active if wants_weight and call.state.masked_update else None
         ctx.save_for_backward(saved, call.backward_weight if wants_x else None, active)
-        ctx.operation, ctx.state = call.operation, call.state
+        ctx.operation, ctx.state, ctx.record = call.operation, call.state, call.record
         ctx.shapes, ctx.dtype = (x.shape, weight.shape), weight.dtype
         return out
 
@@ -197,6 +197,8 @@ class _SparseProduct(torch.autograd.Function):
             # An overflow under a loss scale is the scaler's to see, so NaN passes.
             if ctx.state.gradient.density < 1 and not gradient.isnan().any():
                 gradient = ctx.state.keep("gradient", gradient)
+                if ctx.record is not None:
+                    ctx.record("gradient", gradient)
             to_x, to_weight = ctx.operation.gradients(gradient, x, weight, wanted)
         if to_weight is not None:
             to_weight = to_weight.to(ctx.dtype)
@@ -212,7 +214,8 @@ class SwatLayer:
     swat : LayerState
     record : callable or None
         If set, each forward pass calls it as ``record(name, tensor)`` with the very tensors that are multiplied, cast
-        as autocast has them: ``weight``, ``activation``, then ``saved_activation`` where the backward pass needs one.
+        as autocast has them: ``weight``, ``activation``, then ``saved_activation`` where the backward pass needs one;
+        and in that, ``gradient`` where it is sparsified.
         Under ``sparse_forward=False`` ``weight`` is the full one, and ``backward_weight`` the sparse one.
     """
 

@@ -230,7 +230,7 @@ class TraceWriter:
     provenance : dict, optional
         Plain JSON: where the tensors come from. It is written last, so it may still grow.
     level : int
-        Of deflate, 1 (fast) to 9 (small).
+        Of deflate, 0 (fastest, nothing is compressed) to 9 (small).
 
     Raises
     ------
