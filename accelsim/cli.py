@@ -186,7 +186,7 @@ def _capture(options: argparse.Namespace) -> None:
         if error.name != "torch":
             raise
         raise AccelsimError("capture needs PyTorch: pip install 'accelsim[capture]'") from error
-    from accelsim.study.tables import capture_table, render
+    from accelsim.study.tables import capture_tables, render
 
     swat = ("distribution", "structure", "activation_sparsity", "activation_scope", "period")
     other = ("command", "command_line", "debug", "quiet", *swat)
@@ -196,7 +196,7 @@ def _capture(options: argparse.Namespace) -> None:
     )
     with _training_bar(options) as tell:
         history = capture(plan, tell)
-    _print(render([capture_table(list(last_of(history)), plan.out)], _is_terminal(sys.stdout)))
+    _print(render(capture_tables(list(last_of(history)), plan.out), _is_terminal(sys.stdout)))
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -153,6 +153,21 @@ def test_bad_arguments_are_one_line(folder, arguments, message):
     assert not (folder / "t.npz").exists()
 
 
+def test_images_that_do_not_open_are_counted(folder):
+    image = pytest.importorskip("PIL.Image")
+    for label in ("cat", "dog"):
+        (folder / "images" / label).mkdir(parents=True)
+        for i in range(6):
+            image.new("RGB", (20, 20), (20 * i, 0, 0)).save(folder / "images" / label / f"{i}.png")
+    (folder / "images" / "cat" / "broken.png").write_bytes(b"no image")
+    result = command("--data", "images", "--image-size", "16", "--steps", "2", "--out", "t.npz")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "1 images did not open and were skipped" in result.stdout
+    with accelsim.open_trace("t.npz") as trace:
+        assert trace.dataset == "images"
+        assert trace.provenance["images skipped"] == 1
+
+
 def test_an_existing_trace_is_kept_unless_forced(folder):
     (folder / "t.npz").write_text("mine")
     result = command("--out", "t.npz", "--steps", "1", "--image-size", "8")

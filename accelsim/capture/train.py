@@ -142,7 +142,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Progress:
-    """One iteration done: sparsities reached are shares of zeros over all converted layers' weights and activations."""
+    """One iteration done.
+
+    ``weight_sparsity`` is the share of zeros among all weights, ``activation_sparsity`` the mean over layers of the
+    share among saved activations; ``images_skipped`` counts those that did not open so far.
+    """
 
     sparsity: float
     step: int
@@ -153,6 +157,7 @@ class Progress:
     activation_sparsity: float
     seconds: float
     recorded: bool
+    images_skipped: int
 
 
 def capture(plan: Plan, tell: Callable[[Progress], None] = lambda progress: None) -> list[Progress]:
@@ -246,6 +251,7 @@ def _train(plan: Plan, sparsity: float, model: nn.Module, dataset: Dataset, reco
                 *_reached(swat),
                 time.perf_counter() - start,
                 step in plan.recorded_steps,
+                dataset.skipped,
             )
 
 
@@ -280,7 +286,7 @@ def _device(name: str | None) -> torch.device:
 
 
 def _provenance(plan: Plan, dataset: Dataset, device: torch.device) -> dict:
-    """The plan in plain JSON, and what it ran on; of files the names only, for a trace is for other people's eyes."""
+    """The plan in plain JSON, files by their names, and what it ran on; the command itself the recorder adds."""
     plain = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in ("out", "force", "data")}
     plain = {name: value.name if isinstance(value, Path) else value for name, value in plain.items()}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}

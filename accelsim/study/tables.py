@@ -140,7 +140,7 @@ def cause_notes(table: pd.DataFrame, machine: str) -> Iterator[Text]:
             yield Text(f"  {cause.replace('_', ' ')}: {meaning}")
 
 
-def capture_table(runs: list, trace: Path) -> Table:
+def capture_tables(runs: list, trace: Path) -> Iterator[Table | Text]:
     """What ``accelsim capture`` trained: the last iteration of each run."""
     table = _table(f"{trace}: recorded; the last iteration of each run")
     for heading in (
@@ -158,7 +158,9 @@ def capture_table(runs: list, trace: Path) -> Table:
         accuracy, weights, activations = (_percent(share) for share in shares)
         numbers = f"{100 * run.sparsity:g} %", str(run.steps), f"{run.loss:.3f}"
         table.add_row(*numbers, accuracy, weights, activations, f"{run.seconds:.2f}")
-    return table
+    yield table
+    if runs[-1].images_skipped:
+        yield Text(f"{runs[-1].images_skipped} images did not open and were skipped")
 
 
 def _table(title: str) -> Table:
