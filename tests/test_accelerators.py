@@ -16,6 +16,7 @@ from accelsim.hardware.accelerators.pe_array import PEArray, bank
 from accelsim.hardware.lines import space_to_depth, to_words
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, lower, lower_tensors
+from accelsim.workload.trace import Layer
 
 MODELS = {"dadiannao": dadiannaos(), "bit_tactical": bit_tacticals(), "pe_array": pe_arrays()}
 
@@ -159,6 +160,23 @@ def test_a_machine_that_cannot_hold_one_filters_partial_sums_says_so():
     conv = lower_tensors(g, "fwd", np.ones((1, 1, 8, 8), bool), np.ones((1, 1, 1, 1), bool))[0]
     with pytest.raises(MachineError, match="must hold one filter's 4×4 partial sums, got 3"):
         array.run(conv)
+
+
+@pytest.mark.parametrize("which", PASSES)
+def test_pes_beyond_the_map_change_nothing_but_the_edge(which):
+    """A 7×7 map with padding fits 9×9 PEs one place each; 65,536 cost no more time or memory than 81."""
+    rng = np.random.default_rng(0)
+    g = Geometry(64, 7, 7, 32, (3, 3), padding=(1, 1, 1, 1))
+    masks = {
+        "activation": rng.random(g.activation_shape(1)) < 0.5,
+        "weight": rng.random(g.weight_shape) < 0.2,
+        "gradient": rng.random(g.gradient_shape(1)) < 0.9,
+    }
+    conv = lower(Layer("l", "conv", g, 1, True, masks), which)[0]
+    few, many = (EXAMPLES["pe_array"].model_copy(update={"pe_rows": n, "pe_columns": n}).run(conv) for n in (9, 256))
+    assert few.cycles == many.cycles
+    assert few.slots["effectual"] == many.slots["effectual"]
+    assert many.slots["edge"] > 0.99 * many.cycles * many.multipliers - many.slots["exchange"]
 
 
 @pytest.mark.parametrize("multipliers", [1, 7, 256, 1024, 4096, 65536, 6144])

@@ -145,10 +145,11 @@ class PEArray(Parameters):
         mask, turn = min(3, self.banks - 1), 4 if self.banks == BANKS else 0
         widths = self.activation_width, self.weight_width
         halo = [self.halo_cycles(conv, min(per_group, filters - k)) for k in range(0, filters, per_group)]
+        used = _used(g.padded, tile)
         jobs, totals = [], np.zeros(3, np.int64)
         for n, group in np.ndindex(conv.samples, conv.groups):
             acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
-            vectors = activation_vectors(acts, tile, self.grid, classes, phases, counters, self.activation_width)
+            vectors = activation_vectors(acts, tile, used, classes, phases, counters, self.activation_width)
             first = group * filters
             weights = conv.kernel[first : first + filters].reshape(filters, channels, -1).transpose(1, 2, 0)
             weights = np.ascontiguousarray(weights) != 0
@@ -158,7 +159,6 @@ class PEArray(Parameters):
             jobs.append(np.column_stack([cycles, halo]).ravel())
             totals += seen
         exchanged = sum(halo) * conv.samples * conv.groups
-        used = [-(-size // share) for size, share in zip(g.padded, tile, strict=True)]
         return self._activity(conv, np.concatenate(jobs), *totals.tolist(), exchanged, used)
 
     def _classes(self, conv: Convolution):
@@ -183,7 +183,7 @@ class PEArray(Parameters):
 
         places, samples = conv.kernel.shape[2:], conv.kernel.shape[1]
         tile, steps = self._share(places), (conv.dilation[0], conv.stride[0], conv.dilation[1], conv.stride[1])
-        used = [-(-size // share) for size, share in zip(places, tile, strict=True)]
+        used = _used(places, tile)
         jobs, total, reduction = [], 0, 0
         for activations, gradients in _operands(conv):
             blocks = self.weight_grad_blocks(len(activations), len(gradients))
@@ -192,7 +192,7 @@ class PEArray(Parameters):
                 for operand, size in zip((activations, gradients), blocks, strict=True)
             )
             cycles, own = outer_product_cycles(
-                *counts, tile, self.grid, steps, conv.geometry.output, (self.activation_width, self.weight_width)
+                *counts, tile, used, steps, conv.geometry.output, (self.activation_width, self.weight_width)
             )
             jobs.append(cycles.ravel())
             total += own
@@ -263,6 +263,11 @@ def _operands(conv):
         yield padded[:, g * samples : (g + 1) * samples], conv.kernel[g * filters : (g + 1) * filters]
 
 
+def _used(sizes, tile) -> tuple[int, int]:
+    """Rows and columns of PEs that own a part of the map; the others have nothing to do."""
+    return -(-sizes[0] // tile[0]), -(-sizes[1] // tile[1])
+
+
 def _vectors(elements, width):
     """Vectors of ``width`` that so many elements fill."""
     return -(-elements // width)
@@ -331,7 +336,7 @@ def _replay_weight_grad(array: PEArray, conv: Convolution) -> tuple[np.ndarray, 
     """The weight gradient of docs/model.md: outer products at each place, a barrier per tap and pair of blocks."""
     groups, cycles, reduction = [], 0, 0
     places, tile = conv.kernel.shape[2:], array._share(conv.kernel.shape[2:])
-    used = [-(-size // share) for size, share in zip(places, tile, strict=True)]
+    used = _used(places, tile)
     for activations, gradients in _operands(conv):
         out = np.zeros(
             (len(activations), len(gradients), *conv.geometry.output), np.result_type(conv.input, conv.kernel)

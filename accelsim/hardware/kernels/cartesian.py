@@ -26,7 +26,7 @@ def activation_vectors(acts, tile, grid, classes, phases, counters, width):
     acts : bool[C, H', W']
         One sample, padded.
     tile, grid : (int, int)
-        Rows and columns of a PE's tile; PEs along H and W.
+        Rows and columns of a PE's tile; PEs along H and W that own one.
     classes : (int64[H'], int64[W'])
         Rows and columns of a class act alike under every tap.
     phases : (int, int)
@@ -281,7 +281,7 @@ def outer_product_cycles(first, second, tile, grid, steps, taps, widths):
     second : int64[filter blocks, N, P, Q]
         Non-zero output gradients of a block at each output place.
     tile, grid : (int, int)
-        Rows and columns of output places that a PE owns; PEs along P and Q.
+        Rows and columns of output places that a PE owns; PEs along P and Q that own one.
     steps : (int, int, int, int)
         Rows between output places, rows between taps; columns likewise.
     taps : (int, int)
