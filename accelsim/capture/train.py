@@ -144,8 +144,8 @@ class Plan:
 class Progress:
     """One iteration done.
 
-    ``weight_sparsity`` is the share of zeros among all weights, ``activation_sparsity`` the mean over layers of the
-    share among saved activations; ``images_skipped`` counts those that did not open so far.
+    ``weight_sparsity`` is the share of zeros among all weights, ``activation_sparsity`` the mean share among saved
+    activations over the layers that are not left dense; ``images_skipped`` counts those that did not open so far.
     """
 
     sparsity: float
@@ -256,13 +256,13 @@ def _train(plan: Plan, sparsity: float, model: nn.Module, dataset: Dataset, reco
 
 
 def _reached(swat: Swat | None) -> tuple[float, float]:
-    """Shares of zeros among all weights, and the mean over layers of the saved activations' shares."""
+    """Share of zeros among all weights, and the mean share among the saved activations of layers not left dense."""
     if swat is None:
         return 0.0, 0.0
-    reached = swat.sparsity()
+    reached, densities = swat.sparsity(), swat.densities
     sizes = {name: swat.layers[name].weight.numel() for name in reached}
     zeros = sum(sizes[name] * (layer["weight"] or 0.0) for name, layer in reached.items())
-    activations = [layer["activation"] for layer in reached.values() if layer["activation"] is not None]
+    activations = [layer["activation"] or 0.0 for name, layer in reached.items() if densities[name][1] < 1]
     return zeros / sum(sizes.values()), sum(activations) / max(1, len(activations))
 
 
