@@ -47,8 +47,9 @@ def trace_tables(facts: dict[str, Any]) -> Iterator[Table | Text]:
     for key, value in facts["provenance"].items():
         inner = value.items() if isinstance(value, dict) else [(None, value)]
         for i, (name, text) in enumerate(inner):
-            label = f"{key}:" if name is None else f"{key if not i else ' ' * len(key)}  {name}:"
-            yield Text(printable(f"  {label} {text}"))
+            label = printable(key) if i == 0 else " " * len(printable(key))
+            part = "" if name is None else f"  {printable(name)}"
+            yield Text(f"  {label}{part}: {printable(str(text))}")
     for snapshot in facts["snapshots"]:
         yield _snapshot_table(snapshot)
 
