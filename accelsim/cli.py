@@ -230,10 +230,8 @@ def _run(options: argparse.Namespace) -> None:
         everything = summarize(table, machine.name, other)
         chosen = summarize(convolutions(table), machine.name, other)
         origin = export.provenance(trace, machines, options.command_line)
-        paper = [
-            table6(trace.network, trace.dataset, row["sparsity"]) if covers(table, trace) else {}
-            for row in chosen.speedup
-        ]
+        comparable = covers(table, trace)
+        paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]
     shown = {"full": not options.quiet, "explain": options.explain}
     parts = list(tables.summary(chosen, everything, table, paper, **shown))
     data = export.report(chosen, everything, table, paper, origin)

@@ -9,7 +9,7 @@ than threads.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -73,14 +73,13 @@ class Task:
     def _record(self, layer: Layer, which: str, machine: Machine) -> Record:
         accelerator = machine.accelerator
         cycles = 0
-        slots: dict[str, int] = {}
+        slots: Counter[str] = Counter()
         try:
             convolutions = lower(layer, which, strided=accelerator.strided_input_grad, batch=self.snapshot.batch)
             for conv in convolutions:
                 activity = accelerator.run(conv)
                 cycles += activity.cycles
-                for cause, count in activity.slots.items():
-                    slots[cause] = slots.get(cause, 0) + count
+                slots.update(activity.slots)
         except MachineError as error:
             raise MachineError(f"{machine.name}: {self.snapshot.name}/{layer.name}: {which}: {error}") from None
         multiplications = layer.samples * layer.geometry.multiplications if convolutions else 0

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,9 +31,6 @@ def layers():
 
 def forward(layers, machine):
     """Cycles of the forward pass."""
-    from dataclasses import replace
-    from types import SimpleNamespace
-
     trace, snapshot, kept, tensors = layers
     loaded = tuple(replace(layer, tensors=own) for layer, own in zip(kept, tensors, strict=True))
     view = SimpleNamespace(path=trace.path, snapshots=[replace(snapshot, layers=loaded)])

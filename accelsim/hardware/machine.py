@@ -26,6 +26,8 @@ UNREADABLE = (yaml.YAMLError, RecursionError, ValueError, LookupError, Arithmeti
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 1
 
+# By the value of their key ``model``.
+_MODELS = {model.model_fields["model"].annotation.__args__[0]: model for model in MODELS}
 AnyAccelerator = Annotated[reduce(or_, MODELS), Field(discriminator="model")]
 
 
@@ -160,9 +162,7 @@ def _fields(location) -> dict:
     """The keys known at an error's place."""
     if len(location) < 3 or location[0] != "accelerator":
         return Machine.model_fields
-    return next(
-        model for model in MODELS if model.model_fields["model"].annotation.__args__[0] == location[1]
-    ).model_fields
+    return _MODELS[location[1]].model_fields
 
 
 def _rule(error, field) -> str:
@@ -173,7 +173,7 @@ def _rule(error, field) -> str:
     if error["type"] == "literal_error":
         return error["ctx"]["expected"]
     if error["type"].startswith("union_tag"):
-        return "one of " + ", ".join(model.model_fields["model"].annotation.__args__[0] for model in MODELS)
+        return "one of " + ", ".join(_MODELS)
     words = {"bool_type": "true or false", "string_type": "text", "model_attributes_type": "a mapping of keys"}
     return words.get(error["type"], error["msg"].removeprefix("Input should be ").removeprefix("String should "))
 

@@ -23,6 +23,13 @@ CAUSES = {
 }
 
 
+# What the key of that name means, on every machine.
+STRIDED_INPUT_GRAD = (
+    "input gradient of a strided layer: stride² convolutions on the gradient, or one on the gradient with zeros "
+    "between its elements"
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Activity:
     """What an accelerator did for one convolution.

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from accelsim.errors import MachineError
-from accelsim.hardware.accelerators.base import Activity
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, Activity
 from accelsim.hardware.parameters import Parameters, check, integer, option
 from accelsim.workload.lowering import Convolution, pad
 
@@ -39,10 +39,7 @@ class PEArray(Parameters):
         "needed; without, all meet all, and products between the strides use a multiplier but no bank"
     )
     halo_exchange: bool = option("charge for passing partial sums on tile borders to the neighbours")
-    strided_input_grad: Literal["phase", "dilate"] = option(
-        "input gradient of a strided layer: stride² convolutions on the gradient, or one on the gradient with zeros "
-        "between its elements"
-    )
+    strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD)
     reduction_width: int = integer(
         0, 1 << 16, "partial weight gradients that a PE passes on per cycle when PEs add theirs up; 0: free",
         unit="partial sums/cycle",
@@ -145,16 +142,15 @@ class PEArray(Parameters):
         mask, turn = min(3, self.banks - 1), 4 if self.banks == BANKS else 0
         widths = self.activation_width, self.weight_width
         halo = [self.halo_cycles(conv, min(per_group, filters - k)) for k in range(0, filters, per_group)]
-        used = _used(g.padded, tile)
+        used, tap_phase = _used(g.padded, tile), _phase_of_taps(conv, phases)
+        by_group = conv.kernel.reshape(conv.groups, filters, channels, -1).transpose(0, 2, 3, 1)
+        weights = np.ascontiguousarray(by_group) != 0
         jobs, totals = [], np.zeros(3, np.int64)
         for n, group in np.ndindex(conv.samples, conv.groups):
             acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
             vectors = activation_vectors(acts, tile, used, classes, phases, counters, self.activation_width)
-            first = group * filters
-            weights = conv.kernel[first : first + filters].reshape(filters, channels, -1).transpose(1, 2, 0)
-            weights = np.ascontiguousarray(weights) != 0
             cycles, seen = channel_cycles(
-                *vectors, weights, first, per_group, _phase_of_taps(conv, phases), mask, turn, widths
+                *vectors, weights[group], group * filters, per_group, tap_phase, mask, turn, widths
             )
             jobs.append(np.column_stack([cycles, halo]).ravel())
             totals += seen

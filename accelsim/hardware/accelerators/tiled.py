@@ -7,11 +7,12 @@ to tile m mod tiles; all tiles see the same columns and meet at the end of each 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 import numpy as np
 
-from accelsim.hardware.accelerators.base import Activity
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, Activity
 from accelsim.hardware.lines import Lines, space_to_depth, to_lines
 from accelsim.hardware.parameters import Parameters, integer, option
 from accelsim.workload.lowering import Convolution
@@ -25,8 +26,7 @@ class TiledParameters(Parameters):
     columns: int = integer(1, 1 << 40, "columns of PEs in a tile, one window each")
     lanes: int = integer(1, 64, "multipliers of a PE; their products are added up")
     strided_input_grad: Literal["phase", "dilate"] = option(
-        "input gradient of a strided layer: stride² convolutions on the gradient, or one on the gradient with zeros "
-        "between its elements",
+        STRIDED_INPUT_GRAD,
         default="phase",
     )
     weight_grad_rows: Literal["activation", "gradient"] = option(
@@ -42,12 +42,11 @@ class TiledParameters(Parameters):
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
-        jobs, slots = [], {}
+        jobs, slots = [], Counter()
         for lines in self._lines(conv):
             cycles, lost = self._account(lines)
             jobs.append(cycles)
-            for cause, count in lost.items():
-                slots[cause] = slots.get(cause, 0) + count
+            slots.update(lost)
         slots["effectual"] = conv.effectual
         slots["ineffectual"] -= conv.effectual
         return Activity(self.multipliers, np.concatenate(jobs), slots)
