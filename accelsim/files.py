@@ -15,7 +15,9 @@ PACKAGE = Path(__file__).parent
 
 
 def shipped(kind: str) -> Path:
-    """The folder of shipped files, "configs" or "traces": inside the installed package, or beside it in a checkout."""
+    """The folder of shipped files ("configs", "configs/memory", "traces"): inside the installed package or beside
+    it.
+    """
     installed = PACKAGE / kind
     return installed if installed.is_dir() else PACKAGE.parent / kind
 
@@ -38,7 +40,7 @@ def find(name: str | Path, kind: str, error: type[AccelsimError]) -> Path:
         raise error(f"{name}: no such file")
     if (shipped(kind) / path).is_file():
         return shipped(kind) / path
-    suffix = {"configs": "*.yaml", "traces": "*.npz"}[kind]
+    suffix = "*.npz" if kind == "traces" else "*.yaml"
     known = ", ".join(sorted(file.name for file in shipped(kind).glob(suffix)))
     raise error(f"{name}: no such file here, nor among the shipped {kind} ({known or 'none'})")
 

@@ -1,10 +1,11 @@
 """The one pipeline: trace × machine × passes → records. A reader starts here.
 
-    trace ─► layer ─► lower() ─► convolutions ─► accelerator.run() ─► activities ─► one record
+    trace ─► layer ─► lower() ─► convolutions ─► accelerator.run() ─► activities ─► memory.replay() ─► records
 
-Data goes left to right and never back. Layers are independent of each other, so they run on as many threads as asked
-(kernels release the GIL); records come in the trace's order whatever their number, and no more layers are in memory
-than threads.
+Data goes left to right and never back. Computing is independent from layer to layer, so layers run on as many threads
+as asked (kernels release the GIL), and no more layers' tensors are in memory than threads. A memory is not: what one
+layer leaves there the next one finds, so a machine with one replays a snapshot's pass when all its layers are counted.
+Records come in the trace's order, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from itertools import islice
+from itertools import chain, islice, product
 from typing import TYPE_CHECKING
 
 from accelsim.errors import AccelsimError, MachineError, TraceError
+from accelsim.hardware.traffic import ACTIONS, LayerTraffic, joined
 from accelsim.workload.lowering import PASSES, READS, lower
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 class Record:
     """What one machine did for one pass of one layer of one snapshot; all zero for the first layer's input gradient.
 
-    ``slots`` maps each cause (``accelsim.hardware.accelerators.base.CAUSES``) to multiplier slots; they add up to
-    cycles × multipliers exactly.
+    ``cycles`` is compute and stalls together. ``slots`` maps each cause
+    (``accelsim.hardware.accelerators.base.CAUSES``) to multiplier slots; they add up to cycles × multipliers exactly.
+    ``actions`` counts what costs energy (``accelsim.hardware.traffic.ACTIONS``); bytes only where the machine has a
+    memory.
     """
 
     snapshot: str
@@ -45,8 +49,10 @@ class Record:
     machine: str
     multipliers: int
     cycles: int
+    compute_cycles: int
     dense_multiplications: int
     slots: dict[str, int]
+    actions: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Task:
 
     snapshot: Snapshot
     layer: Layer
+    position: int
     passes: tuple[str, ...]
 
     @property
@@ -66,28 +73,43 @@ class Task:
             names = {"activation" if name == "saved_activation" else name: None for name in names}
         return tuple(names)
 
-    def run(self, machines: Iterable[Machine]) -> list[Record]:
+    def run(self, machines: Iterable[Machine]) -> list[Counted]:
+        """Counts every machine and pass, machine by machine."""
         layer = replace(self.layer, tensors={name: self.layer.tensor(name) for name in self.reads})
-        return [self._record(layer, which, machine) for machine in machines for which in self.passes]
+        return [self._count(layer, which, machine) for machine in machines for which in self.passes]
 
-    def _record(self, layer: Layer, which: str, machine: Machine) -> Record:
-        accelerator = machine.accelerator
-        cycles = 0
-        slots: Counter[str] = Counter()
+    def _count(self, layer: Layer, which: str, machine: Machine) -> Counted:
+        accelerator, s = machine.accelerator, self.snapshot
+        slots, accesses = Counter(), Counter()
+        traffic = None
         try:
-            convolutions = lower(layer, which, strided=accelerator.strided_input_grad, batch=self.snapshot.batch)
-            for conv in convolutions:
-                activity = accelerator.run(conv)
-                cycles += activity.cycles
+            convolutions = lower(layer, which, strided=accelerator.strided_input_grad, batch=s.batch)
+            activities = [accelerator.run(conv) for conv in convolutions]
+            for activity in activities:
                 slots.update(activity.slots)
+                accesses.update(activity.accesses)
+            if machine.memory and activities:
+                moved = joined([activity.traffic() for activity in activities], shared=True)
+                place = layer.name, which, self.position, layer.geometry, layer.samples, s.batch
+                traffic = LayerTraffic(*place, accesses, moved)
         except MachineError as error:
-            raise MachineError(f"{machine.name}: {self.snapshot.name}/{layer.name}: {which}: {error}") from None
+            raise MachineError(f"{machine.name}: {s.name}/{layer.name}: {which}: {error}") from None
+        cycles = sum(activity.cycles for activity in activities)
         multiplications = layer.samples * layer.geometry.multiplications if convolutions else 0
-        s = self.snapshot
-        return Record(
-            s.name, s.sparsity, s.step, s.algorithm, s.batch, s.samples, layer.name, layer.kind, which,
-            machine.name, accelerator.multipliers, cycles, multiplications, slots,
+        record = Record(
+            s.name, s.sparsity, s.step, s.algorithm, s.batch, s.samples, layer.name, layer.kind, which, machine.name,
+            accelerator.multipliers, cycles, cycles, multiplications, dict(slots),
+            {name: accesses[name] for name in ACTIONS if name in accesses},
         )  # fmt: skip
+        return Counted(record, traffic)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A record before its machine's memory is replayed, and what the layer moves; None where there is no memory."""
+
+    record: Record
+    traffic: LayerTraffic | None
 
 
 def simulate_records(
@@ -137,13 +159,52 @@ def simulate_records(
     running = deque(pool.submit(task.run, machines) for task in islice(waiting, jobs))
     try:
         progress(0, len(tasks))
-        for done in range(1, len(tasks) + 1):
-            records = running.popleft().result()
+        counted: list[list[Counted]] = []
+        for done, task in enumerate(tasks, start=1):
+            counted.append(running.popleft().result())
             running.extend(pool.submit(task.run, machines) for task in islice(waiting, 1))
+            over = done == len(tasks) or tasks[done].snapshot is not task.snapshot
+            if over or not any(machine.memory for machine in machines):
+                yield from _with_memory(machines, counted)
+                counted = []
             progress(done, len(tasks))
-            yield from records
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _with_memory(machines: tuple[Machine, ...], layers: list[list[Counted]]) -> Iterator[Record]:
+    """The records of a snapshot, layer by layer, with what their machines' memories add."""
+    records = [[counted.record for counted in of_layer] for of_layer in layers]
+    passes = len(records[0]) // len(machines)
+    for number, (machine, _) in enumerate(product(machines, range(passes))):
+        if machine.memory:
+            column = _replayed(machine, [of_layer[number] for of_layer in layers])
+            for of_layer, record in zip(records, column, strict=True):
+                of_layer[number] = record
+    return chain.from_iterable(records)
+
+
+def _replayed(machine: Machine, layers: list[Counted]) -> list[Record]:
+    """One pass of one machine: the forward pass runs through the layers from first to last, the others back."""
+    from accelsim.hardware.memory import replay
+    from accelsim.hardware.planner import Planner
+
+    first = layers[0].record
+    order = [counted for counted in layers if counted.traffic]
+    if first.which != "fwd":
+        order.reverse()
+    if not order:
+        return [counted.record for counted in layers]
+    try:
+        plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, [c.traffic for c in order]).plan()
+    except MachineError as error:
+        raise MachineError(f"{machine.name}: {first.snapshot}: {first.which}: {error}") from None
+    replayed = {}
+    for counted, stalls, actions in zip(order, replay(plan).stalls, plan.actions, strict=True):
+        r = counted.record
+        slots = r.slots | {cause: cycles * r.multipliers for cause, cycles in stalls.items()}
+        replayed[id(counted)] = replace(r, cycles=r.cycles + sum(stalls.values()), slots=slots, actions=actions)
+    return [replayed.get(id(counted), counted.record) for counted in layers]
 
 
 def _tasks(trace: Trace, passes, layers, snapshots) -> list[Task]:
@@ -154,9 +215,9 @@ def _tasks(trace: Trace, passes, layers, snapshots) -> list[Task]:
         chosen = [s for s in chosen if s.name in names]
     patterns = [layers] if isinstance(layers, str) else list(layers)
     tasks = [
-        Task(snapshot, layer, passes)
+        Task(snapshot, layer, position, passes)
         for snapshot in chosen
-        for layer in snapshot.layers
+        for position, layer in enumerate(snapshot.layers)
         if any(fnmatchcase(layer.name, pattern) for pattern in patterns)
     ]
     if not tasks:

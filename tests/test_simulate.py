@@ -17,6 +17,7 @@ from accelsim import load_machine, open_trace
 from accelsim.errors import AccelsimError, MachineError, TraceError
 from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.hardware.machine import Machine, parse_machine
+from accelsim.hardware.traffic import ACTIONS
 from accelsim.simulate import PASSES, Record, simulate_records
 from accelsim.study.paper import TABLE6, table6
 from accelsim.study.results import COLUMNS, convolutions, covers, summarize
@@ -25,9 +26,10 @@ from accelsim.workload.trace import Layer, Snapshot
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
-MACHINES = {name: load_machine(CONFIGS / f"{name}.yaml") for name in NAMES}
+# Without their memories, which tests/test_memory.py is about.
+MACHINES = {name: load_machine(CONFIGS / f"{name}.yaml").model_copy(update={"memory": None}) for name in NAMES}
 LAYERS = ["conv1", "block/conv2", "block/down", "depthwise", "fc"]
-COUNTS = ["cycles", "dense_multiplications", *(f"{cause}_slots" for cause in CAUSES)]
+COUNTS = ["cycles", "compute_cycles", "dense_multiplications", *(f"{cause}_slots" for cause in CAUSES), *ACTIONS]
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,14 @@ class Lines(ABC):
     def blocks(self) -> Iterator[np.ndarray]:
         """What the rows hold."""
 
+    @abstractmethod
+    def row_values(self, source: Convolution) -> tuple[str, np.ndarray]:
+        """The tensor on the rows and its values in ``source``, (streams, values), without what padding adds."""
+
+    @abstractmethod
+    def column_values(self, source: Convolution) -> tuple[str, np.ndarray, int]:
+        """The tensor on the columns, its values in ``source``, and the axis along which windows advance."""
+
     def rows(self) -> np.ndarray:
         """All blocks: (blocks, streams, T, lanes)."""
         return np.stack(list(self.blocks()))
@@ -93,6 +101,12 @@ class FilterLines(Lines):
         filters, channels, *taps = self.conv.kernel.shape
         return 1, filters, taps[0] * taps[1] * -(-channels // self.lanes)
 
+    def row_values(self, source: Convolution) -> tuple[str, np.ndarray]:
+        return "weight", source.kernel.reshape(len(source.kernel), -1)
+
+    def column_values(self, source: Convolution) -> tuple[str, np.ndarray, int]:
+        return "gradient" if source.which == "input_grad" else "activation", source.stored, 2
+
     def blocks(self) -> Iterator[np.ndarray]:
         taps = self.conv.kernel.transpose(0, 2, 3, 1)
         yield self._split(taps).reshape(len(taps), -1, self.lanes)
@@ -116,6 +130,12 @@ class ActivationLines(Lines):
     def shape(self) -> tuple[int, int, int]:
         taps = self.conv.geometry.output
         return taps[0] * taps[1], self.conv.samples, -(-self.elements // self.lanes)
+
+    def row_values(self, source: Convolution) -> tuple[str, np.ndarray]:
+        return "activation", source.input.reshape(len(source.input), -1)
+
+    def column_values(self, source: Convolution) -> tuple[str, np.ndarray, int]:
+        return "gradient", source.kernel, 0
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Lowering made channels the batch, samples the channels, and the taps the output places."""
@@ -144,6 +164,12 @@ class GradientLines(Lines):
     @property
     def shape(self) -> tuple[int, int, int]:
         return 1, len(self.conv.kernel), -(-self.elements // self.lanes)
+
+    def row_values(self, source: Convolution) -> tuple[str, np.ndarray]:
+        return "gradient", source.kernel.reshape(len(source.kernel), -1)
+
+    def column_values(self, source: Convolution) -> tuple[str, np.ndarray, int]:
+        return *self.on_columns.row_values(source), 0
 
     def blocks(self) -> Iterator[np.ndarray]:
         yield from self.on_columns.columns()

@@ -7,7 +7,7 @@ import reprlib
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from annotated_types import Ge, Le
@@ -17,7 +17,8 @@ from accelsim.errors import ConfigError
 from accelsim.files import find
 from accelsim.hardware.accelerators import MODELS
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
-from accelsim.hardware.parameters import Parameters, check, option
+from accelsim.hardware.hierarchy import Buffer, Buffers, Memory
+from accelsim.hardware.parameters import Parameters, check, integer, option
 
 LARGEST_FILE_BYTES = 1 << 20
 # What PyYAML raises on text that is no YAML, or on a tagged scalar that is not what its tag says.
@@ -28,6 +29,8 @@ _SHORT.maxlevel = 1
 
 # By the value of their key ``model``.
 _MODELS = {model.model_fields["model"].annotation.__args__[0]: model for model in MODELS}
+Section = TypeVar("Section", bound=Parameters)
+Section = TypeVar("Section", bound=Parameters)
 AnyAccelerator = Annotated[reduce(or_, MODELS), Field(discriminator="model")]
 
 
@@ -36,7 +39,20 @@ class Machine(Parameters):
 
     name: str = Field(min_length=1, max_length=60, description="a short name, for tables")
     description: str = option("what it is, in a sentence", default="")
+    clock_mhz: int = integer(1, 100_000, "clock of the chip", default=606, unit="MHz")
     accelerator: AnyAccelerator = Field(description="the compute array; `model` chooses which")
+    buffers: Buffers | None = option("buffers of each PE or tile; needed with a memory", default=None)
+    memory: Memory | None = option(
+        "the memory hierarchy, or the name of a file with it; without, operands are always there", default=None
+    )
+
+    @check
+    def _memory_feeds_buffers(self):
+        if self.memory and not self.buffers:
+            raise ValueError("buffers: must be given where memory is")
+        if not self.memory and getattr(self.accelerator, "spill_partial_sums", False):
+            raise ValueError("accelerator.spill_partial_sums: must be false without a memory, which they would go to")
+        return self
 
     @check
     def _names_are_printable(self):
@@ -58,14 +74,35 @@ def load_machine(file: str | Path) -> Machine:
     ConfigError
         With the file, the key's path, the rule and the value, in one line.
     """
-    path = find(file, "configs", ConfigError)
+    path, data = _read(file, "configs")
+    return parse_machine(data, str(path))
+
+
+def load_memory(file: str | Path) -> Memory:
+    """Reads and validates a file with a ``memory`` section, found as a machine file is. Raises ConfigError."""
+    path, data = _read(file, "configs/memory")
+    return _validated(Memory, data, str(path))
+
+
+def parse_machine(data: Any, source: str = "machine") -> Machine:
+    """A machine from the plain data that its file holds. Raises ConfigError; ``source`` begins its text."""
+    if isinstance(data, dict) and isinstance(data.get("memory"), str):
+        try:
+            data = data | {"memory": load_memory(data["memory"])}
+        except ConfigError as error:
+            raise ConfigError(f"{source}: memory: {error}") from None
+    return _validated(Machine, data, source)
+
+
+def _read(file: str | Path, kind: str) -> tuple[Path, Any]:
+    """The file of that name among those of a kind, and what its YAML says."""
+    path = find(file, kind, ConfigError)
     try:
         if not path.is_file() and not path.is_dir():  # a pipe would be waited for
             raise ConfigError("must be a file")
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise ConfigError(f"must be at most {LARGEST_FILE_BYTES} bytes, got {path.stat().st_size}")
-        text = path.read_text(encoding="utf-8")
-        data = _parse_yaml(text)
+        return path, _parse_yaml(path.read_text(encoding="utf-8"))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except OSError as error:
@@ -79,31 +116,46 @@ def load_machine(file: str | Path) -> Machine:
     except UNREADABLE as error:
         problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{path}: must be YAML: {problem}") from error
-    return parse_machine(data, str(path))
 
 
-def parse_machine(data: Any, source: str = "machine") -> Machine:
-    """A machine from the plain data that its file holds. Raises ConfigError; ``source`` begins its text."""
+def _validated(model: type[Section], data: Any, source: str) -> Section:
     if not isinstance(data, dict):
-        raise ConfigError(f"{source}: must be a mapping with the keys name and accelerator, got {_shown(data)}")
+        keys = " and ".join(name for name, field in model.model_fields.items() if field.is_required())
+        raise ConfigError(f"{source}: must be a mapping with the keys {keys}, got {_shown(data)}")
     try:
-        return Machine.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         # A misspelt key is also a missing one: the misspelling comes first.
         first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         more = f" (and {len(others)} more)" if others else ""
-        raise ConfigError(f"{source}: {_explain(first)}{more}") from None
+        raise ConfigError(f"{source}: {_explain(model, first)}{more}") from None
 
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of machine files."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Machine.model_json_schema(by_alias=True)}
+    rules = Machine.model_json_schema(by_alias=True)
+    rules["properties"]["memory"]["anyOf"].append({"type": "string", "description": "name of a file with the section"})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **rules}
 
 
 def baseline_of(machine: Machine) -> Machine:
-    """The dense DaDianNao with as many multipliers."""
-    accelerator = DaDianNao.with_multipliers(machine.accelerator.multipliers)
-    return Machine(name="dadiannao", description="the dense baseline", accelerator=accelerator)
+    """The dense DaDianNao with as many multipliers, at the same clock and with the same memories.
+
+    Its tiles read weights from their memory directly, and activations through a buffer of 2 KiB (NBin; Chen et al.,
+    MICRO 2014, section 5.2).
+    """
+    return Machine(
+        name="dadiannao",
+        description="the dense baseline",
+        clock_mhz=machine.clock_mhz,
+        accelerator=DaDianNao.with_multipliers(machine.accelerator.multipliers),
+        buffers=Buffers(
+            activation=Buffer(capacity_bytes=2048, ports=2),
+            weight=Buffer(capacity_bytes=0, ports=2),
+            accumulator_sets=2,
+        ),
+        memory=machine.memory,
+    )
 
 
 def _parse_yaml(text: str) -> Any:
@@ -135,11 +187,11 @@ def _refuse_duplicates(node, path, seen) -> None:
         _refuse_duplicates(value, f"{here}.", seen)
 
 
-def _explain(error) -> str:
+def _explain(model, error) -> str:
     """``accelerator.rows: must be 1…256, got 0``."""
     # A discriminated union puts the model's tag into the path; the file has no such level.
     location = [part for i, part in enumerate(error["loc"]) if not (i == 1 and error["loc"][0] == "accelerator")]
-    fields = _fields(error["loc"])
+    fields = _fields(model, error["loc"])
     kind, value = error["type"], error["input"]
     if kind.startswith("union_tag"):
         location.append("model")
@@ -158,11 +210,18 @@ def _explain(error) -> str:
     return f"{path}: must be {_rule(error, fields.get(str(location[-1])))}, got {_shown(value)}"
 
 
-def _fields(location) -> dict:
+def _fields(model, location) -> dict:
     """The keys known at an error's place."""
-    if len(location) < 3 or location[0] != "accelerator":
-        return Machine.model_fields
-    return _MODELS[location[1]].model_fields
+    fields = model.model_fields
+    for at, key in enumerate(location[:-1]):
+        if at == 1 and location[0] == "accelerator":
+            fields = _MODELS[key].model_fields
+            continue
+        inner = fields[key].annotation if key in fields else None
+        models = [t for t in (inner, *get_args(inner)) if isinstance(t, type) and issubclass(t, Parameters)]
+        if len(models) == 1:
+            fields = models[0].model_fields
+    return fields
 
 
 def _rule(error, field) -> str:

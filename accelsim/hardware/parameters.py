@@ -25,3 +25,6 @@ def option(description: str, *, default: Any = ...) -> Any:
 
 # Marks a method that checks keys against each other: it raises ValueError or returns self.
 check = model_validator(mode="after")
+
+# Marks a class method that completes a section's data before they are validated.
+fill = model_validator(mode="before")

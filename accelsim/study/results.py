@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import pandas as pd
 
 from accelsim.hardware.accelerators.base import CAUSES
+from accelsim.hardware.traffic import ACTIONS
 from accelsim.simulate import Record
 from accelsim.workload.trace import Trace
 
@@ -17,16 +18,18 @@ SNAPSHOT = ("snapshot", "sparsity")
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per snapshot × layer × machine × pass; a column of multiplier slots for each cause.
+    """One row per snapshot × layer × machine × pass; a column of multiplier slots for each cause, one for each action.
 
     Counts are integers. ``which`` becomes ``pass``; ``slots[cause]`` becomes ``<cause>_slots``.
     """
-    names = [field.name for field in fields(Record) if field.name != "slots"]
+    names = [field.name for field in fields(Record) if field.name not in ("slots", "actions")]
     rows = [
-        [getattr(record, name) for name in names] + [record.slots.get(cause, 0) for cause in CAUSES]
+        [getattr(record, name) for name in names]
+        + [record.slots.get(cause, 0) for cause in CAUSES]
+        + [record.actions.get(action, 0) for action in ACTIONS]
         for record in records
     ]
-    table = pd.DataFrame(rows, columns=[*names, *(f"{cause}_slots" for cause in CAUSES)])
+    table = pd.DataFrame(rows, columns=[*names, *(f"{cause}_slots" for cause in CAUSES), *ACTIONS])
     return table.rename(columns={"which": "pass"})
 
 

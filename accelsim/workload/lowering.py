@@ -52,6 +52,8 @@ class Convolution:
         Samples in the training batch; a trace may store fewer. Work done once a batch is shared by its samples.
     scatter : (slice, slice)
         The rows and columns of the pass's result that this convolution yields (a stride phase yields every st-th).
+    held : (slice, slice)
+        The rows and columns of the input that hold data; the others are zeros that lowering put between them.
     """
 
     which: str
@@ -63,6 +65,7 @@ class Convolution:
     groups: int = 1
     batch: int = 1
     scatter: tuple[slice, slice] = field(default=EVERYWHERE)
+    held: tuple[slice, slice] = field(default=EVERYWHERE)
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -77,6 +80,11 @@ class Convolution:
     def samples(self) -> int:
         """N."""
         return self.input.shape[0]
+
+    @property
+    def stored(self) -> np.ndarray:
+        """The input as a memory holds it, (N, C, …): without the zeros that lowering put between its elements."""
+        return self.input[(slice(None), slice(None), *self.held)]
 
     @property
     def multiplications(self) -> int:
@@ -196,7 +204,11 @@ def _input_grad_dilated(geometry, gradient, rotated, batch) -> Convolution:
     extent = geometry.kernel_extent
     begins = extent[0] - 1 - geometry.padding[0], extent[1] - 1 - geometry.padding[2]
     dilated, padding = _fit(dilated, begins, extent, (1, 1), (geometry.height, geometry.width))
-    return Convolution("input_grad", dilated, rotated, (1, 1), padding, geometry.dilation, geometry.groups, batch)
+    # Where ``_fit`` cuts into the gradient, data begin at the next multiple of the stride.
+    held = tuple(slice(min(0, begin) % st, None, st) for begin, st in zip(begins, geometry.stride, strict=True))
+    return Convolution(
+        "input_grad", dilated, rotated, (1, 1), padding, geometry.dilation, geometry.groups, batch, held=held
+    )
 
 
 def _input_grad_phases(geometry, gradient, rotated, batch) -> list[Convolution]:

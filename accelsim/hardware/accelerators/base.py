@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from accelsim.hardware.traffic import Traffic
 from accelsim.workload.lowering import Convolution
 
 # Every multiplier slot (one multiplier in one cycle) has exactly one cause; the order is that of a printed account.
@@ -20,8 +21,23 @@ CAUSES = {
     "bank_conflict": "waiting for an accumulator bank",
     "lookahead": "empty lanes that the lookahead window could not fill",
     "exchange": "partial sums moving between PEs",
+    "offchip_weight": "waiting for weights from off-chip memory",
+    "offchip_activation": "waiting for activations from off-chip memory",
+    "offchip_gradient": "waiting for output gradients from off-chip memory",
+    "offchip_result": "waiting for results to leave for off-chip memory",
+    "onchip_weight": "waiting for weights from the memory on chip",
+    "onchip_activation": "waiting for activations from the memory on chip",
+    "onchip_gradient": "waiting for output gradients from the memory on chip",
+    "onchip_partial": "waiting for spilled partial sums from the memory on chip",
+    "onchip_result": "waiting for results or spilled partial sums to enter the memory on chip",
 }
-
+# What PEs do besides taking time, for energy: counts of single values.
+ACCESSES = {
+    "multiplications": "multipliers that got two operands, zero or not",
+    "activation_buffer_reads": "values read from the buffers of activations",
+    "weight_buffer_reads": "values read from the buffers of weights",
+    "accumulator_updates": "partial sums read, added to, and written",
+}
 
 # What the key of that name means, on every machine.
 STRIDED_INPUT_GRAD = (
@@ -41,13 +57,20 @@ class Activity:
         Cycles of each job in execution order; a job is what lies between two barriers of the whole machine.
     slots : mapping of str to int
         Multiplier slots by cause (``CAUSES``); they add up to cycles × multipliers exactly.
+    accesses : mapping of str to int
+        Values multiplied, read and added up in the PEs (``ACCESSES``).
+    traffic : callable
+        What the convolution moves; counted when it is asked for.
     """
 
     multipliers: int
     job_cycles: np.ndarray
     slots: Mapping[str, int]
+    accesses: Mapping[str, int]
+    traffic: Callable[[], Traffic]
 
     def __post_init__(self):
+        assert set(self.accesses) == set(ACCESSES)
         assert set(self.slots) <= set(CAUSES)
         assert all(count >= 0 for count in self.slots.values()), self.slots
         assert sum(self.slots.values()) == self.cycles * self.multipliers, (self.slots, self.cycles, self.multipliers)

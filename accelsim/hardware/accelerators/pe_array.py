@@ -13,6 +13,7 @@ import numpy as np
 
 from accelsim.errors import MachineError
 from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, Activity
+from accelsim.hardware.accelerators.pe_array_traffic import of_convolution, of_weight_grad
 from accelsim.hardware.parameters import Parameters, check, integer, option
 from accelsim.workload.lowering import Convolution, pad
 
@@ -44,6 +45,10 @@ class PEArray(Parameters):
         0, 1 << 16, "partial weight gradients that a PE passes on per cycle when PEs add theirs up; 0: free",
         unit="partial sums/cycle",
     )  # fmt: skip
+    spill_partial_sums: bool = option(
+        "a filter with more partial sums than accumulators keeps the others in memory; without, it is refused",
+        default=False,
+    )
 
     @check
     def _counters_fit_a_byte(self):
@@ -103,12 +108,20 @@ class PEArray(Parameters):
         """Filters whose partial sums a PE holds at once, Kc."""
         places = self._share(conv.geometry.output)
         per_group = self.accumulators // (places[0] * places[1])
+        if not per_group and self.spill_partial_sums:
+            return 1
         if not per_group:
             raise MachineError(
                 f"accelerator.accumulators: must hold one filter's {places[0]}×{places[1]} partial sums, "
                 f"got {self.accumulators}"
             )
         return per_group
+
+    def spilled_per_channel(self, conv: Convolution) -> int:
+        """Partial sums of one filter that working PEs have no accumulator for: out and in again for each channel."""
+        places = self._share(conv.geometry.output)
+        without = max(0, places[0] * places[1] - self.accumulators)
+        return without * int(np.prod(_used(conv.geometry.output, places)))
 
     def halo_cycles(self, conv: Convolution, filters: int) -> int:
         """Exchange of partial sums over tile borders, once a filter group: the largest of the 8 borders × filters."""
@@ -155,7 +168,10 @@ class PEArray(Parameters):
             jobs.append(np.column_stack([cycles, halo]).ravel())
             totals += seen
         exchanged = sum(halo) * conv.samples * conv.groups
-        return self._activity(conv, np.concatenate(jobs), *totals.tolist(), exchanged, used)
+        jobs = np.concatenate(jobs)
+        return self._activity(
+            conv, jobs, *totals.tolist(), exchanged, used, lambda: of_convolution(self, conv, jobs, weights, used)
+        )
 
     def _classes(self, conv: Convolution):
         """Classes of rows and columns that act alike under every tap, and what each pair adds to a tap's counters.
@@ -196,7 +212,10 @@ class PEArray(Parameters):
         # The batch is summed up in the accumulators, so its samples share one reduction.
         reduction = -(-reduction * samples // max(samples, conv.batch))
         jobs.append([reduction])
-        return self._activity(conv, np.concatenate(jobs), total, total, conv.effectual, reduction, used)
+        jobs = np.concatenate(jobs)
+        return self._activity(
+            conv, jobs, total, total, conv.effectual, reduction, used, lambda: of_weight_grad(self, conv, jobs, used)
+        )
 
     def weight_grad_blocks(self, channels: int, filters: int) -> tuple[int, int]:
         """Channels and filters of a block, Cc and Kc: near a square, Cc·Kc ≤ accumulators, filling whole vectors."""
@@ -215,8 +234,11 @@ class PEArray(Parameters):
         taps = conv.geometry.output[0] * conv.geometry.output[1]
         return taps * sum(_vectors(c * k, self.reduction_width) + hops for c in sizes_c for k in sizes_k)
 
-    def _activity(self, conv, jobs, pairs, own, products, exchanged, used) -> Activity:
-        """Slots by cause from counts over all PEs: pairs of vectors, cycles that each was busy, products executed."""
+    def _activity(self, conv, jobs, pairs, own, products, exchanged, used, traffic) -> Activity:
+        """Slots by cause from counts over all PEs: pairs of vectors, cycles that each was busy, products executed.
+
+        A pair of vectors reads both from their buffers; products without an output update no accumulator.
+        """
         pe = self.activation_width * self.weight_width
         working = used[0] * used[1]
         cycles = int(jobs.sum()) - exchanged
@@ -232,6 +254,13 @@ class PEArray(Parameters):
                 "bank_conflict": (own - pairs) * pe,
                 "exchange": exchanged * self.multipliers,
             },
+            {
+                "multiplications": products,
+                "activation_buffer_reads": pairs * self.activation_width,
+                "weight_buffer_reads": pairs * self.weight_width,
+                "accumulator_updates": conv.effectual,
+            },
+            traffic,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, Activity
+from accelsim.hardware.accelerators.tiled_traffic import Work, tiled_traffic
 from accelsim.hardware.lines import Lines, space_to_depth, to_lines
 from accelsim.hardware.parameters import Parameters, integer, option
 from accelsim.workload.lowering import Convolution
@@ -42,14 +43,16 @@ class TiledParameters(Parameters):
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
-        jobs, slots = [], Counter()
-        for lines in self._lines(conv):
-            cycles, lost = self._account(lines)
-            jobs.append(cycles)
-            slots.update(lost)
+        works = [self._account(lines) for lines in self._lines(conv)]
+        slots, accesses = Counter(), Counter()
+        for work in works:
+            slots.update(work.slots)
+            accesses.update(work.accesses)
+        accesses["multiplications"] = slots["ineffectual"]
         slots["effectual"] = conv.effectual
         slots["ineffectual"] -= conv.effectual
-        return Activity(self.multipliers, np.concatenate(jobs), slots)
+        jobs = np.concatenate([work.cycles for work in works])
+        return Activity(self.multipliers, jobs, slots, accesses, lambda: tiled_traffic(self, conv, works))
 
     def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
@@ -66,26 +69,36 @@ class TiledParameters(Parameters):
             conv = space_to_depth(conv)
         return to_lines(conv, self.lanes, self.weight_grad_rows)
 
-    def _account(self, lines: Lines) -> tuple[np.ndarray, dict[str, int]]:
+    def _account(self, lines: Lines) -> Work:
         """Cycles of each round of tiles, and the slots of all of them by cause; "ineffectual" holds all products.
 
         A slot is lost, from the outside in: to a column without a window; to a tile without a set; to waiting for the
         round's slowest tile; to a row without a stream; to a lane that nothing was scheduled on.
         """
         executed, used, filled, idle = self._schedule(lines)
-        rounds = -(-executed.size // self.tiles)
-        by_round = np.zeros((rounds, self.tiles), np.int64)
-        by_round.flat[: executed.size] = executed
-        slowest = by_round.max(axis=1)
+        slowest = self._by_round(executed).max(axis=1)
         visits, windows = lines.repeats * -(-lines.windows // self.columns), lines.repeats * lines.windows
         total, held = int(slowest.sum()), int(slowest.repeat(self.tiles)[: executed.size].sum())
         tile = self.rows * self.lanes
-        own, in_rows = int(executed.sum()), int((executed * used).sum()) * self.lanes
+        own, row_lines = int(executed.sum()), int((executed * used).sum())
+        in_rows = row_lines * self.lanes
         edge = (visits * self.columns - windows) * total * self.tiles * tile
         edge += windows * ((total * self.tiles - held) * tile + own * tile - in_rows)
         lost = {"edge": edge, "barrier": windows * (held - own) * tile, "ineffectual": windows * filled}
         lost[idle] = lost.get(idle, 0) + windows * (in_rows - filled)
-        return slowest * visits, lost
+        accesses = {
+            "activation_buffer_reads": windows * own * self.lanes,
+            "weight_buffer_reads": visits * in_rows,
+            "accumulator_updates": windows * row_lines,
+        }
+        sums = (self._by_round(counts).sum(axis=1) for counts in (used, executed * used))
+        return Work(lines, slowest, *sums, slowest * visits, lost, accesses)
+
+    def _by_round(self, counts: np.ndarray) -> np.ndarray:
+        """Of each set → (rounds, tiles); zero where a round leaves a tile without a set."""
+        by_round = np.zeros((-(-counts.size // self.tiles), self.tiles), np.int64)
+        by_round.flat[: counts.size] = counts
+        return by_round
 
     def _sets(self, blocks: int, streams: int) -> np.ndarray:
         """Rows in use in each set, set after set."""

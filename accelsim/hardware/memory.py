@@ -1,0 +1,254 @@
+"""Replays a plan: ports serve transfers, PEs work on what has come. All SimPy is here.
+
+Three ports — off-chip memory, activation memory, weight memory — each make one transfer at a time. Of those that may
+start, a port takes the one that belongs to the earliest job. PEs take jobs in order: they begin a job on the first of
+its data and cannot end it before the last. Time is in cycles, and an integer. docs/memory.md states every rule.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import simpy
+from simpy.events import NORMAL
+
+from accelsim.hardware.plan import JOBS, Plan, Stream
+
+PORTS = ("offchip", "activation_memory", "weight_memory")
+# What happens at a time is done before ports choose, so that each chooses among all that may start.
+CHOOSING = NORMAL + 1
+
+Observer = Callable[[str, str, int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay gives, layer by layer.
+
+    Parameters
+    ----------
+    ends : list of int
+        Cycle at which each layer's last job ends; the last layer's, at which its last result has left.
+    stalls : list of dict of str to int
+        Cycles in which PEs waited, by cause (``accelsim.hardware.accelerators.base.CAUSES``); with the cycles of the
+        layer's jobs they add up to the time from the end of the layer before.
+    """
+
+    ends: list[int]
+    stalls: list[dict[str, int]]
+
+
+def replay(plan: Plan, observe: Observer | None = None) -> Replay:
+    """Plays a plan through.
+
+    Parameters
+    ----------
+    plan : Plan
+    observe : callable, optional
+        Called with each thing that happens: where ("offchip", …, or "jobs" for the PEs), the stream ("" for a job), the
+        number of the transfer or job, the cycle it starts in, and the cycle it ends in.
+    """
+    return _Replay(plan, observe).run()
+
+
+class _Late(simpy.Event):
+    """An event that comes after the others of its time."""
+
+    def __init__(self, env: simpy.Environment, delay: int = 0):
+        super().__init__(env)
+        self._ok, self._value = True, None
+        env.schedule(self, CHOOSING, delay)
+
+
+class _Queue:
+    """A stream while it is played: how many transfers have started and arrived, and when each does."""
+
+    def __init__(self, stream: Stream):
+        self.stream, self.name = stream, stream.name
+        self.job, self.cycles, self.latency = stream.job, stream.cycles, stream.latency
+        self.size = len(stream.job)
+        self.started = self.count = 0
+        self.first: list[int] = []
+        self.done: list[int] = []
+        self.needs: list[tuple] = []
+        self.watchers: list[_Port] = []
+
+    def ready(self) -> bool:
+        at = self.started
+        return at < self.size and all(other.count >= counts[at] for other, counts in self.needs)
+
+
+class _Port:
+    """A port: of its streams' next transfers that may start, the one of the earliest job goes first."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.queues: list[_Queue] = []
+        self.idle: simpy.Event | None = None
+
+    def choose(self) -> _Queue | None:
+        chosen = None
+        for queue in self.queues:
+            if queue.ready() and (chosen is None or queue.job[queue.started] < chosen.job[chosen.started]):
+                chosen = queue
+        return chosen
+
+
+class _Jobs:
+    """The jobs, as something to wait for."""
+
+    def __init__(self):
+        self.count = 0
+
+
+class _Replay:
+    def __init__(self, plan: Plan, observe: Observer | None):
+        self.plan, self.observe = plan, observe
+        self.env = simpy.Environment()
+        self.jobs = _Jobs()
+        self.queues = {name: _Queue(stream) for name, stream in plan.streams.items()}
+        self.ports = [_Port(name) for name in PORTS]
+        self.working: simpy.Event | None = None
+        for port in self.ports:
+            port.queues = [q for q in self.queues.values() if q.stream.port == port.name]
+        for queue in self.queues.values():
+            for name, counts in queue.stream.needs.items():
+                if any(counts):
+                    queue.needs.append((self.jobs if name == JOBS else self.queues[name], counts))
+        for queue in self.queues.values():
+            waiting = [q for q in self.queues.values() if any(other is queue for other, _ in q.needs)]
+            queue.watchers = [port for port in self.ports if any(q in waiting for q in port.queues)]
+
+    def run(self) -> Replay:
+        for port in self.ports:
+            self.env.process(self._serve(port))
+        work = self.env.process(self._work())
+        self.env.run()
+        assert not work.is_alive and all(q.started == q.size for q in self.queues.values()), "deadlock"
+        return work.value
+
+    def _serve(self, port: _Port) -> Generator:
+        """One port."""
+        yield _Late(self.env)
+        while any(queue.started < queue.size for queue in port.queues):
+            queue = port.choose()
+            if queue is None:
+                port.idle = simpy.Event(self.env)
+                yield port.idle
+                continue
+            cycles = self._start(queue)
+            if cycles:
+                yield _Late(self.env, cycles)
+
+    def _start(self, queue: _Queue) -> int:
+        """A transfer starts; returns the cycles that it keeps the port."""
+        now, number = self.env.now, queue.started
+        cycles = queue.cycles[number]
+        queue.started += 1
+        queue.first.append(now + queue.latency)
+        queue.done.append(now + queue.latency + cycles)
+        if queue.watchers:
+            self.env.timeout(queue.latency + cycles).callbacks.append(lambda _: self._arrived(queue))
+        if self.working is not None:
+            self.working.succeed()
+            self.working = None
+        if self.observe:
+            self.observe(queue.stream.port, queue.name, number, now, now + cycles)
+        return cycles
+
+    def _arrived(self, queue: _Queue) -> None:
+        queue.count += 1
+        self._wake(queue.watchers)
+
+    def _wake(self, ports: list[_Port]) -> None:
+        for port in ports:
+            if port.idle is not None:
+                idle, port.idle = port.idle, None
+                idle._ok, idle._value = True, None
+                self.env.schedule(idle, CHOOSING)
+
+    def _work(self) -> Generator:
+        """The PEs: job after job."""
+        plan, env = self.plan, self.env
+        loads = [(self.queues[name], of_job) for name, of_job in plan.load_of_job.items()]
+        store = self.queues["store"]
+        ends, stalls, job = [], [], 0
+        for end in plan.ends:
+            lost: Counter[str] = Counter()
+            while job < end:
+                yield from self._job(job, loads, store, lost)
+                job += 1
+            ends.append(env.now)
+            stalls.append(lost)
+        yield from self._drain(ends, stalls)
+        return Replay(ends, [dict(lost) for lost in stalls])
+
+    def _job(self, job: int, loads: list, store: _Queue, lost: Counter) -> Generator:
+        """Waits for a job's data and accumulators, works, and says what each cycle of waiting was for."""
+        begin = start = self.env.now
+        first_of = last_of = None
+        last = 0
+        for queue, of_job in loads:
+            number = of_job[job]
+            if number < 0:
+                continue
+            while queue.started <= number:
+                yield self._change()
+            if queue.first[number] > start:
+                start, first_of = queue.first[number], (queue, number)
+            if queue.done[number] > last:
+                last, last_of = queue.done[number], queue
+        number = self.plan.stores_needed[job] - 1
+        if number >= 0:
+            while store.started <= number:
+                yield self._change()
+            if store.done[number] > start:
+                start, first_of = store.done[number], (store, number)
+        if first_of:
+            self._blame(begin, start, *first_of, lost)
+        end = start + self.plan.job_cycles[job]
+        if last > end:
+            lost[f"onchip_{last_of.stream.operand}"] += last - end
+            end = last
+        if end > self.env.now:
+            yield self.env.timeout(end - self.env.now)
+        if self.observe:
+            self.observe(JOBS, "", job, start, end)
+        self.jobs.count += 1
+        self._wake(self.ports)
+
+    def _blame(self, begin: int, start: int, queue: _Queue, number: int, lost: Counter) -> None:
+        """Cycles that PEs waited for a transfer: off chip until what it needed from there had arrived, then on chip."""
+        offchip = min(start, max(begin, self._offchip_until(queue, number)))
+        operand = queue.stream.operand
+        lost[f"offchip_{operand}"] += offchip - begin
+        lost[f"onchip_{operand}"] += start - offchip
+
+    def _offchip_until(self, queue: _Queue, number: int) -> int:
+        """When the last off-chip transfer arrived that a transfer on chip waited for."""
+        latest = 0
+        for other, counts in queue.needs:
+            if other is not self.jobs and counts[number]:
+                offchip = other.stream.port == "offchip"
+                last = counts[number] - 1
+                latest = max(latest, other.done[last] if offchip else self._offchip_until(other, last))
+        return latest
+
+    def _drain(self, ends: list[int], stalls: list[Counter]) -> Generator:
+        """The pass is over when its last result has left."""
+        for name, cause in (("store", "onchip_result"), ("write", "offchip_result")):
+            queue, begin = self.queues[name], self.env.now
+            while queue.started < queue.size:
+                yield self._change()
+            if queue.done and queue.done[-1] > self.env.now:
+                yield self.env.timeout(queue.done[-1] - self.env.now)
+            stalls[-1][cause] += self.env.now - begin
+        ends[-1] = self.env.now
+
+    def _change(self) -> simpy.Event:
+        """The next start of a transfer."""
+        if self.working is None:
+            self.working = simpy.Event(self.env)
+        return self.working

@@ -1,0 +1,169 @@
+"""What a pass moves: each operand cut into the parts in which it travels, and the result as jobs complete it.
+
+Accelerators say it in values, part by part and job by job; they know neither bytes nor memories.
+``accelsim.hardware.plan`` decides from it what is fetched when, and what stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from accelsim.workload.geometry import Geometry
+
+# What is counted because it costs energy. A byte that moves is counted where it is read and where it is written.
+ACTIONS = {
+    "multiplications": "multipliers that got two operands, zero or not",
+    "accumulator_updates": "partial sums read, added to, and written",
+    "activation_buffer_read_bytes": "read by PEs from the buffers of activations",
+    "activation_buffer_write_bytes": "written to the buffers of activations, in each that holds them",
+    "weight_buffer_read_bytes": "read by PEs from the buffers of weights",
+    "weight_buffer_write_bytes": "written to the buffers of weights, in each that holds them",
+    "activation_memory_read_bytes": "read from the activation memory, by PEs and buffers or to go off chip",
+    "activation_memory_write_bytes": "written to the activation memory, from PEs or from off chip",
+    "weight_memory_read_bytes": "read from the weight memory, by PEs and buffers or to go off chip",
+    "weight_memory_write_bytes": "written to the weight memory, from PEs or from off chip",
+    "offchip_read_bytes": "read from off-chip memory, in whole bursts",
+    "offchip_write_bytes": "written to off-chip memory, in whole bursts",
+}
+ACTIVATIONS, WEIGHTS = "activation_memory", "weight_memory"
+# The operand that is the result of the layer executed before, where there is one.
+HANDED_ON = {"fwd": "activation", "input_grad": "gradient", "weight_grad": None}
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """One operand of a pass.
+
+    Parameters
+    ----------
+    tensor : str
+        "weight", "activation" or "gradient".
+    buffer : str
+        The PEs' buffers that it goes through: "weight" or "activation".
+    values, nonzeros, placeholders : ndarray of int64, (parts,)
+        Of each part: its values, those that are not zero, and the zeros that a run-length code has to spell out.
+    part : ndarray of int64, (jobs,)
+        The part that each job reads; −1 where it reads none.
+    units : int
+        Buffers over which a part is spread; 1 where each holds all of it.
+    copies : int
+        Buffers that hold the same values.
+    streamed : ndarray of int64, (jobs,), optional
+        Values that pass from memory to the PEs in a job when no buffer holds its part; by default the part, once.
+    """
+
+    tensor: str
+    buffer: str
+    values: np.ndarray
+    nonzeros: np.ndarray
+    placeholders: np.ndarray
+    part: np.ndarray
+    units: int
+    copies: int
+    streamed: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """What one or more convolutions of a pass move.
+
+    Parameters
+    ----------
+    job_cycles : ndarray of int64, (jobs,)
+        Cycles of each job in execution order; no coarser than those of the ``Activity``.
+    operands : tuple of Operand
+    result : ndarray of int64, (jobs,)
+        Values of the result that are complete when a job ends.
+    spilled : ndarray of int64, (jobs,)
+        Partial sums that a job finds no accumulator for: read before it, written after it.
+    crossed : bool
+        Whether every value of a part meets every value of the other operand's, so that one of the two must be held.
+    """
+
+    job_cycles: np.ndarray
+    operands: tuple[Operand, ...]
+    result: np.ndarray
+    spilled: np.ndarray
+    crossed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTraffic:
+    """One pass of one layer; a plan is made from those of a pass in the order of their execution."""
+
+    name: str
+    which: str
+    position: int
+    geometry: Geometry
+    samples: int
+    batch: int
+    accesses: Mapping[str, int]
+    traffic: Traffic
+
+    def feeds(self, other: LayerTraffic) -> bool:
+        """Whether the other reads this one's result: its neighbour, if the shapes agree. A trace knows no graph."""
+        forward = self.which == "fwd"
+        first, second = (self.geometry, other.geometry) if forward else (other.geometry, self.geometry)
+        same = (first.filters, *first.output) == (second.channels, second.height, second.width)
+        return same and abs(self.position - other.position) == 1 and HANDED_ON[self.which] is not None
+
+    @property
+    def handed_on(self) -> Operand | None:
+        """The operand that the layer executed before may have left on chip."""
+        return next((o for o in self.traffic.operands if o.tensor == HANDED_ON[self.which]), None)
+
+    @property
+    def result_memory(self) -> str:
+        """Where its result goes."""
+        return WEIGHTS if self.which == "weight_grad" else ACTIVATIONS
+
+
+def measured(
+    tensor: str, buffer: str, blocks: Iterable[np.ndarray], part: np.ndarray, *, units=1, copies=1, streamed=None
+) -> Operand:
+    """An operand from its values: ``blocks`` of shape (parts, values), one after another."""
+    from accelsim.hardware.kernels.zero_runs import placeholders
+
+    sizes, nonzeros, codes = [], [], []
+    for block in blocks:
+        sizes.append(np.full(len(block), block.shape[1], np.int64))
+        nonzeros.append(np.count_nonzero(block, axis=1).astype(np.int64))
+        codes.append(placeholders(np.ascontiguousarray(block != 0)))
+    counts = (np.concatenate(c) for c in (sizes, nonzeros, codes))
+    return Operand(tensor, buffer, *counts, np.ascontiguousarray(part, np.int64), units, copies, streamed)
+
+
+def joined(traffics: list[Traffic], *, shared: bool = False) -> Traffic:
+    """Convolutions one after another.
+
+    ``shared``: they are the stride phases of one input gradient, which read the same gradient; where it is cut alike
+    its parts are the same parts. Groups of a convolution share nothing.
+    """
+    first, *others = traffics
+    for other in others:
+        operands = tuple(_join(a, b, shared) for a, b in zip(first.operands, other.operands, strict=True))
+        first = Traffic(
+            np.concatenate([first.job_cycles, other.job_cycles]),
+            operands,
+            np.concatenate([first.result, other.result]),
+            np.concatenate([first.spilled, other.spilled]),
+            first.crossed,
+        )
+    return first
+
+
+def _join(a: Operand, b: Operand, shared: bool) -> Operand:
+    counts = ("values", "nonzeros", "placeholders")
+    streamed = None if a.streamed is None else np.concatenate([a.streamed, b.streamed])
+    if shared and a.tensor != "weight" and a.values.size == b.values.size:
+        # What one phase reads may be cut at the border.
+        sizes = {name: np.maximum(getattr(a, name), getattr(b, name)) for name in counts}
+        part = np.concatenate([a.part, b.part])
+    else:
+        sizes = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in counts}
+        part = np.concatenate([a.part, np.where(b.part < 0, -1, b.part + a.values.size)])
+    units, copies = max(a.units, b.units), max(a.copies, b.copies)
+    return replace(a, part=part, streamed=streamed, units=units, copies=copies, **sizes)
