@@ -25,11 +25,14 @@ __version__ = "0.1.0"
 __all__ = ["Trace", "TraceWriter", "load_machine", "open_trace", "simulate"]
 
 
-def load_machine(file: str | Path) -> Machine:
-    """Reads a machine file; a name without a path is looked up here, then among those shipped. Raises ConfigError."""
+def load_machine(file: str | Path, **sections: str | None) -> Machine:
+    """Reads a machine file; a name without a path is looked up here, then among those shipped. Raises ConfigError.
+
+    ``memory``, ``energy`` and ``overheads`` name files with these sections, or "none", to take instead of its own.
+    """
     from accelsim.hardware.machine import load_machine
 
-    return load_machine(file)
+    return load_machine(file, **sections)
 
 
 def open_trace(file: str | Path) -> Trace:

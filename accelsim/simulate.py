@@ -2,6 +2,8 @@
 
     trace ─► layer ─► lower() ─► convolutions ─► accelerator.run() ─► activities ─► memory.replay() ─► records
 
+What else a training step costs (``machine.overheads``) and the energy of it all (``machine.energy``) come last.
+
 Data goes left to right and never back. Computing is independent from layer to layer, so layers run on as many threads
 as asked (kernels release the GIL), and no more layers' tensors are in memory than threads. A memory is not: what one
 layer leaves there the next one finds, so a machine with one replays a snapshot's pass when all its layers are counted.
@@ -13,12 +15,17 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import chain, islice, product
+from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from accelsim.errors import AccelsimError, MachineError, TraceError
+from accelsim.hardware.energy import energy_pj
+from accelsim.hardware.overheads import Cost, Tensors
 from accelsim.hardware.traffic import ACTIONS, LayerTraffic, joined
 from accelsim.workload.lowering import PASSES, READS, lower
 from accelsim.workload.trace import Layer, Snapshot, Trace
@@ -34,7 +41,8 @@ class Record:
     ``cycles`` is compute and stalls together. ``slots`` maps each cause
     (``accelsim.hardware.accelerators.base.CAUSES``) to multiplier slots; they add up to cycles × multipliers exactly.
     ``actions`` counts what costs energy (``accelsim.hardware.traffic.ACTIONS``); bytes only where the machine has a
-    memory.
+    memory. ``energy`` is in pJ by component (``accelsim.hardware.energy.COMPONENTS``), None for those that are not
+    known without a memory; empty where the machine has no energy table.
     """
 
     snapshot: str
@@ -48,11 +56,13 @@ class Record:
     which: str
     machine: str
     multipliers: int
+    clock_mhz: int
     cycles: int
     compute_cycles: int
     dense_multiplications: int
     slots: dict[str, int]
     actions: dict[str, int]
+    energy: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,18 +108,40 @@ class Task:
         multiplications = layer.samples * layer.geometry.multiplications if convolutions else 0
         record = Record(
             s.name, s.sparsity, s.step, s.algorithm, s.batch, s.samples, layer.name, layer.kind, which, machine.name,
-            accelerator.multipliers, cycles, cycles, multiplications, dict(slots),
+            accelerator.multipliers, machine.clock_mhz, cycles, cycles, multiplications, dict(slots),
             {name: accesses[name] for name in ACTIONS if name in accesses},
         )  # fmt: skip
-        return Counted(record, traffic)
+        cost = (
+            machine.overheads.cost(self._tensors(layer, which, machine)) if machine.overheads and activities else None
+        )
+        return Counted(record, traffic, cost)
+
+    def _tensors(self, layer: Layer, which: str, machine: Machine) -> Tensors:
+        """Sizes; weights are rotated, searched and converted once a batch, of which samples may be stored."""
+        s, geometry, selected = self.snapshot, layer.geometry, []
+        if s.sparsity and which == "fwd":
+            selected += ["weight"] if not np.all(layer.tensor("weight")) else []
+            selected += ["activation"] if "saved_activation" in self.layer.tensors else []
+        weights = -(-prod(geometry.weight_shape) * layer.samples // s.batch)
+        activations, results = (
+            prod(geometry.activation_shape(layer.samples)),
+            prod(geometry.gradient_shape(layer.samples)),
+        )
+        bits = machine.memory.value_bits if machine.memory else 16
+        return Tensors(which, weights, activations, results, tuple(selected), bits)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A record before its machine's memory is replayed, and what the layer moves; None where there is no memory."""
+    """A record before its machine's memory is replayed.
+
+    ``traffic`` is what the layer moves, None where there is no memory; ``cost`` what it costs besides multiplying,
+    None where the machine leaves that out.
+    """
 
     record: Record
     traffic: LayerTraffic | None
+    cost: Cost | None
 
 
 def simulate_records(
@@ -165,23 +197,36 @@ def simulate_records(
             running.extend(pool.submit(task.run, machines) for task in islice(waiting, 1))
             over = done == len(tasks) or tasks[done].snapshot is not task.snapshot
             if over or not any(machine.memory for machine in machines):
-                yield from _with_memory(machines, counted)
+                yield from _completed(machines, counted)
                 counted = []
             progress(done, len(tasks))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _with_memory(machines: tuple[Machine, ...], layers: list[list[Counted]]) -> Iterator[Record]:
-    """The records of a snapshot, layer by layer, with what their machines' memories add."""
-    records = [[counted.record for counted in of_layer] for of_layer in layers]
-    passes = len(records[0]) // len(machines)
+def _completed(machines: tuple[Machine, ...], layers: list[list[Counted]]) -> Iterator[Record]:
+    """The records of a snapshot, layer by layer, with what memories and overheads add, and their energy."""
+    passes = len(layers[0]) // len(machines)
+    columns = []
     for number, (machine, _) in enumerate(product(machines, range(passes))):
-        if machine.memory:
-            column = _replayed(machine, [of_layer[number] for of_layer in layers])
-            for of_layer, record in zip(records, column, strict=True):
-                of_layer[number] = record
-    return chain.from_iterable(records)
+        counted = [of_layer[number] for of_layer in layers]
+        records = _replayed(machine, counted) if machine.memory else [c.record for c in counted]
+        costs = (c.cost for c in counted)
+        columns.append([_priced(machine, r, cost) for r, cost in zip(records, costs, strict=True)])
+    return chain.from_iterable(zip(*columns, strict=True))
+
+
+def _priced(machine: Machine, record: Record, cost: Cost | None) -> Record:
+    """A record with its overheads, during which all PEs wait, and its energy."""
+    if cost:
+        slots = record.slots | {cause: cycles * record.multipliers for cause, cycles in cost.cycles.items()}
+        # Bytes are counted where there is a memory only.
+        actions = {name: n for name, n in cost.actions.items() if machine.memory or not name.endswith("_bytes")}
+        actions = dict(Counter(record.actions) + Counter(actions))
+        record = replace(record, cycles=record.cycles + sum(cost.cycles.values()), slots=slots, actions=actions)
+    if not machine.energy:
+        return record
+    return replace(record, energy=energy_pj(machine, record.actions, record.cycles))
 
 
 def _replayed(machine: Machine, layers: list[Counted]) -> list[Record]:

@@ -1,4 +1,4 @@
-"""A machine description: read from YAML, validated once, integers only from then on. The one place that knows YAML."""
+"""A machine description: read from YAML and validated once. The one place that knows YAML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from accelsim.errors import ConfigError
 from accelsim.files import find
 from accelsim.hardware.accelerators import MODELS
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.energy import EnergyTable
 from accelsim.hardware.hierarchy import Buffer, Buffers, Memory
+from accelsim.hardware.overheads import Overheads
 from accelsim.hardware.parameters import Parameters, check, integer, option
 
 LARGEST_FILE_BYTES = 1 << 20
@@ -30,7 +32,8 @@ _SHORT.maxlevel = 1
 # By the value of their key ``model``.
 _MODELS = {model.model_fields["model"].annotation.__args__[0]: model for model in MODELS}
 Section = TypeVar("Section", bound=Parameters)
-Section = TypeVar("Section", bound=Parameters)
+# Sections that may be the name of a file in a folder of their own, or ``none``.
+SECTIONS: dict[str, type[Parameters]] = {"memory": Memory, "energy": EnergyTable, "overheads": Overheads}
 AnyAccelerator = Annotated[reduce(or_, MODELS), Field(discriminator="model")]
 
 
@@ -44,6 +47,12 @@ class Machine(Parameters):
     buffers: Buffers | None = option("buffers of each PE or tile; needed with a memory", default=None)
     memory: Memory | None = option(
         "the memory hierarchy, or the name of a file with it; without, operands are always there", default=None
+    )
+    energy: EnergyTable | None = option(
+        "pJ per action, or the name of a file with them; without, no energy is told", default=None
+    )
+    overheads: Overheads | None = option(
+        "what sparse training costs besides multiplying, or the name of a file with it; without, nothing", default=None
     )
 
     @check
@@ -66,8 +75,14 @@ class Machine(Parameters):
         return self.model_dump()
 
 
-def load_machine(file: str | Path) -> Machine:
+def load_machine(file: str | Path, **sections: str | None) -> Machine:
     """Reads and validates a machine file; a name without a path is looked up here, then among the shipped ones.
+
+    Parameters
+    ----------
+    file : str or Path
+    memory, energy, overheads : str, optional
+        Name of a file with that section, or "none", instead of what the machine file says.
 
     Raises
     ------
@@ -75,22 +90,30 @@ def load_machine(file: str | Path) -> Machine:
         With the file, the key's path, the rule and the value, in one line.
     """
     path, data = _read(file, "configs")
+    if isinstance(data, dict):
+        data |= {key: name for key, name in sections.items() if name is not None}
     return parse_machine(data, str(path))
 
 
-def load_memory(file: str | Path) -> Memory:
-    """Reads and validates a file with a ``memory`` section, found as a machine file is. Raises ConfigError."""
-    path, data = _read(file, "configs/memory")
-    return _validated(Memory, data, str(path))
+def load_section(key: str, file: str | Path) -> Parameters | None:
+    """Reads and validates a file with a section of its own (``SECTIONS``), found as a machine file is; "none": None.
+
+    Raises ConfigError.
+    """
+    if file == "none":
+        return None
+    path, data = _read(file, f"configs/{key}")
+    return _validated(SECTIONS[key], data, str(path))
 
 
 def parse_machine(data: Any, source: str = "machine") -> Machine:
     """A machine from the plain data that its file holds. Raises ConfigError; ``source`` begins its text."""
-    if isinstance(data, dict) and isinstance(data.get("memory"), str):
+    named = [key for key in SECTIONS if isinstance(data, dict) and isinstance(data.get(key), str)]
+    for key in named:
         try:
-            data = data | {"memory": load_memory(data["memory"])}
+            data = data | {key: load_section(key, data[key])}
         except ConfigError as error:
-            raise ConfigError(f"{source}: memory: {error}") from None
+            raise ConfigError(f"{source}: {key}: {error}") from None
     return _validated(Machine, data, source)
 
 
@@ -134,16 +157,19 @@ def _validated(model: type[Section], data: Any, source: str) -> Section:
 def schema() -> dict[str, Any]:
     """The JSON Schema of machine files."""
     rules = Machine.model_json_schema(by_alias=True)
-    rules["properties"]["memory"]["anyOf"].append({"type": "string", "description": "name of a file with the section"})
+    for key in SECTIONS:
+        named = {"type": "string", "description": "name of a file with the section, or none"}
+        rules["properties"][key]["anyOf"].append(named)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **rules}
 
 
 def baseline_of(machine: Machine) -> Machine:
-    """The dense DaDianNao with as many multipliers, at the same clock and with the same memories.
+    """The dense DaDianNao with as many multipliers, at the same clock, with the same memories and energy per action.
 
     Its tiles read weights from their memory directly, and activations through a buffer of 2 KiB (NBin; Chen et al.,
-    MICRO 2014, section 5.2).
+    MICRO 2014, section 5.2). It rotates weights too, but neither selects nor converts: it trains densely.
     """
+    overheads = machine.overheads and Overheads(rotate_weights=machine.overheads.rotate_weights)
     return Machine(
         name="dadiannao",
         description="the dense baseline",
@@ -155,7 +181,14 @@ def baseline_of(machine: Machine) -> Machine:
             accumulator_sets=2,
         ),
         memory=machine.memory,
+        energy=machine.energy,
+        overheads=overheads,
     )
+
+
+def to_yaml(data: Any) -> str:
+    """Plain data as YAML, keys in their order."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
 def _parse_yaml(text: str) -> Any:
@@ -228,7 +261,8 @@ def _rule(error, field) -> str:
     """What the value must be, in words."""
     limits = {type(rule): rule for rule in field.metadata} if field else {}
     if Ge in limits and Le in limits:
-        return f"an integer in {limits[Ge].ge}…{limits[Le].le}"
+        low, high = limits[Ge].ge, limits[Le].le
+        return f"a number in {low:g}…{high:g}" if field.annotation is float else f"an integer in {low}…{high}"
     if error["type"] == "literal_error":
         return error["ctx"]["expected"]
     if error["type"].startswith("union_tag"):

@@ -18,6 +18,11 @@ def integer(low: int, high: int, description: str, *, default: Any = ..., unit: 
     return Field(default, ge=low, le=high, description=description, json_schema_extra={"unit": unit})
 
 
+def number(low: float, high: float, description: str, *, default: Any = ..., unit: str) -> Any:
+    """A key in low…high that need not be an integer, with its unit."""
+    return Field(default, ge=low, le=high, description=description, json_schema_extra={"unit": unit})
+
+
 def option(description: str, *, default: Any = ...) -> Any:
     """A key with one of a few values."""
     return Field(default, description=description, json_schema_extra={"unit": "option"})

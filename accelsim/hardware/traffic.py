@@ -27,6 +27,7 @@ ACTIONS = {
     "weight_memory_write_bytes": "written to the weight memory, from PEs or from off chip",
     "offchip_read_bytes": "read from off-chip memory, in whole bursts",
     "offchip_write_bytes": "written to off-chip memory, in whole bursts",
+    "comparisons": "of values with each other or a threshold, by Top-K",
 }
 ACTIVATIONS, WEIGHTS = "activation_memory", "weight_memory"
 # The operand that is the result of the layer executed before, where there is one.

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 import pandas as pd
 
 from accelsim.hardware.accelerators.base import CAUSES
+from accelsim.hardware.energy import COMPONENTS, COMPUTE
+from accelsim.hardware.overheads import OVERHEADS
 from accelsim.hardware.traffic import ACTIONS
 from accelsim.simulate import Record
 from accelsim.workload.trace import Trace
@@ -18,19 +20,23 @@ SNAPSHOT = ("snapshot", "sparsity")
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per snapshot × layer × machine × pass; a column of multiplier slots for each cause, one for each action.
+    """One row per snapshot × layer × machine × pass; columns of slots by cause, of actions, of energy by component.
 
-    Counts are integers. ``which`` becomes ``pass``; ``slots[cause]`` becomes ``<cause>_slots``.
+    Counts are integers. ``which`` becomes ``pass``; ``slots[cause]`` becomes ``<cause>_slots``; ``energy[component]``
+    becomes ``<component>_pj`` and their sum ``energy_pj``, NaN where not known.
     """
-    names = [field.name for field in fields(Record) if field.name not in ("slots", "actions")]
+    names = [field.name for field in fields(Record) if field.name not in ("slots", "actions", "energy")]
+    energies = [f"{component}_pj" for component in COMPONENTS]
     rows = [
         [getattr(record, name) for name in names]
         + [record.slots.get(cause, 0) for cause in CAUSES]
         + [record.actions.get(action, 0) for action in ACTIONS]
+        + [record.energy.get(component) for component in COMPONENTS]
         for record in records
     ]
-    table = pd.DataFrame(rows, columns=[*names, *(f"{cause}_slots" for cause in CAUSES), *ACTIONS])
-    return table.rename(columns={"which": "pass"})
+    table = pd.DataFrame(rows, columns=[*names, *(f"{cause}_slots" for cause in CAUSES), *ACTIONS, *energies])
+    table = table.astype(dict.fromkeys(energies, float)).rename(columns={"which": "pass"})
+    return table.assign(energy_pj=table[energies].sum(axis=1, skipna=False))
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,10 @@ class Summary:
         Effectual multiplications over cycles × multipliers.
     cycles, baseline_cycles
         Counts.
+    energy
+        None where the machine has no energy table.
+    overheads
+        The share of the simulated passes' cycles that each of ``OVERHEADS`` has.
     """
 
     machine: str
@@ -69,6 +79,34 @@ class Summary:
     utilization: list[dict]
     cycles: list[dict]
     baseline_cycles: list[dict]
+    energy: Energy | None
+    overheads: list[dict]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The energy of one run: rows as those of ``Summary``, None where it is not known without a memory.
+
+    Parameters
+    ----------
+    energy_pj
+        Of all stored samples. ``compute_pj`` is that of computing alone, known without a memory too.
+    saving
+        How many times less than the first snapshot with sparsity 0, on the same machine, per sample.
+    saving_over_baseline
+        How many times less than the baseline machine, on the same snapshot.
+    energy_delay_js
+        Energy-delay product in J·s: of a sample's energy and a sample's time.
+    components
+        pJ of each component over all simulated passes: {"snapshot", "sparsity", "multipliers", …}.
+    """
+
+    energy_pj: list[dict]
+    compute_pj: list[dict]
+    saving: list[dict]
+    saving_over_baseline: list[dict]
+    energy_delay_js: list[dict]
+    components: list[dict]
 
 
 def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) -> Summary:
@@ -94,7 +132,47 @@ def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) ->
         utilization=_ratios(effectual, slots),
         cycles=cycles,
         baseline_cycles=others,
+        energy=_energy(own, other, cycles) if own["multipliers_pj"].notna().all() else None,
+        overheads=_overheads(own),
     )
+
+
+def _energy(own: pd.DataFrame, other: pd.DataFrame, cycles: list[dict]) -> Energy:
+    """What a machine's rows cost, and how much less that is than another's."""
+    totals = _totals(own, "energy_pj")
+    computing = own.assign(compute_pj=own[[f"{component}_pj" for component in COMPUTE]].sum(axis=1))
+    hertz = 1e6 * int(own["clock_mhz"].iloc[0])
+    products = [
+        {key: energy[key] for key in SNAPSHOT}
+        | {
+            c: None if energy[c] is None else energy[c] * 1e-12 * count[c] / hertz / energy["samples"] ** 2
+            for c in COLUMNS
+        }
+        for energy, count in zip(totals, cycles, strict=True)
+    ]
+    by_snapshot = own.groupby(list(SNAPSHOT), sort=False)
+    return Energy(
+        energy_pj=totals,
+        compute_pj=_totals(computing, "compute_pj"),
+        saving=_gains(totals, own),
+        saving_over_baseline=_ratios(_totals(other, "energy_pj"), totals) if len(other) else [],
+        energy_delay_js=products,
+        components=[
+            dict(zip(SNAPSHOT, (snapshot, float(sparsity)), strict=True))
+            | {name: _plain(group[f"{name}_pj"].sum(min_count=1)) for name in COMPONENTS}
+            for (snapshot, sparsity), group in by_snapshot
+        ],
+    )
+
+
+def _overheads(own: pd.DataFrame) -> list[dict]:
+    """The share of the simulated passes' cycles in which PEs wait for each overhead, per snapshot."""
+    rows = []
+    for (snapshot, sparsity), group in own.groupby(list(SNAPSHOT), sort=False):
+        slots = int((group["cycles"] * group["multipliers"]).sum())
+        shares = {cause: int(group[f"{cause}_slots"].sum()) / slots if slots else None for cause in OVERHEADS}
+        rows.append({"snapshot": snapshot, "sparsity": float(sparsity), **shares})
+    return rows
 
 
 def convolutions(table: pd.DataFrame) -> pd.DataFrame:
@@ -117,13 +195,18 @@ def _totals(table: pd.DataFrame, column: str) -> list[dict]:
     """Per snapshot the sums of a column by pass, and of the passes together; None for a pass that is not there."""
     rows = []
     for (snapshot, sparsity), group in table.groupby(list(SNAPSHOT), sort=False):
-        sums = group.groupby("pass")[column].sum()
-        row = {which: int(sums[which]) if which in sums else None for which in COLUMNS[:3]}
+        sums = group.groupby("pass")[column].sum(min_count=1)
+        row = {which: _plain(sums[which]) if which in sums else None for which in COLUMNS[:3]}
         for name, parts in SUMS.items():
             row[name] = None if any(row[part] is None for part in parts) else sum(row[part] for part in parts)
         samples = int(group["samples"].iloc[0])
         rows.append({"snapshot": snapshot, "sparsity": float(sparsity), "samples": samples, **row})
     return rows
+
+
+def _plain(number) -> int | float | None:
+    """A number of a table; None for one that is not known."""
+    return None if pd.isna(number) else number.item()
 
 
 def _gains(rows: list[dict], table: pd.DataFrame) -> list[dict]:

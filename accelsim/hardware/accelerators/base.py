@@ -30,6 +30,9 @@ CAUSES = {
     "onchip_gradient": "waiting for output gradients from the memory on chip",
     "onchip_partial": "waiting for spilled partial sums from the memory on chip",
     "onchip_result": "waiting for results or spilled partial sums to enter the memory on chip",
+    "rotate": "all PEs wait while weights are rotated for the input gradient",
+    "top_k": "all PEs wait for the Top-K search and its thresholds",
+    "format": "all PEs wait while sparse formats are encoded and decoded",
 }
 # What PEs do besides taking time, for energy: counts of single values.
 ACCESSES = {
