@@ -16,6 +16,9 @@ from accelsim import __version__
 from accelsim.errors import AccelsimError, ConfigError, OutputError, TraceError, printable
 from accelsim.workload.lowering import PASSES
 
+# Sections of a machine that ``run`` takes from another file, and one that is shipped.
+SECTIONS = {"memory": "ddr4.yaml", "energy": "28nm.yaml", "overheads": "swat.yaml"}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
@@ -112,8 +115,11 @@ def _add_run(commands, common) -> None:
         "--baseline", default="dadiannao", metavar="FILE",
         help="machine to compare with; by default a DaDianNao with as many multipliers; none: no comparison",
     )  # fmt: skip
+    for section in SECTIONS:
+        other = f"{section} section of both machines: of this file instead, or none"
+        run.add_argument(f"--{section}", metavar="FILE", help=f"{other}, e.g. {SECTIONS[section]}")
     run.add_argument("--jobs", type=_jobs, metavar="N", help="layers simulated at once (default: one per core)")
-    run.add_argument("--out", type=Path, metavar="DIR", help="write layers.csv, layers.parquet, run.json, summary.txt")
+    run.add_argument("--out", type=Path, metavar="DIR", help="write tables, run.json, summary.txt, action_counts.yaml")
     run.add_argument("--explain", action="store_true", help="show where every multiplier slot went")
     run.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     run.add_argument("--quiet", action="store_true", help="no progress bar, and the speedup table only")
@@ -205,16 +211,19 @@ def _run(options: argparse.Namespace) -> None:
     from accelsim.hardware.machine import baseline_of, load_machine
     from accelsim.simulate import simulate_records
 
-    machine = load_machine(options.config)
+    sections = {name: getattr(options, name) for name in SECTIONS}
+    machine = load_machine(options.config, **sections)
     baseline = None
     if options.baseline != "none":
-        baseline = baseline_of(machine) if options.baseline == "dadiannao" else load_machine(options.baseline)
+        named = options.baseline != "dadiannao"
+        baseline = load_machine(options.baseline, **sections) if named else baseline_of(machine)
     if baseline and baseline.name == machine.name:
         baseline = baseline.model_copy(update={"name": f"{baseline.name} (baseline)"})
     machines = [machine, baseline] if baseline else [machine]
 
     # After the machine is known to be one: pandas takes its time.
     from accelsim.study import export, tables
+    from accelsim.study.accelergy import action_counts
     from accelsim.study.paper import table6
     from accelsim.study.results import convolutions, covers, frame, summarize
 
@@ -236,7 +245,8 @@ def _run(options: argparse.Namespace) -> None:
     parts = list(tables.summary(chosen, everything, table, paper, **shown))
     data = export.report(chosen, everything, table, paper, origin)
     if options.out:
-        export.write_results(options.out, table, data, tables.render(parts))
+        counts = action_counts(machine, table)
+        export.write_results(options.out, table, data, tables.render(parts), counts)
     _print(export.to_json(data, ascii_only=True) if options.json else tables.render(parts, _is_terminal(sys.stdout)))
 
 

@@ -46,7 +46,7 @@ def test_commands_in_the_readme_run(command, tmp_path):
     elif "capture" in command:
         assert written == ["captured.npz"]
     else:
-        assert written == ["layers.csv", "layers.parquet", "run.json", "summary.txt"]
+        assert written == ["action_counts.yaml", "layers.csv", "layers.parquet", "run.json", "summary.txt"]
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))

@@ -88,7 +88,7 @@ class FormatConversion(Parameters):
 
 
 class Overheads(Parameters):
-    """The ``overheads`` section of a machine file, or a file of its own that the section names; each may be left out."""
+    """The ``overheads`` section of a machine file, or a file that the section names; each may be left out."""
 
     rotate_weights: RotateWeights | None = option("rotating weights for the input gradient", default=None)
     top_k: TopK | None = option("searching and applying the Top-K thresholds", default=None)

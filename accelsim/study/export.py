@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from accelsim.files import staged
-from accelsim.hardware.machine import Machine
+from accelsim.hardware.machine import Machine, to_yaml
 from accelsim.study.results import Summary
 from accelsim.workload.trace import Trace
 
@@ -70,8 +70,8 @@ def to_json(data: dict[str, Any], ascii_only: bool = False) -> str:
     return json.dumps(data, indent=1, ensure_ascii=ascii_only, allow_nan=False) + "\n"
 
 
-def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text: str) -> None:
-    """Writes layers.csv, layers.parquet, run.json and summary.txt into a folder, all or none.
+def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text: str, counts: dict[str, Any]) -> None:
+    """Writes layers.csv, layers.parquet, run.json, summary.txt and action_counts.yaml into a folder, all or none.
 
     The tables have a row per snapshot × layer × pass of the machine; ``baseline_cycles`` are the baseline machine's.
 
@@ -91,6 +91,7 @@ def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text:
         table.to_parquet(stage / "layers.parquet", index=False)
         (stage / "run.json").write_text(to_json(data), encoding="utf-8")
         (stage / "summary.txt").write_text(text, encoding="utf-8")
+        (stage / "action_counts.yaml").write_text(to_yaml(counts), encoding="utf-8")
 
 
 def check_writable(folder: Path) -> None:

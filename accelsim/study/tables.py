@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from accelsim.hardware.accelerators.base import CAUSES
-from accelsim.study.results import COLUMNS, Summary
+from accelsim.hardware.energy import COMPONENTS
+from accelsim.hardware.overheads import OVERHEADS
+from accelsim.study.results import COLUMNS, Energy, Summary
 
 HEADINGS = {
     "fwd": "forward",
@@ -54,6 +56,8 @@ def summary(
         yield Text()
         yield comparison_table(chosen)
         yield from linear_note(chosen, everything)
+        yield from energy_tables(chosen, everything)
+        yield from overhead_note(everything)
     if explain:
         yield Text()
         yield from slot_tables(table, chosen.machine)
@@ -109,6 +113,58 @@ def linear_note(chosen: Summary, everything: Summary) -> Iterator[Text]:
         parts = [f"{_percent(1 - without[last] / both[last] if both[last] else None)} of the cycles are theirs"]
         parts += [f"{HEADINGS[c]} {_times(row[c])}".replace("\n", " ") for c in COLUMNS if row[c] is not None]
         yield Text(f"  {_label(row)}: {', '.join(parts)}")
+
+
+def energy_tables(chosen: Summary, everything: Summary) -> Iterator[Table | Text]:
+    """Energy by pass, and what it goes to; without a memory only that of computing is known."""
+    if not chosen.energy:
+        return
+    known = any(row[column] is not None for row in chosen.energy.energy_pj for column in COLUMNS)
+    table = _table(f"Energy, over {chosen.layers}" if known else f"Energy of computing alone, over {chosen.layers}")
+    table.add_column("")
+    for column in COLUMNS:
+        table.add_column(HEADINGS[column], justify="right")
+    if known:
+        _section(table, "times less than at Top-K 0 %", chosen.energy.saving, _times)
+        if chosen.baseline:
+            _section(table, f"times less than {chosen.baseline}", chosen.energy.saving_over_baseline, _times)
+    totals = chosen.energy.energy_pj if known else chosen.energy.compute_pj
+    _section(table, "mJ a sample", _per_sample(totals, 1e-9), _short)
+    if known:
+        products = [row | {c: row[c] and 1e6 * row[c] for c in COLUMNS} for row in chosen.energy.energy_delay_js]
+        _section(table, "energy-delay product a sample, µJ·s", products, _short)
+    yield Text()
+    yield table
+    if not known:
+        yield Text("without a memory it is not known what moves: no energy of buffers and memories, and no total")
+    yield component_table(everything.energy)
+
+
+def component_table(energy: Energy) -> Table:
+    """The share of each component in the energy that is known."""
+    table = _table("Where the energy goes, over all simulated layers and passes")
+    table.add_column("component")
+    cells = {name: [] for name in COMPONENTS if any(row[name] for row in energy.components)}
+    for row in energy.components:
+        table.add_column(_label(row), justify="right")
+        total = sum(row[name] or 0 for name in cells)
+        for name, shares in cells.items():
+            shares.append(_percent(row[name] / total if total and row[name] is not None else None))
+    for name, shares in cells.items():
+        table.add_row(name.replace("_", " "), *shares)
+    return table
+
+
+def overhead_note(everything: Summary) -> Iterator[Text]:
+    """What the transformations that the paper leaves out take, where the machine charges them."""
+    causes = [cause for cause in OVERHEADS if any(row[cause] for row in everything.overheads)]
+    if not causes:
+        return
+    yield Text("Share of the cycles of all simulated layers and passes, while nothing is multiplied:")
+    for row in everything.overheads:
+        parts = [f"{cause.replace('_', '-')} {_percent(row[cause])}" for cause in causes]
+        together = _percent(sum(row[cause] for cause in causes))
+        yield Text(f"  {_label(row)}: {', '.join(parts)}; together {together}")
 
 
 def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:
@@ -174,6 +230,10 @@ def _section(table: Table, name: str, rows: list[dict], show) -> None:
     table.add_section()
 
 
+def _per_sample(rows: list[dict], scale: float) -> list[dict]:
+    return [row | {c: row[c] and row[c] * scale / row["samples"] for c in COLUMNS} for row in rows]
+
+
 def _label(row: dict) -> str:
     return f"{100 * row['sparsity']:g} % ({row['snapshot']})"
 
@@ -184,6 +244,10 @@ def _times(value) -> str:
 
 def _percent(value) -> str:
     return NOTHING if value is None else f"{100 * value:.1f} %"
+
+
+def _short(value) -> str:
+    return NOTHING if value is None else f"{value:.3g}"
 
 
 def _count(value) -> str:
