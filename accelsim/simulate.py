@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accelsim.errors import AccelsimError, MachineError, TraceError
-from accelsim.hardware.energy import energy_pj
-from accelsim.hardware.overheads import Cost, Tensors
 from accelsim.hardware.traffic import ACTIONS, LayerTraffic, joined
 from accelsim.workload.lowering import PASSES, READS, lower
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
 if TYPE_CHECKING:
     from accelsim.hardware.machine import Machine
+    from accelsim.hardware.overheads import Cost, Tensors
 
 
 @dataclass(frozen=True)
@@ -118,6 +117,8 @@ class Task:
 
     def _tensors(self, layer: Layer, which: str, machine: Machine) -> Tensors:
         """Sizes; weights are rotated, searched and converted once a batch, of which samples may be stored."""
+        from accelsim.hardware.overheads import Tensors
+
         s, geometry, selected = self.snapshot, layer.geometry, []
         if s.sparsity and which == "fwd":
             selected += ["weight"] if not np.all(layer.tensor("weight")) else []
@@ -226,6 +227,8 @@ def _priced(machine: Machine, record: Record, cost: Cost | None) -> Record:
         record = replace(record, cycles=record.cycles + sum(cost.cycles.values()), slots=slots, actions=actions)
     if not machine.energy:
         return record
+    from accelsim.hardware.energy import energy_pj
+
     return replace(record, energy=energy_pj(machine, record.actions, record.cycles))
 
 

@@ -22,6 +22,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 SHIPPED = sorted(file.name for file in CONFIGS.glob("*.yaml"))
 DENSE = (CONFIGS / "dadiannao.yaml").read_text(encoding="utf-8")
 SPARSE = (CONFIGS / "pe16x16.yaml").read_text(encoding="utf-8")
+PRICES = yaml.safe_load((CONFIGS / "energy" / "45nm.yaml").read_text(encoding="utf-8"))
 KEY = re.compile(r"^( *)([a-z_]+):( .*)?$")
 
 
@@ -188,6 +189,51 @@ WRONG = {
     "date that is none": ("name: !!timestamp x", ""),
     "number beyond floats": ("name: 1" + ":1" * 200 + ".0", ""),
     "deep nesting": ("[" * 50_000, "must be YAML: "),
+    "number too small": (
+        put(DENSE, "energy", f"{PRICES | {'multiply_pj': -1.5}}"),
+        "energy.multiply_pj: must be a number in 0…1e+06, got -1.5",
+    ),
+    "text for a number": (
+        put(DENSE, "energy", f"{PRICES | {'add_pj': 'cheap'}}"),
+        "energy.add_pj: must be a number in",
+    ),
+    "nan for a number": (
+        put(DENSE, "energy", f"{PRICES}".replace("640.0", ".nan")),
+        "energy.offchip_pj: must be a number in 0…1e+06, got nan",
+    ),
+    "infinite number": (
+        put(DENSE, "energy", f"{PRICES}".replace("640.0", ".inf")),
+        "energy.offchip_pj: must be a number in 0…1e+06, got inf",
+    ),
+    "misspelt price": (
+        put(DENSE, "energy", f"{PRICES}".replace("edram", "dram")),
+        "energy.dram_pj: unknown key, did you mean edram_pj?",
+    ),
+    "prices together": (
+        put(DENSE, "energy", f"{PRICES | {'sram_bytes': 256}}"),
+        "energy: sram_smallest_bytes: must be at most sram_bytes, 256, got 512",
+    ),
+    "a list of prices": (put(DENSE, "energy", "[1]"), "energy: must be a mapping of keys, got [1]"),
+    "no such prices": (
+        put(DENSE, "energy", "5nm.yaml"),
+        "energy: 5nm.yaml: no such file here, nor among the shipped configs/energy (28nm.yaml, 45nm.yaml)",
+    ),
+    "no such overheads": (
+        put(DENSE, "overheads", "mine.yaml"),
+        "overheads: mine.yaml: no such file here, nor among the shipped configs/overheads (swat.yaml)",
+    ),
+    "period of zero": (
+        put(DENSE, "overheads", "{top_k: {period: 0}}"),
+        "overheads.top_k.period: must be an integer in 1…1073741824, got 0 (and 3 more)",
+    ),
+    "overhead misspelt": (
+        put(DENSE, "overheads", "{topk: {}}"),
+        "overheads.topk: unknown key, did you mean top_k?",
+    ),
+    "overhead without its keys": (
+        put(DENSE, "overheads", "{rotate_weights: {}}"),
+        "overheads.rotate_weights.bytes_per_cycle: must be given",
+    ),
     "too large a file": ("# " + "x" * (1 << 20), "must be at most 1048576 bytes, got 1048578"),
 }
 
@@ -196,6 +242,24 @@ WRONG = {
 def test_a_bad_file_is_refused_in_one_line_with_path_rule_and_value(here, wrong):
     content, expected = WRONG[wrong]
     assert refusal(content).startswith(expected)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_s_file_is_named_in_its_errors(here, section):
+    (here / "mine.yaml").write_text("zzz: 1")
+    message = refusal(put(DENSE, section, "mine.yaml"))
+    assert message.startswith(f"{section}: mine.yaml: zzz: unknown key; known: ")
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_none_is_no_section(section):
+    data = yaml.safe_load(DENSE) | {section: "none"}
+    assert getattr(parse_machine(data), section) is None and accepts(data)
+
+
+def test_a_section_that_is_not_there_cannot_be_replaced():
+    with pytest.raises(ConfigError, match=r"dadiannao\.yaml: zzz: unknown key"):
+        load_machine("dadiannao.yaml", zzz="mine.yaml")
 
 
 def test_a_folder_is_no_machine(here):

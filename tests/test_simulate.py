@@ -16,6 +16,7 @@ import accelsim
 from accelsim import load_machine, open_trace
 from accelsim.errors import AccelsimError, MachineError, TraceError
 from accelsim.hardware.accelerators.base import CAUSES
+from accelsim.hardware.energy import COMPONENTS
 from accelsim.hardware.machine import Machine, parse_machine
 from accelsim.hardware.traffic import ACTIONS
 from accelsim.simulate import PASSES, Record, simulate_records
@@ -82,7 +83,7 @@ def test_records_come_by_snapshot_layer_machine_and_pass(trace):
 def test_the_table_says_what_each_row_is_of(table):
     assert list(table.columns) == [
         "snapshot", "sparsity", "step", "algorithm", "batch", "samples", "layer", "kind", "pass", "machine",
-        "multipliers", *COUNTS,
+        "multipliers", "clock_mhz", *COUNTS, *(f"{component}_pj" for component in COMPONENTS), "energy_pj",
     ]  # fmt: skip
     assert all(np.issubdtype(table[column].dtype, np.integer) for column in [*COUNTS, "multipliers", "step", "samples"])
     first = table.iloc[0]

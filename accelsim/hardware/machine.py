@@ -267,7 +267,8 @@ def _rule(error, field) -> str:
         return error["ctx"]["expected"]
     if error["type"].startswith("union_tag"):
         return "one of " + ", ".join(_MODELS)
-    words = {"bool_type": "true or false", "string_type": "text", "model_attributes_type": "a mapping of keys"}
+    words = {"bool_type": "true or false", "string_type": "text"}
+    words |= dict.fromkeys(("model_attributes_type", "model_type"), "a mapping of keys")
     return words.get(error["type"], error["msg"].removeprefix("Input should be ").removeprefix("String should "))
 
 

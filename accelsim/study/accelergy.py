@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain, count
 from typing import Any
 
 import pandas as pd
@@ -91,7 +92,4 @@ def _plain(name: str) -> str:
 
 def _unused(name: str, taken: set[str]) -> str:
     """The name, or with a number where another snapshot's became the same."""
-    number = 2
-    while name in taken:
-        name, number = f"{name}_{number}", number + 1
-    return name
+    return next(free for free in chain([name], (f"{name}_{i}" for i in count(2))) if free not in taken)
