@@ -262,6 +262,39 @@ def test_the_explanation_adds_up(printed):
         assert counts["effectual"][0] > 0
 
 
+def test_energy_is_told_below_the_cycles_and_where_it_goes(printed):
+    out = printed(*SPARSE)
+    energy, components = out.split("Energy, over convolutions")[1].split("Where the energy goes")
+    for heading in ("less than at Top-K 0 %", "less than dadiannao", "mJ a sample", "energy-delay product a sample"):
+        assert heading in energy
+    shares = [
+        [float(n) for n in re.findall(r"([\d.]+) %", row)] for row in re.findall(r"^  \w.*?(\d.* %)$", components, re.M)
+    ]
+    assert all(abs(sum(column) - 100) < 1 for column in zip(*shares, strict=True)) and len(shares) >= 5
+    data = one_object(printed(*SPARSE, "--json"))["energy"]
+    assert data["energy_pj"][1]["step"] > 0 and data["energy_delay_js"][1]["step"] > 0
+
+
+def test_sections_are_replaced_for_both_machines(printed):
+    data = one_object(
+        printed(*SPARSE, "--json", "--energy", "28nm.yaml", "--memory", "none", "--overheads", "swat.yaml")
+    )
+    for machine in data["provenance"]["machines"]:
+        assert machine["energy"]["node_nm"] == 28 and machine["memory"] is None and machine["overheads"]
+    assert data["energy"]["energy_pj"][0]["step"] is None and data["energy"]["compute_pj"][0]["step"] > 0
+    assert data["overheads"][1]["top_k"] > 0
+    named = one_object(printed(*SPARSE, "--json", "--baseline", "pe8x8.yaml", "--energy", "none"))
+    assert [machine["energy"] for machine in named["provenance"]["machines"]] == [None, None] and named[
+        "energy"
+    ] is None
+
+
+def test_the_share_of_overheads_is_printed_where_they_are_on(printed):
+    assert "in which nothing is multiplied" not in printed(*SPARSE)
+    out = printed(*SPARSE, "--overheads", "swat.yaml", "--explain")
+    assert "in which nothing is multiplied" in out and re.search(r"^  rotate +", out, re.M)
+
+
 # Files -------------------------------------------------------------------------------------------------------------
 
 
@@ -578,6 +611,10 @@ WRONG = {
     "escape code": ([*RUN, "--trace", "\x1b[31m.npz"], ""),
     "two lines": ([*RUN, "--config", "a\nb.yaml"], "a"),
     "not UTF-8": ([*RUN, "--config", b"\xff.yaml"], ""),
+    "no such energy": (
+        [*RUN, "--energy", "7nm.yaml"],
+        f"{ROOT / 'configs' / 'dadiannao.yaml'}: energy: 7nm.yaml: no such",
+    ),
     "info on a machine that is bad": (["info", "bad.yaml"], "bad.yaml: accelerator.rows: must be"),
     "info on a trace that is cut": (["info", "cut.npz"], "cut.npz: must be a whole .npz file"),
     "info on nothing": (["info", "nothing.npz"], "nothing.npz: no such file here, nor among the shipped traces"),
@@ -673,8 +710,9 @@ def test_info_describes_a_machine(printed):
     out = printed("info", "pe16x16.yaml")
     machine = accelsim.load_machine("pe16x16.yaml")
     assert "4,096 multipliers" in out.splitlines()[0] and machine.description in out
-    for key, value in machine.resolved()["accelerator"].items():
-        assert re.search(rf"^  accelerator\.{key} +{value}( |$)", out, re.M)
+    for section in ("accelerator", "energy"):
+        for key, value in machine.resolved()[section].items():
+            assert re.search(rf"^  {section}\.{key} +{value}( |$)", out, re.M)
     facts = one_object(printed("info", "pe16x16.yaml", "--json"))
     assert facts == machine.resolved() | {"multipliers": 4096}
 

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 import accelsim
-from accelsim.hardware.energy import COMPONENTS, COMPUTE, MOVING, energy_pj
+from accelsim.hardware.energy import COMPONENTS, COMPUTE, MOVING, EnergyTable, energy_pj
 from accelsim.hardware.machine import baseline_of, load_machine, load_section, parse_machine
+from accelsim.hardware.overheads import FormatConversion, Overheads, TopK
 from accelsim.hardware.traffic import ACTIONS
 from accelsim.study.accelergy import action_counts
 from accelsim.study.results import COLUMNS, summarize
@@ -253,6 +254,13 @@ def test_the_file_written_is_the_export_without_aliases(trace, tmp_path):
     data = action_counts(machine, accelsim.simulate(machine, trace, layers="fc"))
     text = to_yaml(data)
     assert yaml.safe_load(text) == data and "&" not in text
+
+
+def test_the_page_on_energy_names_every_key_component_and_action():
+    page = (CONFIGS.parent / "docs" / "energy.md").read_text(encoding="utf-8")
+    keys = [*EnergyTable.model_fields, *Overheads.model_fields, *TopK.model_fields, *FormatConversion.model_fields]
+    assert [key for key in keys if f"`{key}`" not in page] == []
+    assert [name for name in COMPONENTS if name.replace("_", " ") not in page] == []
 
 
 def test_the_table_is_a_mapping_or_a_name():

@@ -162,7 +162,7 @@ def test_their_share_is_told(on, off):
     rows = on[on["snapshot"] == "swat80"]
     assert found.overheads[1]["top_k"] == pytest.approx(rows["top_k_slots"].sum() / (rows["cycles"] * 4096).sum())
     text = render(summary(found, found, on, [{}, {}], explain=True))
-    assert "Share of the cycles of all simulated layers and passes" in text
+    assert "Share of the cycles, all simulated passes, over convolutions" in text
     assert "top-k" in text and "all PEs wait for the Top-K search" in text
     without = summarize(off, "pe16x16")
     assert "Share of the cycles" not in render(summary(without, without, off, [{}, {}]))

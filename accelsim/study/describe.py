@@ -12,6 +12,7 @@ from rich.text import Text
 
 from accelsim.errors import printable
 from accelsim.hardware.machine import Machine
+from accelsim.hardware.parameters import Parameters
 from accelsim.workload.metadata import TENSORS
 from accelsim.workload.trace import Layer, Trace
 
@@ -95,7 +96,17 @@ def machine_tables(machine: Machine, source: str) -> Iterator[Table | Text]:
     table = Table(header_style="", box=SIMPLE_HEAD)
     for heading in ("key", "value", "unit", "meaning"):
         table.add_column(heading, max_width=60)
-    for key, field in type(machine.accelerator).model_fields.items():
-        unit = (field.json_schema_extra or {}).get("unit", "")
-        table.add_row(f"accelerator.{key}", str(getattr(machine.accelerator, key)), unit, field.description or "")
+    for path, section in _sections(machine):
+        for key, field in type(section).model_fields.items():
+            if not isinstance(getattr(section, key), Parameters):
+                unit = (field.json_schema_extra or {}).get("unit", "")
+                table.add_row(f"{path}{key}", str(getattr(section, key)), unit, field.description or "")
     yield table
+
+
+def _sections(section: Parameters, path: str = "") -> Iterator[tuple[str, Parameters]]:
+    """A section and those in it, each with the path of its keys."""
+    yield path, section
+    for key in type(section).model_fields:
+        if isinstance(getattr(section, key), Parameters):
+            yield from _sections(getattr(section, key), f"{path}{key}.")

@@ -56,8 +56,8 @@ def summary(
         yield Text()
         yield comparison_table(chosen)
         yield from linear_note(chosen, everything)
-        yield from energy_tables(chosen, everything)
-        yield from overhead_note(everything)
+        yield from energy_tables(chosen)
+        yield from overhead_note(chosen)
     if explain:
         yield Text()
         yield from slot_tables(table, chosen.machine)
@@ -115,7 +115,7 @@ def linear_note(chosen: Summary, everything: Summary) -> Iterator[Text]:
         yield Text(f"  {_label(row)}: {', '.join(parts)}")
 
 
-def energy_tables(chosen: Summary, everything: Summary) -> Iterator[Table | Text]:
+def energy_tables(chosen: Summary) -> Iterator[Table | Text]:
     """Energy by pass, and what it goes to; without a memory only that of computing is known."""
     if not chosen.energy:
         return
@@ -137,12 +137,13 @@ def energy_tables(chosen: Summary, everything: Summary) -> Iterator[Table | Text
     yield table
     if not known:
         yield Text("without a memory it is not known what moves: no energy of buffers and memories, and no total")
-    yield component_table(everything.energy)
+    yield Text()
+    yield component_table(chosen.energy, chosen.layers)
 
 
-def component_table(energy: Energy) -> Table:
+def component_table(energy: Energy, layers: str) -> Table:
     """The share of each component in the energy that is known."""
-    table = _table("Where the energy goes, over all simulated layers and passes")
+    table = _table(f"Where the energy goes, all simulated passes, over {layers}")
     table.add_column("component")
     cells = {name: [] for name in COMPONENTS if any(row[name] for row in energy.components)}
     for row in energy.components:
@@ -155,16 +156,16 @@ def component_table(energy: Energy) -> Table:
     return table
 
 
-def overhead_note(everything: Summary) -> Iterator[Text]:
+def overhead_note(chosen: Summary) -> Iterator[Text]:
     """What the transformations that the paper leaves out take, where the machine charges them."""
-    causes = [cause for cause in OVERHEADS if any(row[cause] for row in everything.overheads)]
+    causes = [cause for cause in OVERHEADS if any(row[cause] for row in chosen.overheads)]
     if not causes:
         return
-    yield Text("Share of the cycles of all simulated layers and passes, while nothing is multiplied:")
-    for row in everything.overheads:
-        parts = [f"{cause.replace('_', '-')} {_percent(row[cause])}" for cause in causes]
-        together = _percent(sum(row[cause] for cause in causes))
-        yield Text(f"  {_label(row)}: {', '.join(parts)}; together {together}")
+    yield Text(f"Share of the cycles, all simulated passes, over {chosen.layers}, in which nothing is multiplied:")
+    for row in chosen.overheads:
+        parts = [f"{cause.replace('_', '-')} {100 * (row[cause] or 0):.2g} %" for cause in causes]
+        together = sum(row[cause] or 0 for cause in causes)
+        yield Text(f"  {_label(row)}: {', '.join(parts)}; together {100 * together:.2g} %")
 
 
 def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:
@@ -247,7 +248,8 @@ def _percent(value) -> str:
 
 
 def _short(value) -> str:
-    return NOTHING if value is None else f"{value:.3g}"
+    """Three digits, and no exponent where there are more before the point."""
+    return NOTHING if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _count(value) -> str:
