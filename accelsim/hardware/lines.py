@@ -8,11 +8,12 @@ say, for one group of a convolution, which streams go where:
 class            rows (the scheduled operand)     columns                      a line
 ===============  ===============================  ===========================  =====================================
 FilterLines      filters                          windows                      ``lanes`` channels of a tap (r, s)
+WindowLines      windows, one sample at a time    filters                      ``lanes`` channels of a tap (r, s)
 ActivationLines  channels, one tap at a time      filters' output gradients    ``lanes`` places of the (n, p, q) raster
 GradientLines    filters' output gradients        channels, one tap at a time  ``lanes`` places of the (n, p, q) raster
 ===============  ===============================  ===========================  =====================================
 
-The first serves the forward pass and the input gradient, with T = R·S·ceil(C/lanes), order r, then s, then channel
+The first two serve the forward pass and the input gradient, with T = R·S·ceil(C/lanes), order r, then s, then channel
 block innermost; the others the weight gradient, with T = ceil(N·P·Q/lanes). The last line of a tap or raster is padded
 with zeros.
 """
@@ -35,8 +36,8 @@ class Lines(ABC):
     """One group of a convolution as lines. ``elements`` is a stream's length before padding.
 
     ``blocks()`` yields what the rows hold, (streams, T, lanes) at a time: streams of different blocks never share a
-    tile. Each meets ``windows`` streams on the columns, ``repeats`` times over; ``columns()`` has the shape
-    (repeats, windows, T, lanes). ``place`` puts products (blocks, streams, repeats, windows) where they belong in
+    tile. Each meets ``windows`` streams on the columns, ``repeats`` times over: ``column_blocks()`` yields them,
+    (windows, T, lanes) at a time. ``place`` puts products (blocks, streams, repeats, windows) where they belong in
     (N, K, P, Q).
     """
 
@@ -54,6 +55,16 @@ class Lines(ABC):
 
     @property
     @abstractmethod
+    def windows(self) -> int:
+        """Streams on the columns, of one repeat."""
+
+    @property
+    def partners(self) -> int:
+        """Streams on the columns that each stream on the rows meets, over all repeats."""
+        return self.repeats * self.windows
+
+    @property
+    @abstractmethod
     def shape(self) -> tuple[int, int, int]:
         """Blocks, streams in a block, and T, without gathering them."""
 
@@ -61,9 +72,21 @@ class Lines(ABC):
     def blocks(self) -> Iterator[np.ndarray]:
         """What the rows hold."""
 
+    @abstractmethod
+    def column_blocks(self) -> Iterator[np.ndarray]:
+        """What the columns hold."""
+
+    @abstractmethod
+    def place(self, products: np.ndarray) -> np.ndarray:
+        """Products (blocks, streams, repeats, windows) → (N, K, P, Q)."""
+
     def rows(self) -> np.ndarray:
         """All blocks: (blocks, streams, T, lanes)."""
         return np.stack(list(self.blocks()))
+
+    def columns(self) -> np.ndarray:
+        """All repeats: (repeats, windows, T, lanes)."""
+        return np.stack(list(self.column_blocks()))
 
     def words(self) -> np.ndarray:
         """All blocks as words, (blocks, streams, T), gathered one at a time."""
@@ -97,9 +120,9 @@ class FilterLines(Lines):
         taps = self.conv.kernel.transpose(0, 2, 3, 1)
         yield self._split(taps).reshape(len(taps), -1, self.lanes)
 
-    def columns(self) -> np.ndarray:
-        taps = _windows(self.conv).transpose(0, 4, 5, 2, 3, 1)  # N C R S P Q → N P Q R S C
-        return self._split(taps).reshape(self.repeats, self.windows, -1, self.lanes)
+    def column_blocks(self) -> Iterator[np.ndarray]:
+        for taps in _windows(self.conv).transpose(0, 4, 5, 2, 3, 1):  # N C R S P Q → N P Q R S C
+            yield self._split(taps).reshape(self.windows, -1, self.lanes)
 
     def place(self, products: np.ndarray) -> np.ndarray:
         return products[0].swapaxes(0, 1).reshape(self.repeats, -1, *self.conv.geometry.output)
@@ -123,48 +146,65 @@ class ActivationLines(Lines):
         for r, s in np.ndindex(*self.conv.geometry.output):
             yield self._split(taps[r, s].reshape(self.conv.samples, self.elements))
 
-    def columns(self) -> np.ndarray:
-        return self._split(self.conv.kernel.reshape(1, self.windows, -1))
+    def column_blocks(self) -> Iterator[np.ndarray]:
+        yield self._split(self.conv.kernel.reshape(self.windows, -1))
 
     def place(self, products: np.ndarray) -> np.ndarray:
         return products[:, :, 0].transpose(1, 2, 0).reshape(self.conv.samples, -1, *self.conv.geometry.output)
 
 
-class GradientLines(Lines):
-    """Weight gradient with the output gradients on the rows: the columns walk the channels of one tap after another."""
+class Exchanged(Lines):
+    """The problem of another class with rows and columns exchanged."""
+
+    @property
+    @abstractmethod
+    def other(self) -> Lines:
+        """The problem before the exchange."""
 
     @property
     def repeats(self) -> int:
-        return self.conv.geometry.output[0] * self.conv.geometry.output[1]
+        return self.other.shape[0]
 
     @property
     def windows(self) -> int:
-        return self.conv.samples
+        return self.other.shape[1]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return 1, len(self.conv.kernel), -(-self.elements // self.lanes)
+        return self.other.repeats, self.other.windows, self.other.shape[2]
 
     def blocks(self) -> Iterator[np.ndarray]:
-        yield from self.on_columns.columns()
+        return self.other.column_blocks()
 
-    def columns(self) -> np.ndarray:
-        return self.on_columns.rows()
+    def column_blocks(self) -> Iterator[np.ndarray]:
+        return self.other.blocks()
 
     def place(self, products: np.ndarray) -> np.ndarray:
-        return self.on_columns.place(products.transpose(2, 3, 0, 1))
+        return self.other.place(products.transpose(2, 3, 0, 1))
+
+
+class WindowLines(Exchanged):
+    """Windows on the rows, a block for each sample; filters on the columns."""
 
     @property
-    def on_columns(self) -> ActivationLines:
-        """The same problem with rows and columns exchanged."""
+    def other(self) -> Lines:
+        return FilterLines(self.conv, self.lanes)
+
+
+class GradientLines(Exchanged):
+    """Weight gradient with the output gradients on the rows: the columns walk the channels of one tap after another."""
+
+    @property
+    def other(self) -> Lines:
         return ActivationLines(self.conv, self.lanes)
 
 
-def to_lines(conv: Convolution, lanes: int, weight_grad_rows: str) -> Iterator[Lines]:
-    """The groups of a convolution, one after another; ``weight_grad_rows``: "activation" or "gradient"."""
-    kind = FilterLines
+def to_lines(conv: Convolution, lanes: int, on_rows: str) -> Iterator[Lines]:
+    """The groups of a convolution, one after another; ``on_rows``: "input" or "kernel"."""
+    kinds = {"input": WindowLines, "kernel": FilterLines}
     if conv.which == "weight_grad":
-        kind = ActivationLines if weight_grad_rows == "activation" else GradientLines
+        kinds = {"input": ActivationLines, "kernel": GradientLines}
+    kind = kinds[on_rows]
     channels, filters = conv.kernel.shape[1], len(conv.kernel) // conv.groups
     for g in range(conv.groups):
         yield kind(

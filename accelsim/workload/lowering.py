@@ -16,7 +16,7 @@ activation that the forward pass saved; the output gradient is never sparsified.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -52,6 +52,8 @@ class Convolution:
         Samples in the training batch; a trace may store fewer. Work done once a batch is shared by its samples.
     scatter : (slice, slice)
         The rows and columns of the pass's result that this convolution yields (a stride phase yields every st-th).
+    operands : (ndarray, ndarray), optional
+        The layer's tensors that ``input`` and ``kernel`` were cut from, for a machine that chooses by whole tensors.
     """
 
     which: str
@@ -63,6 +65,7 @@ class Convolution:
     groups: int = 1
     batch: int = 1
     scatter: tuple[slice, slice] = field(default=EVERYWHERE)
+    operands: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -139,13 +142,14 @@ def lower_tensors(geometry, which, first, second, *, strided="phase", batch=1) -
     """``lower`` on plain arrays, booleans or numbers, in the order of ``READS``: see there."""
     if which == "fwd":
         g = geometry
-        return [Convolution(which, first, second, g.stride, g.padding, g.dilation, g.groups, batch)]
-    if which == "weight_grad":
-        return [_weight_grad(geometry, first, second, batch)]
-    rotated = _rotate(geometry, second)
-    if strided == "dilate" or geometry.stride == (1, 1):
-        return [_input_grad_dilated(geometry, first, rotated, batch)]
-    return _input_grad_phases(geometry, first, rotated, batch)
+        lowered = [Convolution(which, first, second, g.stride, g.padding, g.dilation, g.groups, batch)]
+    elif which == "weight_grad":
+        lowered = [_weight_grad(geometry, first, second, batch)]
+    elif strided == "dilate" or geometry.stride == (1, 1):
+        lowered = [_input_grad_dilated(geometry, first, _rotate(geometry, second), batch)]
+    else:
+        lowered = _input_grad_phases(geometry, first, _rotate(geometry, second), batch)
+    return [replace(conv, operands=(first, second)) for conv in lowered]
 
 
 def pad(array: np.ndarray, padding: tuple[int, int, int, int]) -> np.ndarray:

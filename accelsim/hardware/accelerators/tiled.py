@@ -1,13 +1,15 @@
 """Tiles of rows × columns of PEs with ``lanes`` multipliers and an adder tree each: what their models share.
 
 DaDianNao (Chen et al., MICRO 2014) has 16 tiles of 16 rows, one column and 16 lanes; Bit-Tactical (Delmas Lascorz et
-al., ASPLOS 2019) adds columns, each with a window of its own. Sets of ``rows`` streams go to the tiles in turn, set m
-to tile m mod tiles; all tiles see the same columns and meet at the end of each round of ``tiles`` sets.
+al., ASPLOS 2019) adds columns, each with a window of its own; TensorDash (Mahmoud et al., MICRO 2020) chooses what goes
+on the rows. Sets of ``rows`` streams go to the tiles in turn, set m to tile m mod tiles; all tiles see the same columns
+and meet at the end of each round of ``tiles`` sets.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -22,15 +24,12 @@ class TiledParameters(Parameters):
     """Keys of a tiled machine, and its accounting. A model says which lines a set executes (``_schedule``)."""
 
     tiles: int = integer(1, 4096, "tiles; each holds a set of `rows` streams")
-    rows: int = integer(1, 256, "rows of PEs in a tile, one filter each")
-    columns: int = integer(1, 1 << 40, "columns of PEs in a tile, one window each")
+    rows: int = integer(1, 256, "rows of PEs in a tile, one stream each, such as a filter's weights")
+    columns: int = integer(1, 1 << 40, "columns of PEs in a tile, one stream each, such as a window's activations")
     lanes: int = integer(1, 64, "multipliers of a PE; their products are added up")
     strided_input_grad: Literal["phase", "dilate"] = option(
         STRIDED_INPUT_GRAD,
         default="phase",
-    )
-    weight_grad_rows: Literal["activation", "gradient"] = option(
-        "operand of the weight gradient on the rows; the other goes on the columns", default="activation"
     )
     space_to_depth: bool = option(
         "fold stride × stride positions of a strided 3-channel input into its channels", default=True
@@ -60,32 +59,55 @@ class TiledParameters(Parameters):
             cycles += took
         return np.concatenate(groups, axis=1), cycles
 
-    def _lines(self, conv: Convolution):
+    def dense_cycles(self, conv: Convolution) -> int:
+        """Cycles of the same mapping with every line executed."""
+        cycles = 0
+        for lines in self._lines(conv):
+            blocks, streams, depth = lines.shape
+            rounds = -(-blocks * -(-streams // self.rows) // self.tiles)
+            cycles += lines.repeats * -(-lines.windows // self.columns) * rounds * depth
+        return cycles
+
+    def _lines(self, conv: Convolution) -> Iterator[Lines]:
+        on_rows = self._on_rows(conv)
         plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.which == "fwd"
         if self.space_to_depth and plain and conv.geometry.channels == 3 and max(conv.stride) > 1:
             conv = space_to_depth(conv)
-        return to_lines(conv, self.lanes, self.weight_grad_rows)
+        return to_lines(conv, self.lanes, on_rows)
 
     def _account(self, lines: Lines) -> tuple[np.ndarray, dict[str, int]]:
         """Cycles of each round of tiles, and the slots of all of them by cause; "ineffectual" holds all products.
 
+        ``_schedule`` gives the lines that each set executes: one count for all visits of columns, or one for each.
         A slot is lost, from the outside in: to a column without a window; to a tile without a set; to waiting for the
         round's slowest tile; to a row without a stream; to a lane that nothing was scheduled on.
         """
-        executed, used, filled, idle = self._schedule(lines)
-        rounds = -(-executed.size // self.tiles)
-        by_round = np.zeros((rounds, self.tiles), np.int64)
-        by_round.flat[: executed.size] = executed
-        slowest = by_round.max(axis=1)
-        visits, windows = lines.repeats * -(-lines.windows // self.columns), lines.repeats * lines.windows
-        total, held = int(slowest.sum()), int(slowest.repeat(self.tiles)[: executed.size].sum())
-        tile = self.rows * self.lanes
-        own, in_rows = int(executed.sum()), int((executed * used).sum()) * self.lanes
-        edge = (visits * self.columns - windows) * total * self.tiles * tile
-        edge += windows * ((total * self.tiles - held) * tile + own * tile - in_rows)
-        lost = {"edge": edge, "barrier": windows * (held - own) * tile, "ineffectual": windows * filled}
-        lost[idle] = lost.get(idle, 0) + windows * (in_rows - filled)
-        return slowest * visits, lost
+        executed, products, idle = self._schedule(lines)
+        executed = np.atleast_2d(executed)
+        schedules, sets = executed.shape
+        visits, tile = lines.repeats * -(-lines.windows // self.columns), self.rows * self.lanes
+        shared = visits // schedules  # visits of columns that one schedule serves
+        windows = np.minimum(self.columns, lines.windows - np.arange(0, lines.windows, self.columns))
+        windows = np.tile(windows, lines.repeats).reshape(schedules, shared).sum(axis=1)
+        by_round = np.zeros((schedules, -(-sets // self.tiles) * self.tiles), np.int64)
+        by_round[:, :sets] = executed
+        slowest = by_round.reshape(schedules, -1, self.tiles).max(axis=2)
+        # Python's integers: a machine may have more columns than 64 bits leave room for.
+        windows, total, held, own, in_rows = (
+            counts.astype(object)
+            for counts in (
+                windows,
+                slowest.sum(axis=1),
+                slowest.repeat(self.tiles, axis=1)[:, :sets].sum(axis=1),
+                executed.sum(axis=1),
+                executed @ self._sets(lines.shape[0], lines.shape[1]) * self.lanes,
+            )
+        )
+        edge = (shared * self.columns - windows) @ total * self.tiles * tile
+        edge += windows @ (total * self.tiles - held + own) * tile - windows @ in_rows
+        lost = {"edge": edge, "barrier": windows @ (held - own) * tile, "ineffectual": products}
+        lost[idle] = lost.get(idle, 0) + windows @ in_rows - products
+        return slowest.T.ravel() * shared, lost
 
     def _sets(self, blocks: int, streams: int) -> np.ndarray:
         """Rows in use in each set, set after set."""
@@ -114,3 +136,15 @@ class TiledParameters(Parameters):
         visits = repeats * -(-windows // self.columns)
         cycles = visits * sum(max(took[i : i + self.tiles]) for i in range(0, len(took), self.tiles))
         return lines.place(products.reshape(blocks, streams, repeats, windows)), cycles
+
+
+class FixedRows(TiledParameters):
+    """A tiled machine with weights on the rows, and in the weight gradient the operand that its user chooses."""
+
+    weight_grad_rows: Literal["activation", "gradient"] = option(
+        "operand of the weight gradient on the rows; the other goes on the columns", default="activation"
+    )
+
+    def _on_rows(self, conv: Convolution) -> str:
+        """The side of the convolution on the rows, "input" or "kernel"."""
+        return "input" if conv.which == "weight_grad" and self.weight_grad_rows == "activation" else "kernel"
