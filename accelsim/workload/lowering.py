@@ -124,8 +124,8 @@ def lower(layer: Layer, which: str, *, strided: str = "phase", batch: int | None
     Returns
     -------
     list of Convolution
-        One; for the input gradient by phases one for each phase that has taps and outputs; none where nobody needs
-        the input gradient (the first layer).
+        One; for the input gradient by phases one for each phase that has taps and outputs that a gradient reaches (the
+        others are zeros); none where nobody needs the input gradient (the first layer).
 
     Raises
     ------
@@ -205,12 +205,9 @@ def _input_grad_dilated(geometry, gradient, rotated, batch) -> Convolution:
 
 def _input_grad_phases(geometry, gradient, rotated, batch) -> list[Convolution]:
     """The input gradient as one stride-1 convolution for each phase of input positions modulo the stride."""
-    rows = _axis_phases(
-        geometry.height, geometry.kernel[0], geometry.stride[0], geometry.dilation[0], geometry.padding[0]
-    )
-    columns = _axis_phases(
-        geometry.width, geometry.kernel[1], geometry.stride[1], geometry.dilation[1], geometry.padding[2]
-    )
+    g = geometry
+    rows = _axis_phases(g.height, g.kernel[0], g.stride[0], g.dilation[0], g.padding[0], g.output[0])
+    columns = _axis_phases(g.width, g.kernel[1], g.stride[1], g.dilation[1], g.padding[2], g.output[1])
     convolutions = []
     for y in rows:
         for x in columns:
@@ -237,8 +234,8 @@ class _Phase:
     scatter: slice
 
 
-def _axis_phases(size, taps, stride, dilation, padding) -> list[_Phase]:
-    """The phases of one axis that have taps and outputs.
+def _axis_phases(size, taps, stride, dilation, padding, places) -> list[_Phase]:
+    """The phases of one axis that have taps, and of each the outputs that dO, of size ``places``, reaches.
 
     Input position x lies in phase i = (x + padding) mod stride and meets the taps r with r·dilation ≡ i (mod stride);
     these lie ``step`` = stride/gcd apart, and their positions in dO, (x + padding − r·dilation)/stride, lie
@@ -256,9 +253,13 @@ def _axis_phases(size, taps, stride, dilation, padding) -> list[_Phase]:
         # In the rotated kernel the phase's last tap comes first; it meets dO at first_place − (count−1)·spacing.
         first_place = (first_output + padding - first_tap * dilation) // stride
         rotated = slice(taps - 1 - (first_tap + (count - 1) * step), taps - first_tap, step)
-        outputs = len(range(first_output, size, stride))
-        begin = (count - 1) * spacing - first_place
-        phases.append(_Phase(rotated, spacing, begin, outputs, slice(first_output, None, stride)))
+        # Outputs before and after those from which a tap meets dO are zeros.
+        least = max(0, -first_place)
+        end = min(len(range(first_output, size, stride)), places - first_place + (count - 1) * spacing)
+        if least < end:
+            begin = (count - 1) * spacing - first_place - least
+            scatter = slice(first_output + least * stride, first_output + end * stride, stride)
+            phases.append(_Phase(rotated, spacing, begin, end - least, scatter))
     return phases
 
 
