@@ -235,7 +235,7 @@ class _Phase:
 
 
 def _axis_phases(size, taps, stride, dilation, padding, places) -> list[_Phase]:
-    """The phases of one axis that have taps, and of each the outputs that dO, of size ``places``, reaches.
+    """The phases of one axis that have taps, and of each the outputs from the first to the last that dO reaches.
 
     Input position x lies in phase i = (x + padding) mod stride and meets the taps r with r·dilation ≡ i (mod stride);
     these lie ``step`` = stride/gcd apart, and their positions in dO, (x + padding − r·dilation)/stride, lie
@@ -254,12 +254,15 @@ def _axis_phases(size, taps, stride, dilation, padding, places) -> list[_Phase]:
         first_place = (first_output + padding - first_tap * dilation) // stride
         rotated = slice(taps - 1 - (first_tap + (count - 1) * step), taps - first_tap, step)
         # Outputs before and after those from which a tap meets dO are zeros.
-        least = max(0, -first_place)
-        end = min(len(range(first_output, size, stride)), places - first_place + (count - 1) * spacing)
-        if least < end:
-            begin = (count - 1) * spacing - first_place - least
-            scatter = slice(first_output + least * stride, first_output + end * stride, stride)
-            phases.append(_Phase(rotated, spacing, begin, end - least, scatter))
+        reached = [
+            output
+            for output in range(len(range(first_output, size, stride)))
+            if any(0 <= first_place + output - tap * spacing < places for tap in range(count))
+        ]
+        if reached:
+            begin = (count - 1) * spacing - first_place - reached[0]
+            scatter = slice(first_output + reached[0] * stride, first_output + reached[-1] * stride + 1, stride)
+            phases.append(_Phase(rotated, spacing, begin, reached[-1] - reached[0] + 1, scatter))
     return phases
 
 

@@ -4,10 +4,10 @@ Mahmoud et al., "TensorDash: Exploiting Sparsity to Accelerate Deep Neural Netwo
 1 + lookahead_h lines; a small scheduler fills the lanes that a zero leaves empty, lane after lane in a fixed order, and
 multiplexers of few inputs bring the operands there. docs/model.md has the rules.
 
-One-sided, as the paper evaluates it: a scheduler for each row of a tile looks at the row's operand alone, and every PE
-of the row moves its own column's operand likewise. Two-sided: a scheduler *for each PE* looks at the lines of its row and
-its column ANDed, with multiplexers on both operands in each PE. In either case the PEs of a tile share one window and
-one clock: all execute line t in the same cycle, and a line costs the tile a cycle as soon as one PE has work left in it.
+One-sided, the paper's tile: a scheduler for each row looks at the row's operand alone, and each PE of the row moves its
+own column's operand likewise. Two-sided: a scheduler *for each PE* looks at the lines of its row and its column ANDed,
+with multiplexers on both operands in each PE. Either way the PEs of a tile share one window and one clock: all execute
+line t in the same cycle, and a line costs the tile a cycle as soon as one PE has work left in it.
 """
 
 from __future__ import annotations
