@@ -53,7 +53,7 @@ class TensorDash(SearchParameters, TiledParameters):
         Zeros are counted in the layer's whole tensors, padding left out; with equal shares it is the weight, and in the
         weight gradient the gradient.
         """
-        names = [name.removeprefix("saved_") for name in READS[conv.which]]
+        names = _operands(conv)
         if self.scheduled_operand in names:
             return self.scheduled_operand
         tensors = conv.operands or (conv.input, conv.kernel)
@@ -63,22 +63,16 @@ class TensorDash(SearchParameters, TiledParameters):
 
     def _on_rows(self, conv: Convolution) -> str:
         """The side of the convolution on the rows, "input" or "kernel"."""
-        names = [name.removeprefix("saved_") for name in READS[conv.which]]
-        return ("input", "kernel")[names.index(self.scheduled(conv))]
+        return ("input", "kernel")[_operands(conv).index(self.scheduled(conv))]
 
     def _schedule(self, lines: Lines):
-        """Lines that each set executes, with each visit of columns if two-sided; products; what an empty lane is."""
-        executed = [
-            np.concatenate([self._executed(rows, columns) for columns in self._column_blocks(lines)])
-            for rows in lines.blocks()
-        ]
-        return np.concatenate(executed, axis=1), self._products(lines), "lookahead"
-
-    def _products(self, lines: Lines) -> int:
-        """Products executed: all of the scheduled operand's non-zeros with all that they meet, or those needed."""
-        if self.skipping == "two_sided":
-            return lines.conv.effectual
-        return lines.partners * sum(int(np.count_nonzero(block)) for block in lines.blocks())
+        """Lines that each set executes, if two-sided with each visit of columns; products; what an empty lane is."""
+        executed, filled = [], 0
+        for rows in lines.blocks():
+            executed.append(np.concatenate([self._executed(rows, columns) for columns in self._column_blocks(lines)]))
+            filled += int(np.count_nonzero(rows))
+        products = lines.conv.effectual if self.skipping == "two_sided" else lines.partners * filled
+        return np.concatenate(executed, axis=1), products, "lookahead"
 
     def _column_blocks(self, lines: Lines) -> Iterator[np.ndarray]:
         """What the schedulers see of the columns: one-sided a single stream without zeros."""
@@ -151,6 +145,11 @@ class TensorDash(SearchParameters, TiledParameters):
                     products[block, first + r, repeat, first_column + c] = own[r].flat[used] @ visit[c].flat[used]
             cycles += sum(max(took[i : i + self.tiles]) for i in range(0, len(took), self.tiles))
         return lines.place(products), cycles
+
+
+def _operands(conv: Convolution) -> list[str]:
+    """What the input and the kernel of a convolution hold."""
+    return [name.removeprefix("saved_") for name in READS[conv.which]]
 
 
 def lane_order(lanes: int, lookaside: int) -> list[int]:
