@@ -184,27 +184,24 @@ def training_streams(layer, which, lanes):
 
 def tensordash_cycles(layer, which, machine, first_on_rows):
     """Cycles of a pass on a TensorDash with stride phases and without space_to_depth, tile after tile."""
-    search = machine.lookahead_h, machine.lookaside_d, machine.search_map
-    cycles = 0
+    search, cycles = (machine.lookahead_h, machine.lookaside_d, machine.search_map), 0
+
+    def schedule(own, visit):
+        pairs = own if machine.skipping == "one_sided" else np.concatenate(own[:, None] & visit)
+        return dynamic_schedule(pairs.swapaxes(0, 1), *search)[0]
+
     for firsts, second in training_streams(layer, which, machine.lanes):
         blocks, repeats = (firsts, [second]) if first_on_rows else ([second], firsts)
-        sets = [
-            np.array(block[i : i + machine.rows])
-            for block in blocks
-            for i in range(0, len(block), machine.rows)
-        ]  # fmt: skip
+        # Samples run one after another; taps of a weight gradient share the tiles.
+        runs = blocks if which != "weight_grad" else [[stream for block in blocks for stream in block]]
         visits = [
-            np.array(block[i : i + machine.columns])
-            for block in repeats
-            for i in range(0, len(block), machine.columns)
-        ]  # fmt: skip
-        if machine.skipping == "one_sided":
-            took = [[dynamic_schedule(own.swapaxes(0, 1), *search)[0] for own in sets]] * len(visits)
-        else:
-            took = [
-                [dynamic_schedule(np.concatenate(own[:, None] & visit).swapaxes(0, 1), *search)[0] for own in sets]
-                for visit in visits
-            ]
-        for visit in took:
-            cycles += sum(max(visit[i : i + machine.tiles]) for i in range(0, len(visit), machine.tiles))
+            np.array(block[i : i + machine.columns]) for block in repeats for i in range(0, len(block), machine.columns)
+        ]
+        for run in runs:
+            size = len(blocks[0])  # streams of different blocks never share a tile
+            starts = [b + i for b in range(0, len(run), size) for i in range(0, size, machine.rows)]
+            sets = [np.array(run[i : min(i + machine.rows, i // size * size + size)]) for i in starts]
+            took = [[schedule(own, visit) for own in sets] for visit in visits]
+            for visit in took:
+                cycles += sum(max(visit[i : i + machine.tiles]) for i in range(0, len(visit), machine.tiles))
     return cycles

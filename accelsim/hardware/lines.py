@@ -54,6 +54,11 @@ class Lines(ABC):
         return 1
 
     @property
+    def runs(self) -> int:
+        """Runs of blocks, one after another: sets of streams of different runs never share a round of tiles."""
+        return 1
+
+    @property
     @abstractmethod
     def windows(self) -> int:
         """Streams on the columns, of one repeat."""
@@ -184,7 +189,11 @@ class Exchanged(Lines):
 
 
 class WindowLines(Exchanged):
-    """Windows on the rows, a block for each sample; filters on the columns."""
+    """Windows on the rows, a block for each sample, one after another; filters on the columns."""
+
+    @property
+    def runs(self) -> int:
+        return self.conv.samples
 
     @property
     def other(self) -> Lines:

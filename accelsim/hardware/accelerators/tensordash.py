@@ -143,7 +143,7 @@ class TensorDash(SearchParameters, TiledParameters):
                     used = sources[r, c][kept]
                     used = used[used >= 0]
                     products[block, first + r, repeat, first_column + c] = own[r].flat[used] @ visit[c].flat[used]
-            cycles += sum(max(took[i : i + self.tiles]) for i in range(0, len(took), self.tiles))
+            cycles += self._slowest(took, lines.runs)
         return lines.place(products), cycles
 
 

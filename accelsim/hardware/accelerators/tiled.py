@@ -21,7 +21,11 @@ from accelsim.workload.lowering import Convolution
 
 
 class TiledParameters(Parameters):
-    """Keys of a tiled machine, and its accounting. A model says which lines a set executes (``_schedule``)."""
+    """Keys of a tiled machine, and its accounting.
+
+    A model says which side of a convolution goes on the rows (``_on_rows``), which lines a set executes (``_schedule``)
+    and what each slot of them executes (``_sources``).
+    """
 
     tiles: int = integer(1, 4096, "tiles; each holds a set of `rows` streams")
     rows: int = integer(1, 256, "rows of PEs in a tile, one stream each, such as a filter's weights")
@@ -64,7 +68,7 @@ class TiledParameters(Parameters):
         cycles = 0
         for lines in self._lines(conv):
             blocks, streams, depth = lines.shape
-            rounds = -(-blocks * -(-streams // self.rows) // self.tiles)
+            rounds = lines.runs * -(-blocks * -(-streams // self.rows) // lines.runs // self.tiles)
             cycles += lines.repeats * -(-lines.windows // self.columns) * rounds * depth
         return cycles
 
@@ -84,21 +88,21 @@ class TiledParameters(Parameters):
         """
         executed, products, idle = self._schedule(lines)
         executed = np.atleast_2d(executed)
-        schedules, sets = executed.shape
+        schedules = len(executed)
         visits, tile = lines.repeats * -(-lines.windows // self.columns), self.rows * self.lanes
         shared = visits // schedules  # visits of columns that one schedule serves
         windows = np.minimum(self.columns, lines.windows - np.arange(0, lines.windows, self.columns))
         windows = np.tile(windows, lines.repeats).reshape(schedules, shared).sum(axis=1)
-        by_round = np.zeros((schedules, -(-sets // self.tiles) * self.tiles), np.int64)
-        by_round[:, :sets] = executed
-        slowest = by_round.reshape(schedules, -1, self.tiles).max(axis=2)
+        by_run = executed.reshape(schedules, lines.runs, -1)
+        by_round = np.pad(by_run, ((0, 0), (0, 0), (0, -by_run.shape[2] % self.tiles)))
+        slowest = by_round.reshape(schedules, lines.runs, -1, self.tiles).max(axis=3)
         # Python's integers: a machine may have more columns than 64 bits leave room for.
         windows, total, held, own, in_rows = (
             counts.astype(object)
             for counts in (
                 windows,
-                slowest.sum(axis=1),
-                slowest.repeat(self.tiles, axis=1)[:, :sets].sum(axis=1),
+                slowest.sum(axis=(1, 2)),
+                slowest.repeat(self.tiles, axis=2)[:, :, : by_run.shape[2]].sum(axis=(1, 2)),
                 executed.sum(axis=1),
                 executed @ self._sets(lines.shape[0], lines.shape[1]) * self.lanes,
             )
@@ -107,7 +111,7 @@ class TiledParameters(Parameters):
         edge += windows @ (total * self.tiles - held + own) * tile - windows @ in_rows
         lost = {"edge": edge, "barrier": windows @ (held - own) * tile, "ineffectual": products}
         lost[idle] = lost.get(idle, 0) + windows @ in_rows - products
-        return slowest.T.ravel() * shared, lost
+        return slowest.reshape(schedules, -1).T.ravel() * shared, lost
 
     def _sets(self, blocks: int, streams: int) -> np.ndarray:
         """Rows in use in each set, set after set."""
@@ -133,9 +137,13 @@ class TiledParameters(Parameters):
                     for source in sources[block, stream][kept]:
                         used = source[source >= 0]
                         products[block, stream] += columns[:, used] @ values[used]
-        visits = repeats * -(-windows // self.columns)
-        cycles = visits * sum(max(took[i : i + self.tiles]) for i in range(0, len(took), self.tiles))
+        cycles = repeats * -(-windows // self.columns) * self._slowest(took, lines.runs)
         return lines.place(products.reshape(blocks, streams, repeats, windows)), cycles
+
+    def _slowest(self, took: list[int], runs: int) -> int:
+        """Cycles of a visit of columns: each round of tiles waits for its slowest set."""
+        by_run = np.array(took).reshape(runs, -1)
+        return sum(int(by_run[:, i : i + self.tiles].max(axis=1).sum()) for i in range(0, by_run.shape[1], self.tiles))
 
 
 class FixedRows(TiledParameters):
