@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.pe_array import PEArray
+from accelsim.hardware.accelerators.tensordash import TensorDash
 
 SHAPES = {
     "tiles": st.integers(1, 3),
@@ -12,8 +13,12 @@ SHAPES = {
     "columns": st.integers(1, 5),
     "lanes": st.sampled_from([1, 2, 3, 4, 8, 17, 64]),
     "strided_input_grad": st.sampled_from(["phase", "dilate"]),
-    "weight_grad_rows": st.sampled_from(["activation", "gradient"]),
     "space_to_depth": st.booleans(),
+}
+FIXED_ROWS = {**SHAPES, "weight_grad_rows": st.sampled_from(["activation", "gradient"])}
+SCHEDULED = {
+    "scheduled_operand": st.sampled_from(["sparser", "weight", "activation", "gradient"]),
+    "skipping": st.sampled_from(["one_sided", "two_sided"]),
 }
 SEARCHES = st.one_of(
     st.just({"search_shape": "T", "lookahead_h": 2, "lookaside_d": 5}),
@@ -24,12 +29,18 @@ SEARCHES = st.one_of(
 
 
 def dadiannaos():
-    return st.builds(DaDianNao, model=st.just("dadiannao"), **SHAPES)
+    return st.builds(DaDianNao, model=st.just("dadiannao"), **FIXED_ROWS)
 
 
 def bit_tacticals():
     build = lambda shape, search: BitTactical(model="bit_tactical", **shape, **search)  # noqa: E731
-    return st.builds(build, st.fixed_dictionaries(SHAPES), SEARCHES)
+    return st.builds(build, st.fixed_dictionaries(FIXED_ROWS), SEARCHES)
+
+
+def tensordashes(**fixed):
+    """``fixed``: strategies for some keys."""
+    build = lambda keys, search: TensorDash(model="tensordash", **keys, **search)  # noqa: E731
+    return st.builds(build, st.fixed_dictionaries({**SHAPES, **SCHEDULED, **fixed}), SEARCHES)
 
 
 def pe_arrays():
@@ -50,4 +61,4 @@ def pe_arrays():
 
 
 def accelerators():
-    return st.one_of(dadiannaos(), bit_tacticals(), pe_arrays())
+    return st.one_of(dadiannaos(), bit_tacticals(), tensordashes(), pe_arrays())

@@ -5,7 +5,7 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import accelerators, bit_tacticals, dadiannaos, pe_arrays
+from machines import accelerators, bit_tacticals, dadiannaos, pe_arrays, tensordashes
 from strategies import layers
 
 from accelsim.errors import MachineError
@@ -13,12 +13,18 @@ from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.pe_array import PEArray, bank
+from accelsim.hardware.accelerators.tensordash import TensorDash
 from accelsim.hardware.lines import space_to_depth, to_words
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, lower, lower_tensors
 from accelsim.workload.trace import Layer
 
-MODELS = {"dadiannao": dadiannaos(), "bit_tactical": bit_tacticals(), "pe_array": pe_arrays()}
+MODELS = {
+    "dadiannao": dadiannaos(),
+    "bit_tactical": bit_tacticals(),
+    "tensordash": tensordashes(),
+    "pe_array": pe_arrays(),
+}
 
 
 def convolve(conv):
@@ -75,17 +81,16 @@ def test_the_dense_machine_takes_its_closed_form(layer, machine):
     expected = ceil(places, machine.columns) * ceil(ceil(filters, machine.rows), machine.tiles)
     expected *= g.kernel[0] * g.kernel[1] * ceil(channels, machine.lanes) * layer.samples * g.groups
     assert sum(machine.run(conv).cycles for conv in lower(layer, "fwd")) == expected
+    assert sum(machine.dense_cycles(conv) for conv in lower(layer, "fwd")) == expected
 
 
 @pytest.mark.parametrize("which", PASSES)
-@given(machine=bit_tacticals(), layer=layers())
-@settings(max_examples=80, deadline=None)
+@given(machine=st.one_of(bit_tacticals(), tensordashes()), layer=layers())
+@settings(max_examples=120, deadline=None)
 def test_lookahead_gains_at_most_its_depth_and_loses_nothing(which, machine, layer):
     """Of T lines at least floor(T / (1 + h)) are executed: h may be dropped before each, and h after the last."""
-    shape = {key: getattr(machine, key) for key in DaDianNao.model_fields if key != "model"}
-    dense = DaDianNao(model="dadiannao", **shape)
     for conv in lower(layer, which, strided=machine.strided_input_grad):
-        cycles, most = machine.run(conv).cycles, dense.run(conv).cycles
+        cycles, most = machine.run(conv).cycles, machine.dense_cycles(conv)
         depth = next(machine._lines(conv)).shape[2]
         assert most // depth * (depth // (1 + machine.lookahead_h)) <= cycles <= most
 
@@ -208,6 +213,9 @@ EXAMPLES = {
     "dadiannao": DaDianNao(model="dadiannao", tiles=1, rows=16, columns=4, lanes=16),
     "bit_tactical": BitTactical(
         model="bit_tactical", tiles=1, rows=16, columns=4, lanes=16, search_shape="T", lookahead_h=2, lookaside_d=5
+    ),
+    "tensordash": TensorDash(
+        model="tensordash", tiles=1, rows=16, columns=4, lanes=16, search_shape="T", lookahead_h=2, lookaside_d=5
     ),
     "pe_array": PEArray(
         model="pe_array",

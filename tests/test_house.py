@@ -201,6 +201,7 @@ import json
 import numpy as np
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
 from accelsim.hardware.accelerators.pe_array import PEArray
+from accelsim.hardware.accelerators.tensordash import TensorDash
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, lower
 from accelsim.workload.trace import Layer
@@ -212,6 +213,9 @@ machines = {
     "T": BitTactical(**tiles, search_shape="T", lookahead_h=2, lookaside_d=5),
     "L": BitTactical(**tiles, search_shape="L", lookahead_h=4, lookaside_d=3),
     "64 lanes": BitTactical(**tiles | {"lanes": 64}, search_shape="L", lookahead_h=1, lookaside_d=9),
+    "one-sided": TensorDash(**tiles | {"model": "tensordash", "search_shape": "T", "lookahead_h": 2, "lookaside_d": 5}),
+    "two-sided": TensorDash(**tiles | {"model": "tensordash", "search_shape": "L", "lookahead_h": 3, "lookaside_d": 2,
+                                       "skipping": "two_sided", "rows": 40}),
     "phases": PEArray(**pes, stride_phases=True),
     "no phases": PEArray(**pes | {"banks": 32}, stride_phases=False),
 }
@@ -247,4 +251,4 @@ def test_kernels_count_the_same_with_the_jit_off():
         results.append(json.loads(done.stdout))
     assert [result["jit"] for result in results] == [True, False]
     assert results[0]["counts"] == results[1]["counts"]
-    assert len(results[0]["counts"]) >= 45 and all(row[3] > 0 for row in results[0]["counts"])
+    assert len(results[0]["counts"]) >= 63 and all(row[3] > 0 for row in results[0]["counts"])

@@ -51,7 +51,7 @@ def put(text, key, value):
 
 
 def test_there_are_shipped_machines():
-    assert {"pe16x16.yaml", "pe8x8.yaml", "dadiannao.yaml", "bit-tactical.yaml"} < set(SHIPPED)
+    assert {"pe16x16.yaml", "pe8x8.yaml", "dadiannao.yaml", "bit-tactical.yaml", "tensordash.yaml"} < set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -144,11 +144,11 @@ WRONG = {
     "no model": (DENSE.replace("  model: dadiannao\n", ""), "accelerator.model: must be given"),
     "wrong model": (
         put(DENSE, "model", "tpu"),
-        "accelerator.model: must be one of dadiannao, bit_tactical, pe_array, got 'tpu'",
+        "accelerator.model: must be one of dadiannao, bit_tactical, tensordash, pe_array, got 'tpu'",
     ),
     "ill-typed model": (
         put(DENSE, "model", "[a]"),
-        "accelerator.model: must be one of dadiannao, bit_tactical, pe_arr",
+        "accelerator.model: must be one of dadiannao, bit_tactical, tensordash, pe_arr",
     ),
     "key of another model": (put(DENSE, "lanes", "16\n  banks: 32"), "accelerator.banks: unknown key"),
     "accelerator a list": ("name: m\naccelerator: [1]", "accelerator: must be a mapping of keys, got [1]"),

@@ -205,9 +205,18 @@ def test_values_count_as_their_masks(opened, table, dtype):
     pd.testing.assert_frame_equal(rows, table)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_samples_of_a_batch_run_one_after_another_in_the_forward_pass(opened, name):
+# Which operand TensorDash schedules is a choice for the batch, which a sample alone may not share: here it is given.
+SCHEDULED = [("tensordash", {"scheduled_operand": operand}) for operand in ("weight", "activation", "gradient")]
+
+
+@pytest.mark.parametrize(("name", "keys"), [*((n, {}) for n in NAMES if n != "tensordash"), *SCHEDULED])
+def test_samples_of_a_batch_run_one_after_another_in_the_forward_pass(opened, name, keys):
     """Three samples in one trace cost what they cost one by one."""
+    accelerator = MACHINES[name].accelerator.model_copy(update=keys)
+    machine = MACHINES[name].model_copy(update={"accelerator": accelerator})
+    passes = {"activation": ["fwd"], "gradient": ["input_grad"]}.get(
+        keys.get("scheduled_operand"), ["fwd", "input_grad"]
+    )
     kept = {}
 
     def keep(snapshot, layer, tensor, mask):
@@ -215,7 +224,7 @@ def test_samples_of_a_batch_run_one_after_another_in_the_forward_pass(opened, na
         return mask, {}
 
     together = opened(snapshots={"dense": 0.0}, samples=3, change=keep)
-    both = accelsim.simulate(MACHINES[name], together, passes=["fwd", "input_grad"])
+    both = accelsim.simulate(machine, together, passes=passes)
     alone = []
     for n in range(3):
 
@@ -223,7 +232,7 @@ def test_samples_of_a_batch_run_one_after_another_in_the_forward_pass(opened, na
             return kept[layer, tensor] if tensor == "weight" else kept[layer, tensor][n : n + 1], {}
 
         trace = opened(snapshots={"dense": 0.0}, change=one)
-        alone.append(accelsim.simulate(MACHINES[name], trace, passes=["fwd", "input_grad"]))
+        alone.append(accelsim.simulate(machine, trace, passes=passes))
     assert (both[COUNTS] == sum(rows[COUNTS] for rows in alone)).all(axis=None)
     assert set(both["samples"]) == {3}
 

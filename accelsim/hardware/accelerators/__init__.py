@@ -3,5 +3,6 @@
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.pe_array import PEArray
+from accelsim.hardware.accelerators.tensordash import TensorDash
 
-MODELS = (DaDianNao, BitTactical, PEArray)
+MODELS = (DaDianNao, BitTactical, TensorDash, PEArray)

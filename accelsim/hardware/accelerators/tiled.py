@@ -1,13 +1,15 @@
 """Tiles of rows × columns of PEs with ``lanes`` multipliers and an adder tree each: what their models share.
 
 DaDianNao (Chen et al., MICRO 2014) has 16 tiles of 16 rows, one column and 16 lanes; Bit-Tactical (Delmas Lascorz et
-al., ASPLOS 2019) adds columns, each with a window of its own. Sets of ``rows`` streams go to the tiles in turn, set m
-to tile m mod tiles; all tiles see the same columns and meet at the end of each round of ``tiles`` sets.
+al., ASPLOS 2019) adds columns, each with a window of its own; TensorDash (Mahmoud et al., MICRO 2020) chooses what goes
+on the rows. Sets of ``rows`` streams go to the tiles in turn, set m to tile m mod tiles; all tiles see the same columns
+and meet at the end of each round of ``tiles`` sets.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -20,18 +22,19 @@ from accelsim.workload.lowering import Convolution
 
 
 class TiledParameters(Parameters):
-    """Keys of a tiled machine, and its accounting. A model says which lines a set executes (``_schedule``)."""
+    """Keys of a tiled machine, and its accounting.
+
+    A model says which side of a convolution goes on the rows (``_on_rows``), which lines a set executes (``_schedule``)
+    and what each slot of them executes (``_sources``).
+    """
 
     tiles: int = integer(1, 4096, "tiles; each holds a set of `rows` streams")
-    rows: int = integer(1, 256, "rows of PEs in a tile, one filter each")
-    columns: int = integer(1, 1 << 40, "columns of PEs in a tile, one window each")
+    rows: int = integer(1, 256, "rows of PEs in a tile, one stream each, such as a filter's weights")
+    columns: int = integer(1, 1 << 40, "columns of PEs in a tile, one stream each, such as a window's activations")
     lanes: int = integer(1, 64, "multipliers of a PE; their products are added up")
     strided_input_grad: Literal["phase", "dilate"] = option(
         STRIDED_INPUT_GRAD,
         default="phase",
-    )
-    weight_grad_rows: Literal["activation", "gradient"] = option(
-        "operand of the weight gradient on the rows; the other goes on the columns", default="activation"
     )
     space_to_depth: bool = option(
         "fold stride × stride positions of a strided 3-channel input into its channels", default=True
@@ -63,42 +66,64 @@ class TiledParameters(Parameters):
             cycles += took
         return np.concatenate(groups, axis=1), cycles
 
-    def _lines(self, conv: Convolution):
+    def dense_cycles(self, conv: Convolution) -> int:
+        """Cycles of the same mapping with every line executed."""
+        cycles = 0
+        for lines in self._lines(conv):
+            blocks, streams, depth = lines.shape
+            rounds = lines.runs * -(-blocks * -(-streams // self.rows) // lines.runs // self.tiles)
+            cycles += lines.repeats * -(-lines.windows // self.columns) * rounds * depth
+        return cycles
+
+    def _lines(self, conv: Convolution) -> Iterator[Lines]:
+        on_rows = self._on_rows(conv)
         plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.which == "fwd"
         if self.space_to_depth and plain and conv.geometry.channels == 3 and max(conv.stride) > 1:
             conv = space_to_depth(conv)
-        return to_lines(conv, self.lanes, self.weight_grad_rows)
+        return to_lines(conv, self.lanes, on_rows)
 
     def _account(self, lines: Lines) -> Work:
         """Cycles of each round of tiles, and the slots of all of them by cause; "ineffectual" holds all products.
 
+        ``_schedule`` gives the lines that each set executes: one count for all visits of columns, or one for each.
         A slot is lost, from the outside in: to a column without a window; to a tile without a set; to waiting for the
         round's slowest tile; to a row without a stream; to a lane that nothing was scheduled on.
         """
-        executed, used, filled, idle = self._schedule(lines)
-        slowest = self._by_round(executed).max(axis=1)
-        visits, windows = lines.repeats * -(-lines.windows // self.columns), lines.repeats * lines.windows
-        total, held = int(slowest.sum()), int(slowest.repeat(self.tiles)[: executed.size].sum())
-        tile = self.rows * self.lanes
-        own, row_lines = int(executed.sum()), int((executed * used).sum())
-        in_rows = row_lines * self.lanes
-        edge = (visits * self.columns - windows) * total * self.tiles * tile
-        edge += windows * ((total * self.tiles - held) * tile + own * tile - in_rows)
-        lost = {"edge": edge, "barrier": windows * (held - own) * tile, "ineffectual": windows * filled}
-        lost[idle] = lost.get(idle, 0) + windows * (in_rows - filled)
+        executed, products, idle = self._schedule(lines)
+        executed = np.atleast_2d(executed)
+        schedules = len(executed)
+        visits, tile = lines.repeats * -(-lines.windows // self.columns), self.rows * self.lanes
+        shared = visits // schedules  # visits of columns that one schedule serves
+        windows = np.minimum(self.columns, lines.windows - np.arange(0, lines.windows, self.columns))
+        windows = np.tile(windows, lines.repeats).reshape(schedules, shared).sum(axis=1)
+        used = self._sets(lines.shape[0], lines.shape[1])
+        by_round = self._by_round(executed, lines.runs)
+        slowest, sets = by_round.max(axis=2), executed.shape[1] // lines.runs
+        held = slowest.reshape(schedules, lines.runs, -1).repeat(self.tiles, axis=2)[:, :, :sets]
+        # Python's integers: a machine may have more columns than 64 bits leave room for.
+        windows, total, held, own, row_lines = (
+            counts.astype(object)
+            for counts in (windows, slowest.sum(axis=1), held.sum(axis=(1, 2)), executed.sum(axis=1), executed @ used)
+        )
+        in_rows = windows @ row_lines * self.lanes
+        edge = (shared * self.columns - windows) @ total * self.tiles * tile
+        edge += windows @ (total * self.tiles - held + own) * tile - in_rows
+        lost = {"edge": edge, "barrier": windows @ (held - own) * tile, "ineffectual": products}
+        lost[idle] = lost.get(idle, 0) + in_rows - products
         accesses = {
-            "activation_buffer_reads": windows * own * self.lanes,
-            "weight_buffer_reads": visits * in_rows,
-            "accumulator_updates": windows * row_lines,
+            "activation_buffer_reads": windows @ own * self.lanes,
+            "weight_buffer_reads": shared * row_lines.sum() * self.lanes,
+            "accumulator_updates": windows @ row_lines,
         }
-        sums = (self._by_round(counts).sum(axis=1) for counts in (used, executed * used))
-        return Work(lines, slowest, *sums, slowest * visits, lost, accesses)
+        streams = self._by_round(used[None], lines.runs).sum(axis=2)[0]
+        row_lines = self._by_round(executed * used, lines.runs).sum(axis=2)
+        return Work(lines, slowest, row_lines, streams, slowest.T.ravel() * shared, lost, accesses)
 
-    def _by_round(self, counts: np.ndarray) -> np.ndarray:
-        """Of each set → (rounds, tiles); zero where a round leaves a tile without a set."""
-        by_round = np.zeros((-(-counts.size // self.tiles), self.tiles), np.int64)
-        by_round.flat[: counts.size] = counts
-        return by_round
+    def _by_round(self, counts: np.ndarray, runs: int) -> np.ndarray:
+        """Of each set, (schedules, sets) → (schedules, rounds, tiles); zero where a round leaves a tile without."""
+        by_run = counts.reshape(len(counts), runs, -1)
+        by_run = np.pad(by_run, ((0, 0), (0, 0), (0, -by_run.shape[2] % self.tiles)))
+        return by_run.reshape(len(counts), -1, self.tiles)
 
     def _sets(self, blocks: int, streams: int) -> np.ndarray:
         """Rows in use in each set, set after set."""
@@ -124,6 +149,22 @@ class TiledParameters(Parameters):
                     for source in sources[block, stream][kept]:
                         used = source[source >= 0]
                         products[block, stream] += columns[:, used] @ values[used]
-        visits = repeats * -(-windows // self.columns)
-        cycles = visits * sum(max(took[i : i + self.tiles]) for i in range(0, len(took), self.tiles))
+        cycles = repeats * -(-windows // self.columns) * self._slowest(took, lines.runs)
         return lines.place(products.reshape(blocks, streams, repeats, windows)), cycles
+
+    def _slowest(self, took: list[int], runs: int) -> int:
+        """Cycles of a visit of columns: each round of tiles waits for its slowest set."""
+        by_run = np.array(took).reshape(runs, -1)
+        return sum(int(by_run[:, i : i + self.tiles].max(axis=1).sum()) for i in range(0, by_run.shape[1], self.tiles))
+
+
+class FixedRows(TiledParameters):
+    """A tiled machine with weights on the rows, and in the weight gradient the operand that its user chooses."""
+
+    weight_grad_rows: Literal["activation", "gradient"] = option(
+        "operand of the weight gradient on the rows; the other goes on the columns", default="activation"
+    )
+
+    def _on_rows(self, conv: Convolution) -> str:
+        """The side of the convolution on the rows, "input" or "kernel"."""
+        return "input" if conv.which == "weight_grad" and self.weight_grad_rows == "activation" else "kernel"
