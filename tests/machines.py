@@ -3,15 +3,19 @@
 from hypothesis import strategies as st
 
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.cambricon_x import CambriconX
+from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.pe_array import PEArray
 
+STRIDED = st.sampled_from(["phase", "dilate"])
 SHAPES = {
     "tiles": st.integers(1, 3),
     "rows": st.integers(1, 4),
     "columns": st.integers(1, 5),
     "lanes": st.sampled_from([1, 2, 3, 4, 8, 17, 64]),
-    "strided_input_grad": st.sampled_from(["phase", "dilate"]),
+    "strided_input_grad": STRIDED,
     "weight_grad_rows": st.sampled_from(["activation", "gradient"]),
     "space_to_depth": st.booleans(),
 }
@@ -44,10 +48,60 @@ def pe_arrays():
         banks=st.sampled_from([1, 2, 4, 8, 16, 32]),
         stride_phases=st.booleans(),
         halo_exchange=st.booleans(),
-        strided_input_grad=st.sampled_from(["phase", "dilate"]),
+        strided_input_grad=STRIDED,
         reduction_width=st.sampled_from([0, 1, 4]),
     )
 
 
+def cambricon_xs():
+    return st.builds(
+        CambriconX,
+        model=st.just("cambricon_x"),
+        pes=st.sampled_from([1, 2, 3, 16]),
+        lanes=st.sampled_from([1, 2, 3, 8]),
+        window=st.sampled_from([8, 9, 20, 1000]),
+        strided_input_grad=STRIDED,
+        weight_grad_rows=st.sampled_from(["activation", "gradient"]),
+    )
+
+
+def cnvlutins():
+    return st.builds(
+        Cnvlutin,
+        model=st.just("cnvlutin"),
+        tiles=st.integers(1, 3),
+        rows=st.integers(1, 4),
+        lanes=st.sampled_from([1, 2, 3, 16]),
+        brick=st.sampled_from([1, 2, 5, 16]),
+        empty_brick_cycles=st.sampled_from([0, 1]),
+        image_encoded=st.booleans(),
+        strided_input_grad=STRIDED,
+        weight_grad_skips=st.sampled_from(["activation", "gradient"]),
+    )
+
+
+def ideals():
+    return st.builds(
+        Ideal,
+        model=st.just("ideal"),
+        multipliers=st.sampled_from([1, 3, 64, 4096]),
+        fwd_skips=st.sampled_from(["neither", "activation", "weight", "both"]),
+        input_grad_skips=st.sampled_from(["neither", "gradient", "weight", "both"]),
+        weight_grad_skips=st.sampled_from(["neither", "activation", "gradient", "both"]),
+        strided_input_grad=STRIDED,
+    )
+
+
+# By the name that a machine file gives as its model.
+MODELS = {
+    "dadiannao": dadiannaos(),
+    "bit_tactical": bit_tacticals(),
+    "pe_array": pe_arrays(),
+    "cambricon_x": cambricon_xs(),
+    "cnvlutin": cnvlutins(),
+    "ideal": ideals(),
+}
+
+
 def accelerators():
-    return st.one_of(dadiannaos(), bit_tacticals(), pe_arrays())
+    return st.one_of(*MODELS.values())

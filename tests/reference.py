@@ -74,3 +74,13 @@ def executed_lines(weights, lookahead, search_map):
                 left[line, row, other] = False
                 empty.remove(lane)
     return executed
+
+
+def compressed_cycles(mask, lanes, window):
+    """Cambricon-X's cycles of one filter: each takes the next ``lanes`` non-zeros among the next ``window`` inputs."""
+    ahead, cycles = list(mask), 0
+    while any(ahead):
+        cycles += 1
+        taken = [place for place, there in enumerate(ahead[:window]) if there][:lanes]
+        del ahead[: taken[-1] + 1 if len(taken) == lanes else window]
+    return cycles

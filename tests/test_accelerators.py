@@ -5,20 +5,21 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import accelerators, bit_tacticals, dadiannaos, pe_arrays
+from machines import MODELS, accelerators, bit_tacticals, dadiannaos
 from strategies import layers
 
 from accelsim.errors import MachineError
 from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.cambricon_x import CambriconX
+from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.pe_array import PEArray, bank
 from accelsim.hardware.lines import space_to_depth, to_words
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, lower, lower_tensors
 from accelsim.workload.trace import Layer
-
-MODELS = {"dadiannao": dadiannaos(), "bit_tactical": bit_tacticals(), "pe_array": pe_arrays()}
 
 
 def convolve(conv):
@@ -221,5 +222,27 @@ EXAMPLES = {
         halo_exchange=True,
         strided_input_grad="phase",
         reduction_width=4,
+    ),
+    "cambricon_x": CambriconX(
+        model="cambricon_x", pes=4, lanes=8, window=64, strided_input_grad="phase", weight_grad_rows="activation"
+    ),
+    "cnvlutin": Cnvlutin(
+        model="cnvlutin",
+        tiles=1,
+        rows=4,
+        lanes=8,
+        brick=8,
+        empty_brick_cycles=1,
+        image_encoded=False,
+        strided_input_grad="phase",
+        weight_grad_skips="activation",
+    ),
+    "ideal": Ideal(
+        model="ideal",
+        multipliers=1024,
+        fwd_skips="weight",
+        input_grad_skips="both",
+        weight_grad_skips="neither",
+        strided_input_grad="phase",
     ),
 }

@@ -203,9 +203,9 @@ def test_values_count_as_their_masks(opened, table, dtype):
     pd.testing.assert_frame_equal(rows, table)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("ideal")])
 def test_samples_of_a_batch_run_one_after_another_in_the_forward_pass(opened, name):
-    """Three samples in one trace cost what they cost one by one."""
+    """Three samples in one trace cost what they cost one by one. (A bound rounds up once for all of them.)"""
     kept = {}
 
     def keep(snapshot, layer, tensor, mask):

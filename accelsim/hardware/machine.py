@@ -101,8 +101,8 @@ def schema() -> dict[str, Any]:
 
 
 def baseline_of(machine: Machine) -> Machine:
-    """The dense DaDianNao with as many multipliers."""
-    accelerator = DaDianNao.with_multipliers(machine.accelerator.multipliers)
+    """The dense DaDianNao with as many multipliers, or as many as a bit-serial machine's lanes are worth."""
+    accelerator = DaDianNao.with_multipliers(machine.accelerator.baseline_multipliers)
     return Machine(name="dadiannao", description="the dense baseline", accelerator=accelerator)
 
 

@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, Activity
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
 from accelsim.hardware.lines import Lines, space_to_depth, to_lines
-from accelsim.hardware.parameters import Parameters, integer, option
+from accelsim.hardware.parameters import integer, option
 from accelsim.workload.lowering import Convolution
 
 
-class TiledParameters(Parameters):
+class TiledParameters(AcceleratorParameters):
     """Keys of a tiled machine, and its accounting. A model says which lines a set executes (``_schedule``)."""
 
     tiles: int = integer(1, 4096, "tiles; each holds a set of `rows` streams")
