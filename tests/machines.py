@@ -8,6 +8,7 @@ from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.pe_array import PEArray
+from accelsim.hardware.accelerators.structured import Structured
 
 STRIDED = st.sampled_from(["phase", "dilate"])
 SHAPES = {
@@ -80,6 +81,14 @@ def cnvlutins():
     )
 
 
+def structureds():
+    pattern = st.sampled_from([(1, 1), (1, 2), (2, 4), (1, 4), (2, 3), (4, 8)])
+    build = lambda shape, pattern, lanes: Structured(  # noqa: E731
+        model="structured", **shape | {"lanes": lanes * pattern[0]}, n=pattern[0], m=pattern[1]
+    )
+    return st.builds(build, st.fixed_dictionaries(SHAPES), pattern, st.integers(1, 4))
+
+
 def ideals():
     return st.builds(
         Ideal,
@@ -99,6 +108,7 @@ MODELS = {
     "pe_array": pe_arrays(),
     "cambricon_x": cambricon_xs(),
     "cnvlutin": cnvlutins(),
+    "structured": structureds(),
     "ideal": ideals(),
 }
 

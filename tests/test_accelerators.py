@@ -16,6 +16,7 @@ from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.pe_array import PEArray, bank
+from accelsim.hardware.accelerators.structured import Structured
 from accelsim.hardware.lines import space_to_depth, to_words
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, lower, lower_tensors
@@ -237,6 +238,7 @@ EXAMPLES = {
         strided_input_grad="phase",
         weight_grad_skips="activation",
     ),
+    "structured": Structured(model="structured", tiles=1, rows=16, columns=4, lanes=16, n=2, m=4),
     "ideal": Ideal(
         model="ideal",
         multipliers=1024,

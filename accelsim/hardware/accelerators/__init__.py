@@ -6,5 +6,6 @@ from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.pe_array import PEArray
+from accelsim.hardware.accelerators.structured import Structured
 
-MODELS = (DaDianNao, BitTactical, PEArray, CambriconX, Cnvlutin, Ideal)
+MODELS = (DaDianNao, BitTactical, PEArray, CambriconX, Cnvlutin, Structured, Ideal)

@@ -61,10 +61,13 @@ class TiledParameters(AcceleratorParameters):
         return np.concatenate(groups, axis=1), cycles
 
     def _lines(self, conv: Convolution):
+        return to_lines(self._folded(conv), self.lanes, self.weight_grad_rows)
+
+    def _folded(self, conv: Convolution) -> Convolution:
         plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.which == "fwd"
         if self.space_to_depth and plain and conv.geometry.channels == 3 and max(conv.stride) > 1:
-            conv = space_to_depth(conv)
-        return to_lines(conv, self.lanes, self.weight_grad_rows)
+            return space_to_depth(conv)
+        return conv
 
     def _account(self, lines: Lines) -> tuple[np.ndarray, dict[str, int]]:
         """Cycles of each round of tiles, and the slots of all of them by cause; "ineffectual" holds all products.
