@@ -37,6 +37,17 @@ def bit_tacticals():
     return st.builds(build, st.fixed_dictionaries(SHAPES), SEARCHES)
 
 
+def bit_serials():
+    """Bit-Tactical with its back-ends that need values."""
+    build = lambda shape, search, back: BitTactical(model="bit_tactical", **shape, **search, **back)  # noqa: E731
+    back_ends = {
+        "back_end": st.sampled_from(["TCLp", "TCLe"]),
+        "value_bits": st.sampled_from([8, 16]),
+        "booth": st.booleans(),
+    }
+    return st.builds(build, st.fixed_dictionaries(SHAPES), SEARCHES, st.fixed_dictionaries(back_ends))
+
+
 def pe_arrays():
     return st.builds(
         PEArray,
@@ -101,10 +112,10 @@ def ideals():
     )
 
 
-# By the name that a machine file gives as its model.
 MODELS = {
     "dadiannao": dadiannaos(),
     "bit_tactical": bit_tacticals(),
+    "bit_serial": bit_serials(),
     "pe_array": pe_arrays(),
     "cambricon_x": cambricon_xs(),
     "cnvlutin": cnvlutins(),

@@ -55,8 +55,8 @@ def test_a_replay_that_loses_a_product_is_noticed(model):
 
 
 @pytest.mark.parametrize("which", PASSES)
-@given(machine=accelerators(), layer=layers())
-@settings(max_examples=150, deadline=None)
+@given(machine=accelerators(), layer=layers(numbers=True))
+@settings(max_examples=400, deadline=None)
 def test_slots_add_up_and_no_machine_beats_the_ideal(which, machine, layer):
     for conv in lower(layer, which, strided=machine.strided_input_grad):
         activity = machine.run(conv)
@@ -210,6 +210,17 @@ EXAMPLES = {
     "dadiannao": DaDianNao(model="dadiannao", tiles=1, rows=16, columns=4, lanes=16),
     "bit_tactical": BitTactical(
         model="bit_tactical", tiles=1, rows=16, columns=4, lanes=16, search_shape="T", lookahead_h=2, lookaside_d=5
+    ),
+    "bit_serial": BitTactical(
+        model="bit_tactical",
+        tiles=1,
+        rows=16,
+        columns=4,
+        lanes=16,
+        search_shape="T",
+        lookahead_h=2,
+        lookaside_d=5,
+        back_end="TCLe",
     ),
     "pe_array": PEArray(
         model="pe_array",

@@ -24,7 +24,8 @@ from accelsim.workload.geometry import Geometry
 from accelsim.workload.trace import Layer, Snapshot
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+NEED_VALUES = ("tcle", "tclp")
+NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml") if file.stem not in NEED_VALUES)
 MACHINES = {name: load_machine(CONFIGS / f"{name}.yaml") for name in NAMES}
 LAYERS = ["conv1", "block/conv2", "block/down", "depthwise", "fc"]
 COUNTS = ["cycles", "dense_multiplications", *(f"{cause}_slots" for cause in CAUSES)]
@@ -201,6 +202,25 @@ def test_values_count_as_their_masks(opened, table, dtype):
 
     rows = accelsim.simulate(MACHINES.values(), opened(change=change))
     pd.testing.assert_frame_equal(rows, table)
+
+
+@pytest.mark.parametrize("name", NEED_VALUES)
+def test_a_machine_that_needs_values_says_which_or_uses_them(opened, trace, name):
+    """Its slots add up like any other's, and the fewest and the most that a line can take bound its cycles."""
+    machine = load_machine(f"{name}.yaml")
+    for which, tensor in (("fwd", "activation"), ("input_grad", "gradient"), ("weight_grad", "gradient")):
+        with pytest.raises(MachineError) as caught:
+            accelsim.simulate(machine, trace, passes=[which], layers="block/conv2")
+        where = f"{name}: dense/block/conv2: {which}: accelerator.back_end"
+        back_end = machine.accelerator.back_end
+        assert str(caught.value) == f"{where}: {back_end} needs values of the {tensor}, the trace has a mask"
+    rng = np.random.default_rng(5)
+    values = opened(change=lambda s, la, t, mask: ((mask * rng.normal(size=mask.shape)).astype("float16"), {}))
+    rows = accelsim.simulate([machine, MACHINES["bit-tactical"]], values)
+    slots = rows[[f"{cause}_slots" for cause in CAUSES]].sum(axis=1)
+    assert (slots == rows["cycles"] * rows["multipliers"]).all()
+    serial, parallel = (rows[rows["machine"] == n].reset_index()["cycles"] for n in (name, "bit-tactical"))
+    assert (parallel <= serial).all() and (serial <= 16 * parallel).all()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("ideal")])

@@ -15,6 +15,7 @@ from accelsim.workload.lowering import Convolution
 CAUSES = {
     "effectual": "both operands non-zero",
     "ineffectual": "executed with an operand that is zero, or with a product that no output takes",
+    "serial": "bits after the first of a product that is computed bit by bit",
     "edge": "rows, columns, lanes, tiles or PEs that the layer leaves without work",
     "imbalance": "vectors or bricks of a PE that its non-zero operands do not fill",
     "barrier": "waiting for the slowest row, PE or tile",

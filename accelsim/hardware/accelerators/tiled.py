@@ -70,25 +70,37 @@ class TiledParameters(AcceleratorParameters):
         return conv
 
     def _account(self, lines: Lines) -> tuple[np.ndarray, dict[str, int]]:
-        """Cycles of each round of tiles, and the slots of all of them by cause; "ineffectual" holds all products.
-
-        A slot is lost, from the outside in: to a column without a window; to a tile without a set; to waiting for the
-        round's slowest tile; to a row without a stream; to a lane that nothing was scheduled on.
-        """
+        """Cycles of each round of tiles, and the slots of all of them by cause; "ineffectual" holds all products."""
         executed, used, filled, idle = self._schedule(lines)
-        rounds = -(-executed.size // self.tiles)
-        by_round = np.zeros((rounds, self.tiles), np.int64)
-        by_round.flat[: executed.size] = executed
+        windows = lines.repeats * lines.windows
+        visits = lines.repeats * -(-lines.windows // self.columns)
+        jobs, lost, in_rows = self._rounds(executed[:, None], used, [visits], [windows])
+        lost["ineffectual"] = windows * filled
+        lost[idle] = lost.get(idle, 0) + in_rows - windows * filled
+        return jobs.ravel(), lost
+
+    def _rounds(self, own: np.ndarray, used: np.ndarray, visits, windows) -> tuple[np.ndarray, dict[str, int], int]:
+        """Cycles of each round; what is lost around the rows in use; the slots of these rows.
+
+        ``own`` are the cycles of each set in each kind of visit to the columns, ``used`` its rows in use; ``visits``
+        says how many visits of a kind there are, ``windows`` how many columns all of them fill. A slot is lost, from
+        the outside in: to a column without a window; to a tile without a set; to waiting for the round's slowest tile;
+        to a row without a stream.
+        """
+        by_round = np.zeros((-(-len(own) // self.tiles), self.tiles, own.shape[1]), np.int64)
+        by_round.reshape(-1, own.shape[1])[: len(own)] = own
         slowest = by_round.max(axis=1)
-        visits, windows = lines.repeats * -(-lines.windows // self.columns), lines.repeats * lines.windows
-        total, held = int(slowest.sum()), int(slowest.repeat(self.tiles)[: executed.size].sum())
-        tile = self.rows * self.lanes
-        own, in_rows = int(executed.sum()), int((executed * used).sum()) * self.lanes
-        edge = (visits * self.columns - windows) * total * self.tiles * tile
-        edge += windows * ((total * self.tiles - held) * tile + own * tile - in_rows)
-        lost = {"edge": edge, "barrier": windows * (held - own) * tile, "ineffectual": windows * filled}
-        lost[idle] = lost.get(idle, 0) + windows * (in_rows - filled)
-        return slowest * visits, lost
+        held = slowest.repeat(self.tiles, axis=0)[: len(own)]
+        counts = (slowest, held, own, own * used[:, None])
+        tile, edge, barrier, in_rows = self.rows * self.lanes, 0, 0, 0
+        for n, filled, total, waited, busy, rows in zip(
+            visits, windows, *(count.sum(axis=0).tolist() for count in counts), strict=True
+        ):
+            edge += (n * self.columns - filled) * total * self.tiles * tile
+            edge += filled * ((total * self.tiles - waited + busy) * tile - rows * self.lanes)
+            barrier += filled * (waited - busy) * tile
+            in_rows += filled * rows * self.lanes
+        return slowest * np.array(visits), {"edge": edge, "barrier": barrier}, in_rows
 
     def _sets(self, blocks: int, streams: int) -> np.ndarray:
         """Rows in use in each set, set after set."""
