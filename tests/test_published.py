@@ -210,8 +210,10 @@ def test_two_of_four_is_exactly_twice_as_fast():
     assert cycles(one, dense, "fwd") == 4 * cycles(one, fewer, "fwd")
 
 
-def test_one_group_with_a_non_zero_too_many_makes_the_tensor_dense():
-    g = Geometry(64, 14, 14, 128, (3, 3), padding=(1, 1, 1, 1))
+@pytest.mark.parametrize("groups", [1, 2])
+def test_one_group_with_a_non_zero_too_many_makes_the_tensor_dense(groups):
+    """All of it, the other half of a grouped convolution too."""
+    g = Geometry(64 * groups, 14, 14, 128, (3, 3), padding=(1, 1, 1, 1), groups=groups)
     layer, machine = masks(g), shipped("ampere")
     weight = structured_mask(layer.tensors["weight"], 2, 4)
     weight[77, 40:43, 1, 2] = True

@@ -34,7 +34,6 @@ class BitTactical(TiledParameters):
     search_shape: Literal["L", "T"] = option("where an empty lane may take a weight from")
     lookahead_h: int = integer(0, 127, "lines ahead that a lane may take a weight from", unit="lines")
     lookaside_d: int = integer(0, 127, "lanes aside in the next line that a lane may take a weight from", unit="lanes")
-
     back_end: Literal["bit_parallel", "TCLp", "TCLe"] = option(
         "how a line is multiplied: in a cycle; or with a bit-serial multiplier in each lane, in as many cycles as the "
         "longest value on the columns has bits (TCLp) or powers of two (TCLe)",
@@ -99,12 +98,12 @@ class BitTactical(TiledParameters):
 
         lengths = lines.columns().reshape(lines.repeats, lines.windows, -1)
         starts = range(0, lines.windows, self.columns)
-        longest = np.maximum.reduceat(lengths, starts, axis=1).reshape(-1, lengths.shape[2]).T
+        longest = np.maximum.reduceat(lengths, starts, axis=1).reshape(-1, lengths.shape[2]).T.copy()
         windows = np.tile(np.diff([*starts, lines.windows]), lines.repeats)
         bits, ones = (count.sum(axis=(0, 1), dtype=np.int64) for count in (lengths, lengths != 0))
         cycles, filled, products, worked, effectual = [], 0, 0, 0, 0
         for block in lines.blocks():
-            own, busy = serial_cycles(self._sources_of(to_words(block[None]))[0], self.rows, longest.copy())
+            own, busy = serial_cycles(self._sources_of(to_words(block[None]))[0], self.rows, longest)
             weights = np.count_nonzero(block, axis=0).ravel()
             cycles.append(own)
             filled += int(busy.sum(axis=0) @ windows)
@@ -129,7 +128,7 @@ class BitTactical(TiledParameters):
                 executed = [np.unique(line[line >= 0]) for line in tile[:, (tile[0] != -2).any(axis=1)].swapaxes(0, 1)]
                 own.append(
                     [
-                        sum(max(1, lengths[n, at : at + self.columns, line].max(initial=1)) for line in executed)
+                        sum(int(lengths[n, at : at + self.columns, line].max(initial=1)) for line in executed)
                         for n in range(lines.repeats)
                         for at in range(0, lines.windows, self.columns)
                     ]
