@@ -205,3 +205,28 @@ def tensordash_cycles(layer, which, machine, first_on_rows):
             for visit in took:
                 cycles += sum(max(visit[i : i + machine.tiles]) for i in range(0, len(visit), machine.tiles))
     return cycles
+
+
+def compressed_cycles(mask, lanes, window):
+    """Cambricon-X's cycles of one filter: each takes the next ``lanes`` non-zeros among the next ``window`` inputs."""
+    ahead, cycles = list(mask), 0
+    while any(ahead):
+        cycles += 1
+        taken = [place for place, there in enumerate(ahead[:window]) if there][:lanes]
+        del ahead[: taken[-1] + 1 if len(taken) == lanes else window]
+    return cycles
+
+
+def serial_cycles(source, rows, longest):
+    """Bit-serial Bit-Tactical: each executed line of a set takes the longest value that its weights meet in a visit."""
+    sets = [source[first : first + rows] for first in range(0, len(source), rows)]
+    cycles, filled = np.zeros((2, len(sets), longest.shape[1]), int)
+    for s, filters in enumerate(sets):
+        for line in filters.swapaxes(0, 1):
+            if (line != -2).all():
+                places = line[line >= 0]
+                for v in range(longest.shape[1]):
+                    took = max([1, *longest[places, v].tolist()])
+                    cycles[s, v] += took
+                    filled[s, v] += took * places.size
+    return cycles, filled

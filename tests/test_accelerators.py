@@ -5,26 +5,23 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import accelerators, bit_tacticals, dadiannaos, pe_arrays, tensordashes
+from machines import MODELS, accelerators, bit_tacticals, dadiannaos, tensordashes
 from strategies import layers
 
 from accelsim.errors import MachineError
 from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.cambricon_x import CambriconX
+from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.pe_array import PEArray, bank
+from accelsim.hardware.accelerators.structured import Structured
 from accelsim.hardware.accelerators.tensordash import TensorDash
 from accelsim.hardware.lines import space_to_depth, to_words
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, lower, lower_tensors
 from accelsim.workload.trace import Layer
-
-MODELS = {
-    "dadiannao": dadiannaos(),
-    "bit_tactical": bit_tacticals(),
-    "tensordash": tensordashes(),
-    "pe_array": pe_arrays(),
-}
 
 
 def convolve(conv):
@@ -59,8 +56,8 @@ def test_a_replay_that_loses_a_product_is_noticed(model):
 
 
 @pytest.mark.parametrize("which", PASSES)
-@given(machine=accelerators(), layer=layers())
-@settings(max_examples=150, deadline=None)
+@given(machine=accelerators(), layer=layers(numbers=True))
+@settings(max_examples=400, deadline=None)
 def test_slots_add_up_and_no_machine_beats_the_ideal(which, machine, layer):
     for conv in lower(layer, which, strided=machine.strided_input_grad):
         activity = machine.run(conv)
@@ -217,6 +214,17 @@ EXAMPLES = {
     "tensordash": TensorDash(
         model="tensordash", tiles=1, rows=16, columns=4, lanes=16, search_shape="T", lookahead_h=2, lookaside_d=5
     ),
+    "bit_serial": BitTactical(
+        model="bit_tactical",
+        tiles=1,
+        rows=16,
+        columns=4,
+        lanes=16,
+        search_shape="T",
+        lookahead_h=2,
+        lookaside_d=5,
+        back_end="TCLe",
+    ),
     "pe_array": PEArray(
         model="pe_array",
         pe_rows=2,
@@ -229,5 +237,28 @@ EXAMPLES = {
         halo_exchange=True,
         strided_input_grad="phase",
         reduction_width=4,
+    ),
+    "cambricon_x": CambriconX(
+        model="cambricon_x", pes=4, lanes=8, window=64, strided_input_grad="phase", weight_grad_rows="activation"
+    ),
+    "cnvlutin": Cnvlutin(
+        model="cnvlutin",
+        tiles=1,
+        rows=4,
+        lanes=8,
+        brick=8,
+        empty_brick_cycles=1,
+        image_encoded=False,
+        strided_input_grad="phase",
+        weight_grad_skips="activation",
+    ),
+    "structured": Structured(model="structured", tiles=1, rows=16, columns=4, lanes=16, n=2, m=4),
+    "ideal": Ideal(
+        model="ideal",
+        multipliers=1024,
+        fwd_skips="weight",
+        input_grad_skips="both",
+        weight_grad_skips="neither",
+        strided_input_grad="phase",
     ),
 }

@@ -51,6 +51,11 @@ class Lines(ABC):
         return self.conv.kernel[0].size
 
     @property
+    def pieces(self) -> int:
+        """Equal parts of a stream, each padded to whole lines."""
+        return 1
+
+    @property
     def repeats(self) -> int:
         return 1
 
@@ -119,6 +124,10 @@ class FilterLines(Lines):
     """Filters on the rows, windows on the columns, one sample after another."""
 
     @property
+    def pieces(self) -> int:
+        return self.conv.kernel[0, 0].size
+
+    @property
     def repeats(self) -> int:
         return self.conv.samples
 
@@ -128,8 +137,8 @@ class FilterLines(Lines):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        filters, channels, *taps = self.conv.kernel.shape
-        return 1, filters, taps[0] * taps[1] * -(-channels // self.lanes)
+        filters, channels = self.conv.kernel.shape[:2]
+        return 1, filters, self.pieces * -(-channels // self.lanes)
 
     def blocks(self) -> Iterator[np.ndarray]:
         taps = self.conv.kernel.transpose(0, 2, 3, 1)
@@ -236,6 +245,11 @@ class GradientLines(Exchanged):
     @property
     def other(self) -> Lines:
         return ActivationLines(self.conv, self.lanes)
+
+
+def on_rows(conv: Convolution, weight_grad_rows: str) -> str:
+    """The side of a convolution on the rows: the weights, or in the weight gradient, which has none, the one named."""
+    return "input" if conv.which == "weight_grad" and weight_grad_rows == "activation" else "kernel"
 
 
 def to_lines(conv: Convolution, lanes: int, on_rows: str) -> Iterator[Lines]:

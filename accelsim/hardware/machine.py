@@ -78,7 +78,7 @@ def load_machine(file: str | Path) -> Machine:
 
 
 def load_section(model: type[Section], file: str | Path, kind: str) -> Section:
-    """Reads and validates another file, found as a machine file is, among those shipped of a kind. Raises ConfigError."""
+    """Reads and validates another file, found as a machine file is, among those of a kind. Raises ConfigError."""
     path, data = _read(file, f"configs/{kind}")
     return validated(model, data, str(path))
 
@@ -141,14 +141,14 @@ def schema() -> dict[str, Any]:
 def baseline_of(machine: Machine) -> Machine:
     """The dense DaDianNao with as many multipliers, at the same clock and with the same memories.
 
-    Its tiles read weights from their memory directly, and activations through a buffer of 2 KiB (NBin; Chen et al.,
-    MICRO 2014, section 5.2).
+    Lanes of a bit-serial machine count for as many as they are worth. The tiles read weights from their memory directly,
+    and activations through a buffer of 2 KiB (NBin; Chen et al., MICRO 2014, section 5.2).
     """
     return Machine(
         name="dadiannao",
         description="the dense baseline",
         clock_mhz=machine.clock_mhz,
-        accelerator=DaDianNao.with_multipliers(machine.accelerator.multipliers),
+        accelerator=DaDianNao.with_multipliers(machine.accelerator.baseline_multipliers),
         buffers=Buffers(
             activation=Buffer(capacity_bytes=2048, ports=2),
             weight=Buffer(capacity_bytes=0, ports=2),

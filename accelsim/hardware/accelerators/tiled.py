@@ -14,14 +14,15 @@ from typing import Literal
 
 import numpy as np
 
-from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, Activity
-from accelsim.hardware.accelerators.tiled_traffic import Work, tiled_traffic
-from accelsim.hardware.lines import Lines, space_to_depth, to_lines
-from accelsim.hardware.parameters import Parameters, integer, option
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
+from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
+from accelsim.hardware.lines import Lines, on_rows, space_to_depth, to_lines
+from accelsim.hardware.parameters import integer, option
+from accelsim.hardware.traffic import Traffic, joined
 from accelsim.workload.lowering import Convolution
 
 
-class TiledParameters(Parameters):
+class TiledParameters(AcceleratorParameters):
     """Keys of a tiled machine, and its accounting.
 
     A model says which side of a convolution goes on the rows (``_on_rows``), which lines a set executes (``_schedule``)
@@ -55,7 +56,12 @@ class TiledParameters(Parameters):
         slots["effectual"] = conv.effectual
         slots["ineffectual"] -= conv.effectual
         jobs = np.concatenate([work.cycles for work in works])
-        return Activity(self.multipliers, jobs, slots, accesses, lambda: tiled_traffic(self, conv, works))
+        return Activity(self.multipliers, jobs, slots, accesses, lambda: self._traffic(conv, works))
+
+    def _traffic(self, conv: Convolution, works: list[Work]) -> Traffic:
+        grid = Grid(self.tiles, self.rows, self.columns, self.lanes, self.tiles)
+        # Folding space into depth moves no other values; where it is done there is one group.
+        return joined([lines_traffic(grid, work, conv if conv.groups == 1 else work.lines.conv) for work in works])
 
     def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
@@ -76,48 +82,61 @@ class TiledParameters(Parameters):
         return cycles
 
     def _lines(self, conv: Convolution) -> Iterator[Lines]:
-        on_rows = self._on_rows(conv)
+        return to_lines(self._folded(conv), self.lanes, self._on_rows(conv))
+
+    def _folded(self, conv: Convolution) -> Convolution:
         plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.which == "fwd"
         if self.space_to_depth and plain and conv.geometry.channels == 3 and max(conv.stride) > 1:
-            conv = space_to_depth(conv)
-        return to_lines(conv, self.lanes, on_rows)
+            return space_to_depth(conv)
+        return conv
 
     def _account(self, lines: Lines) -> Work:
         """Cycles of each round of tiles, and the slots of all of them by cause; "ineffectual" holds all products.
 
         ``_schedule`` gives the lines that each set executes: one count for all visits of columns, or one for each.
-        A slot is lost, from the outside in: to a column without a window; to a tile without a set; to waiting for the
-        round's slowest tile; to a row without a stream; to a lane that nothing was scheduled on.
         """
         executed, products, idle = self._schedule(lines)
         executed = np.atleast_2d(executed)
-        schedules = len(executed)
+        work, in_rows = self._rounds(lines, executed, executed)
+        work.slots["ineffectual"] = products
+        work.slots[idle] = work.slots.get(idle, 0) + in_rows - products
+        return work
+
+    def _rounds(self, lines: Lines, own: np.ndarray, executed: np.ndarray) -> tuple[Work, int]:
+        """What is lost around the rows in use, and the slots of these rows.
+
+        ``own`` are the cycles of each set in each visit of columns, or in all alike; ``executed`` its lines likewise. A
+        slot is lost, from the outside in: to a column without a window; to a tile without a set; to waiting for the
+        round's slowest tile; to a row without a stream.
+        """
+        schedules = len(own)
         visits, tile = lines.repeats * -(-lines.windows // self.columns), self.rows * self.lanes
         shared = visits // schedules  # visits of columns that one schedule serves
         windows = np.minimum(self.columns, lines.windows - np.arange(0, lines.windows, self.columns))
         windows = np.tile(windows, lines.repeats).reshape(schedules, shared).sum(axis=1)
         used = self._sets(lines.shape[0], lines.shape[1])
-        by_round = self._by_round(executed, lines.runs)
-        slowest, sets = by_round.max(axis=2), executed.shape[1] // lines.runs
+        slowest, sets = self._by_round(own, lines.runs).max(axis=2), own.shape[1] // lines.runs
         held = slowest.reshape(schedules, lines.runs, -1).repeat(self.tiles, axis=2)[:, :, :sets]
         # Python's integers: a machine may have more columns than 64 bits leave room for.
-        windows, total, held, own, row_lines = (
+        windows, total, held, busy, rows, lines_run, row_lines = (
             counts.astype(object)
-            for counts in (windows, slowest.sum(axis=1), held.sum(axis=(1, 2)), executed.sum(axis=1), executed @ used)
-        )
-        in_rows = windows @ row_lines * self.lanes
+            for counts in (
+                windows, slowest.sum(axis=1), held.sum(axis=(1, 2)), own.sum(axis=1), own @ used,
+                np.broadcast_to(executed.sum(axis=1), schedules), np.broadcast_to(executed @ used, schedules),
+            )
+        )  # fmt: skip
+        in_rows = windows @ rows * self.lanes
         edge = (shared * self.columns - windows) @ total * self.tiles * tile
-        edge += windows @ (total * self.tiles - held + own) * tile - in_rows
-        lost = {"edge": edge, "barrier": windows @ (held - own) * tile, "ineffectual": products}
-        lost[idle] = lost.get(idle, 0) + in_rows - products
+        edge += windows @ (total * self.tiles - held + busy) * tile - in_rows
         accesses = {
-            "activation_buffer_reads": windows @ own * self.lanes,
+            "activation_buffer_reads": windows @ lines_run * self.lanes,
             "weight_buffer_reads": shared * row_lines.sum() * self.lanes,
             "accumulator_updates": windows @ row_lines,
         }
         streams = self._by_round(used[None], lines.runs).sum(axis=2)[0]
-        row_lines = self._by_round(executed * used, lines.runs).sum(axis=2)
-        return Work(lines, slowest, row_lines, streams, slowest.T.ravel() * shared, lost, accesses)
+        moved = self._by_round(executed * used, lines.runs).sum(axis=2)
+        lost = {"edge": edge, "barrier": windows @ (held - busy) * tile}
+        return Work(lines, slowest, moved, streams, slowest.T.ravel() * shared, lost, accesses), in_rows
 
     def _by_round(self, counts: np.ndarray, runs: int) -> np.ndarray:
         """Of each set, (schedules, sets) → (schedules, rounds, tiles); zero where a round leaves a tile without."""
@@ -167,4 +186,4 @@ class FixedRows(TiledParameters):
 
     def _on_rows(self, conv: Convolution) -> str:
         """The side of the convolution on the rows, "input" or "kernel"."""
-        return "input" if conv.which == "weight_grad" and self.weight_grad_rows == "activation" else "kernel"
+        return on_rows(conv, self.weight_grad_rows)

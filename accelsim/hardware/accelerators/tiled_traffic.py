@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from accelsim.hardware.lines import Lines
-from accelsim.hardware.traffic import Traffic, joined, measured
-
-if TYPE_CHECKING:
-    from accelsim.hardware.accelerators.tiled import TiledParameters
-    from accelsim.workload.lowering import Convolution
+from accelsim.hardware.traffic import Traffic, measured
+from accelsim.workload.lowering import Convolution
 
 # Cuts of what is on the columns: fine enough for a fetch to hide behind compute, coarse enough to be simulated quickly.
 BANDS = 16
@@ -46,19 +42,27 @@ class Work:
     accesses: Mapping[str, int]
 
 
-def tiled_traffic(machine: TiledParameters, conv: Convolution, works: list[Work]) -> Traffic:
-    """What a convolution moves; ``works`` are its groups."""
-    return joined([_of_group(machine, conv, work) for work in works])
+@dataclass(frozen=True)
+class Grid:
+    """A machine as its traffic sees it: sets of ``rows`` streams, ``tiles`` at a time, on ``columns`` windows.
+
+    ``buffers`` counts those of what is on the rows; each buffer of what is on the columns has all of it.
+    """
+
+    tiles: int
+    rows: int
+    columns: int
+    lanes: int
+    buffers: int
 
 
-def _of_group(machine: TiledParameters, conv: Convolution, work: Work) -> Traffic:
+def lines_traffic(grid: Grid, work: Work, source: Convolution) -> Traffic:
+    """What one group of a convolution moves; ``source`` holds its values as memory does."""
     lines = work.lines
-    # Folding space into depth moves no other values; where it is done there is one group.
-    source = conv if conv.groups == 1 else lines.conv
-    visits = -(-lines.windows // machine.columns)
+    visits = -(-lines.windows // grid.columns)
     bands = max(n for n in (1, 2, 4, 8, BANDS) if n <= visits)
     cuts = visits * np.arange(bands + 1) // bands
-    ends = np.minimum(cuts * machine.columns, lines.windows)
+    ends = np.minimum(cuts * grid.columns, lines.windows)
     windows, visits_of = np.diff(ends), np.diff(cuts)
     rounds = work.streams.size
     shape = (rounds, lines.repeats, bands)
@@ -73,26 +77,26 @@ def _of_group(machine: TiledParameters, conv: Convolution, work: Work) -> Traffi
     def per_job(of_round, of_band):
         return np.broadcast_to(of_round[:, None, None] * of_band, shape).ravel()
 
-    sets = -(-lines.shape[1] // machine.rows)
-    parts = -(-sets // machine.tiles)
+    sets = -(-lines.shape[1] // grid.rows)
+    parts = -(-sets // grid.tiles)
     run, at = np.divmod(np.arange(rounds), rounds // lines.runs)
     # In the weight gradient with activations on the rows each tap takes the same channels again; a round that begins
     # inside a tap's sets counts for the part in which it begins.
-    row_part = run * parts + at * machine.tiles % sets // machine.tiles
-    row_ends = np.minimum(np.arange(parts + 1) * machine.tiles * machine.rows, lines.shape[1])
+    row_part = run * parts + at * grid.tiles % sets // grid.tiles
+    row_ends = np.minimum(np.arange(parts + 1) * grid.tiles * grid.rows, lines.shape[1])
     row_tensor, row_values = lines.row_parts(source, row_ends, lines.shape[1])
     column_tensor, column_values = lines.column_parts(source, ends, lines.windows)
     # Repeats walk samples, with columns of their own, or taps, which take the same columns again.
     of_repeat = np.arange(lines.repeats) * bands if len(column_values) == lines.repeats * bands else 0
     column_part = np.arange(bands) + np.broadcast_to(of_repeat, lines.repeats)[:, None]
-    depth = np.full(rounds, lines.shape[2] * machine.lanes)
+    depth = np.full(rounds, lines.shape[2] * lines.lanes)
     rows = measured(
         row_tensor, "weight", row_values, np.broadcast_to(row_part[:, None, None], shape).ravel(),
-        units=min(machine.tiles, sets), streamed=summed(work.row_lines) * machine.lanes,
+        units=min(grid.buffers, sets), streamed=summed(work.row_lines) * grid.lanes,
     )  # fmt: skip
     columns = measured(
         column_tensor, "activation", column_values, np.broadcast_to(column_part, shape).ravel(),
-        copies=machine.tiles, streamed=per_job(depth, windows),
+        copies=grid.buffers, streamed=per_job(depth, windows),
     )  # fmt: skip
     cycles = summed(work.slowest)
     return Traffic(cycles, (columns, rows), per_job(work.streams, windows), np.zeros(cycles.size, np.int64))
