@@ -5,9 +5,9 @@
     weight gradient  s2 · F·C·R·S · input positions         (equation 6)
 
 s1 is the density of the weight, s2 that of the saved activation; a FLOP is a multiply-add, and everything is for one
-sample. Which positions each pass is counted at, and which layers are in, is a :class:`Counting`: the paper's words leave
-it open and its figures do not fit its words (``accelsim.study.conventions`` finds out). "FLOPs ↓" is against the dense
-network counted in the same way.
+sample. Which positions each pass is counted at, and which layers are in, is a :class:`Counting`: the paper's words
+leave it open, and its figures do not fit its words (``accelsim.study.conventions`` finds out). "FLOPs ↓" is against the
+dense network counted in the same way.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Saving:
 class Scheme:
     """Per-layer densities of a network: of weights, and of saved activations after Top-K and ReLU.
 
-    ``topk`` are the densities that Top-K alone would leave of the saved activations; ``image`` what it would leave of the
-    first layer's, were that sparsified although its weights are dense.
+    ``topk`` are the densities that Top-K alone would leave of the saved activations; ``image`` what it would leave of
+    the first layer's, were that sparsified although its weights are dense.
     """
 
     network: Network

@@ -1,8 +1,8 @@
-"""Figures that the SWAT paper prints, for comparison only: nothing computes with them.
+"""Figures that the SWAT paper prints, for comparison only.
 
 Raihan and Aamodt, "Sparse Weight Activation Training", NeurIPS 2020. All are as printed: percentages are 0…100, and a
-"default sparsity" or a dash is None. The one place that computes with the paper's numbers, because it checks the paper's
-own arithmetic, is equations 7 and 8 in ``accelsim.study.topk_cost``, which says so.
+"default sparsity" or a dash is None. Only what checks the paper's own arithmetic takes its numbers in: equations 7 and
+8, Table 10's total, and two means in ``claims``; each says so where it is printed.
 """
 
 from __future__ import annotations
