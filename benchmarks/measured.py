@@ -77,7 +77,7 @@ def periodic(options) -> dict:
     history = capture(plan)
     rows = [(p.weight_sparsity, p.activation_sparsity) for p in history]
     return {
-        "dataset": f"{options.data.stem if options.data else 'synthetic images'}",
+        "dataset": options.name if options.data else "synthetic images",
         "period": FIGURE10["period"],
         "target": FIGURE10["sparsity"],
         "batch": plan.batch,
@@ -92,8 +92,9 @@ SECTIONS = {"partition": partition, "topk": topk, "periodic": periodic}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[*SECTIONS])
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[*SECTIONS], metavar="SECTION")
     parser.add_argument("--data", type=Path, help="CIFAR-10 for periodic (default: synthetic images)")
+    parser.add_argument("--name", default="CIFAR-10 (4000 images)", help="of that data")
     parser.add_argument("--steps", type=int, default=600, help="of periodic")
     options = parser.parse_args()
     path = topk_cost.RECORDED

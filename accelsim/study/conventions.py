@@ -2,7 +2,7 @@
 
 Appendix A.3 gives formulas, but not whether the first layer's input gradient, the linear layer or batch norm are in,
 and its figures for strided networks need one backward pass counted at input positions and the other at output
-positions. The search tries all and keeps the combination that reaches the most figures: ``accelsim reproduce counting``.
+positions. The search tries all and keeps the combination that reaches most figures: ``accelsim reproduce counting``.
 """
 
 from __future__ import annotations

@@ -15,10 +15,12 @@ from rich.text import Text
 
 from accelsim.files import staged
 from accelsim.study.export import to_json
-from accelsim.study.figure import AGREES, DIFFERS, KNOWN, NOT_COMPUTED, Figure
+from accelsim.study.figure import AGREES, DIFFERS, KNOWN, NOT_COMPUTED, Comparison, Figure
 
 HEADINGS = ("row", "figure", "ours", "the paper", "difference", "tolerance", "verdict")
 VERDICTS = (AGREES, KNOWN, DIFFERS, NOT_COMPUTED)
+# From here on a page shows the paper's own columns instead of a line for each number.
+MANY_COLUMNS = 4
 INTRODUCTION = (
     "Every computational figure of *Sparse Weight Activation Training* (SWAT, Raihan and Aamodt, NeurIPS 2020), "
     "computed from layer shapes, the shipped trace and recorded measurements, beside the figure that the paper "
@@ -42,7 +44,9 @@ def section(figure: Figure) -> Iterator[Block]:
     yield "subheading", f"{figure.title}"
     yield "paragraph", f"`accelsim reproduce {figure.name}`"
     yield "paragraph", figure.how
-    if figure.comparisons:
+    if len({c.column for c in figure.comparisons}) >= MANY_COLUMNS:
+        yield "table", _pivoted(figure)
+    elif figure.comparisons:
         yield "table", ("", HEADINGS, _grouped(figure))
     for note in figure.notes:
         yield "bullet", note
@@ -150,6 +154,30 @@ def _grouped(figure: Figure) -> list[list[str]]:
     rows = [c.cells() for c in figure.comparisons]
     labels = [None, *(row[0] for row in rows)]
     return [["" if row[0] == above else row[0], *row[1:]] for row, above in zip(rows, labels, strict=False)]
+
+
+def _pivoted(figure: Figure) -> tuple[str, list[str], list[list[str]]]:
+    """A page's table with the paper's own rows and columns; the paper's figures in parentheses."""
+    of = {}
+    for c in figure.comparisons:
+        of.setdefault(c.row, []).append(c)
+    columns = {c.column: c for c in max(of.values(), key=lambda row: sum(c.difference is not None for c in row))}
+    cells = {(c.row, c.column): c for c in figure.comparisons}
+    headings = [
+        "row",
+        *(f"{name} ± {c.cells()[5]}" if c.difference is not None else name for name, c in columns.items()),
+    ]
+    rows = []
+    for label in of:
+        rows.append([label, *(_cell(cells.get((label, name))) for name in columns)])
+    return "Ours (the paper's); ≠: outside the tolerance, –: not computed, see below", headings, rows
+
+
+def _cell(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    _, _, ours, paper, *_ = comparison.cells()
+    return f"{ours} ({paper})" + (" ≠" if comparison.verdict in (KNOWN, DIFFERS) else "")
 
 
 def _escaped(cells: Iterable[str]) -> list[str]:
