@@ -34,8 +34,8 @@ HOW = (
 FROM_TRAINING = "its densities depend on a training run; give one with --trace"
 ERK_RESNET50 = (
     "no way of counting reaches the inference column with the ERK distribution as RigL defines it (whose paper gives "
-    "ResNet-50 0.42× and 0.24× of the FLOPs, close to ours); the activation columns do agree. The paper's networks must "
-    "have had other densities, and the averages that it prints are not enough to recover them"
+    "ResNet-50 0.42× and 0.24× of the FLOPs, close to ours); the activation columns do agree. The paper's networks "
+    "must have had other densities, and the averages that it prints are not enough to recover them"
 )
 RIGL = (
     "no way of counting reaches it with A.3's default activation sparsity of 50 %; about 47 % would reach both rows (a "
