@@ -42,7 +42,12 @@ def table(name: str) -> Network:
     return network(name)
 
 
-def scheme(row: Row, natural_zeros: float | None = None, whole_channels: bool = False) -> Scheme | None:
+def scheme(
+    row: Row,
+    natural_zeros: float | None = None,
+    whole_channels: bool = False,
+    default_zeros: float = flops.DEFAULT_ZEROS,
+) -> Scheme | None:
     """The densities that a row's method gives its network; None where they depend on a training run.
 
     Parameters
@@ -53,6 +58,8 @@ def scheme(row: Row, natural_zeros: float | None = None, whole_channels: bool = 
         prints the target, even where ReLU leaves more zeros.
     whole_channels : bool
         Whether structured SWAT keeps whole channels, as it does, or the target's exact share, as the paper counts.
+    default_zeros : float
+        Of the activations of RigL and SET.
     """
     net = table(row.network)
     zeros = NATURAL_ZEROS[net.dataset] if natural_zeros is None else natural_zeros
@@ -62,9 +69,11 @@ def scheme(row: Row, natural_zeros: float | None = None, whole_channels: bool = 
     if row.method == "SWAT-ERK":
         return flops.swat(net, row.sparsity, "erk", natural_zeros=zeros)
     if row.method == "RigL":
-        return flops.sparse_weights(net, row.sparsity, [net.layers[0].name])
+        return flops.sparse_weights(net, row.sparsity, [net.layers[0].name], default_zeros)
     if row.method == "SET":  # "do not sparsify downsampling layers" (4.2); that the first is sparse, its inference says
-        return flops.sparse_weights(net, row.sparsity, [n for n in net.weight_shapes if "downsample" in n])
+        return flops.sparse_weights(
+            net, row.sparsity, [n for n in net.weight_shapes if "downsample" in n], default_zeros
+        )
     return None
 
 

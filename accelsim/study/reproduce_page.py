@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,7 @@ VERDICTS = (AGREES, KNOWN, DIFFERS, NOT_COMPUTED)
 # From here on a page shows the paper's own columns instead of a line for each number.
 MANY_COLUMNS = 4
 INTRODUCTION = (
-    "Every computational figure of *Sparse Weight Activation Training* (SWAT, Raihan and Aamodt, NeurIPS 2020), "
+    "Every computational figure of Sparse Weight Activation Training (SWAT, Raihan and Aamodt, NeurIPS 2020), "
     "computed from layer shapes, the shipped trace and recorded measurements, beside the figure that the paper "
     "prints. Accuracies are no part of it. `accelsim reproduce all --out DIR` writes this page. The paper's figures "
     "are data in `accelsim/study/paper.py`; no result is typed in.",
@@ -84,7 +85,7 @@ def markdown(blocks: Iterable[Block]) -> str:
 def as_html(blocks: Iterable[Block]) -> str:
     """Blocks as a page that needs nothing else."""
     parts = ["<!doctype html><meta charset='utf-8'><title>accelsim reproduce</title>", f"<style>{STYLE}</style>"]
-    tags = {"heading": "h1", "subheading": "h2", "paragraph": "p", "bullet": "li"}
+    tags = {"heading": "h1", "subheading": "h2", "paragraph": "p", "bullet": "p"}
     for kind, content in blocks:
         if kind == "table":
             title, headings, rows = content
@@ -93,7 +94,8 @@ def as_html(blocks: Iterable[Block]) -> str:
             caption = f"<caption>{html.escape(title)}</caption>" if title else ""
             parts.append(f"<table>{caption}<tr>{head}</tr>{body}</table>")
         else:
-            parts.append(f"<{tags[kind]}>{html.escape(content)}</{tags[kind]}>")
+            inner = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(content))
+            parts.append(f"<{tags[kind]}>{'• ' if kind == 'bullet' else ''}{inner}</{tags[kind]}>")
     return "\n".join(parts) + "\n"
 
 
