@@ -274,6 +274,7 @@ def test_it_prints_ours_the_papers_the_difference_and_a_verdict(tmp_path):
         (["tabel3"], r"figure: must be one of table2, .*, all, got tabel3"),
         (["table3", "--trace", "none.npz"], r"none\.npz: no such file here, nor among the shipped traces .*"),
         (["table6", "--layers", "nothing"], r"layers: must match a layer of the trace .*, got nothing"),
+        (["eq7", "--layers", "nothing"], r"layers: must match a layer of the trace .*, got nothing"),
         (["table3", "--jobs", "0"], r"argument --jobs: must be an integer in 1…1024, got 0; .*"),
         (["table4", "--out", "/dev/null/x"], r".*: cannot write: .*"),
     ],

@@ -27,12 +27,11 @@ def table6_figure(session: Session) -> Figure:
     comparisons, rows, notes = [], [], []
     with session.trace() as trace:
         network, dataset = trace.network, trace.dataset
-    for machine in session.machines():
-        run = session.run(machine)
+    for run in session.runs():
         if run.problem:
-            notes.append(f"{machine.name} is left out: it cannot run the trace ({run.problem})")
+            notes.append(f"{run.machine} is left out: it cannot run the trace ({run.problem})")
             continue
-        comparisons += _table6(run, network, dataset) if machine.name == PAPER_MACHINE else []
+        comparisons += _table6(run, network, dataset) if run.machine == PAPER_MACHINE else []
         rows += _cells(run)
     if not comparisons:
         notes.append("Nothing compares with the paper: its Table 6 is over all convolutions of ResNet-50 on ImageNet")
@@ -53,8 +52,7 @@ def speedup_figure(session: Session) -> Figure:
     with session.trace() as trace:
         known = trace.network if trace.network in NETWORKS else None
         schemes = {s.name: flops.measured(table(known), s) for s in trace.snapshots} if known else {}
-    for machine in session.machines():
-        run = session.run(machine)
+    for machine, run in zip(session.machines(), session.runs(), strict=True):
         if known and not run.problem and run.whole:
             for row in run.summary.speedup:
                 if row["sparsity"]:

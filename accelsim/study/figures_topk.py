@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean, pstdev
 
+from accelsim.errors import AccelsimError
 from accelsim.study import conventions, flops, topk_cost
 from accelsim.study.figure import Comparison, Figure, Grid
 from accelsim.study.figures_machines import PAPER_MACHINE
@@ -182,10 +183,12 @@ def _simulated(session: Session, sparsity: float) -> tuple[float, float] | None:
     """On the paper's machine: a sparse step's share of a dense one's cycles, and one Top-K's in dense steps."""
     machine = next(m for m in session.machines() if m.name == PAPER_MACHINE)
     run = session.run(machine)
+    if run.problem:
+        raise AccelsimError(run.problem)
     selection = next(s for s in topk_cost.recorded_selections() if s.algorithm == "introselect")
     with session.trace() as trace:
         same = trace.network == "resnet50" and trace.dataset == "imagenet"
-    if run.problem or not run.whole or not same or selection.unit != "instructions":
+    if not run.whole or not same or selection.unit != "instructions":
         return None
     steps = {round(row["sparsity"], 6): row["step"] and row["step"] / row["samples"] for row in run.summary.cycles}
     if not steps.get(0.0) or not steps.get(sparsity):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from accelsim.errors import MachineError, TraceError
+from accelsim.errors import AccelsimError, TraceError
 from accelsim.files import find, shipped
 from accelsim.hardware.machine import Machine, baseline_of, load_machine
 from accelsim.simulate import simulate_records
@@ -61,6 +61,13 @@ class Session:
         with Trace.open(find(self.trace_file, "traces", TraceError)) as trace:
             yield trace
 
+    def runs(self) -> list[Run]:
+        """The trace on every shipped machine. Raises AccelsimError if none can run it, with what the first one said."""
+        runs = [self.run(machine) for machine in self.machines()]
+        if all(run.problem for run in runs):
+            raise AccelsimError(runs[0].problem)
+        return runs
+
     @staticmethod
     def machines() -> list[Machine]:
         """All that ship, by name."""
@@ -90,7 +97,7 @@ class Session:
         records = simulate_records([machine, baseline], trace, layers=layers, jobs=self.jobs, progress=self.progress)
         try:
             table = frame(records)
-        except MachineError as error:
+        except AccelsimError as error:  # the machine's limits or, if no machine can, the user's mistake
             return Run(machine.name, problem=str(error))
         rows = convolutions(table)
         return Run(machine.name, summarize(rows, machine.name, baseline.name), covers(table, trace))
