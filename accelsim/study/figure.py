@@ -23,6 +23,8 @@ class Comparison:
         Largest |ours − paper| that agrees, in ``unit``; with ``relative`` as a share of the paper's, 0.05 for 5 %.
     unit : str
     relative : bool
+    factor : bool
+        Tolerance is the largest of ours / paper and paper / ours that agrees: 2 for within a factor of 2.
     at_most : bool
         The paper's is a bound: whatever is below agrees.
     expected : bool
@@ -40,6 +42,7 @@ class Comparison:
     tolerance: float = 0.0
     unit: str = "%"
     relative: bool = False
+    factor: bool = False
     at_most: bool = False
     expected: bool = True
     note: str = ""
@@ -47,10 +50,10 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Ours − the paper's, in ``unit``, or as a share of the paper's where ``relative``."""
+        """Ours − the paper's, in ``unit``; as a share of the paper's where ``relative`` or ``factor``."""
         if self.ours is None or self.paper is None:
             return None
-        return (self.ours - self.paper) / (self.paper if self.relative else 1)
+        return (self.ours - self.paper) / (self.paper if self.relative or self.factor else 1)
 
     @property
     def verdict(self) -> str:
@@ -59,6 +62,10 @@ class Comparison:
             return NOT_COMPUTED
         if self.paper is None:
             return ALONE
+        if self.factor:
+            ratio = 1 + self.difference
+            far = ratio <= 0 or max(ratio, 1 / ratio) > self.tolerance
+            return (DIFFERS if self.expected else KNOWN) if far else AGREES
         # A figure printed with one digit may be off by just the tolerance; binary fractions may not decide that.
         difference = self.difference if self.at_most else abs(self.difference)
         if difference <= self.tolerance + 1e-9:
@@ -72,11 +79,12 @@ class Comparison:
         points = "points" if self.unit == "%" else self.unit
         if self.difference is None:
             difference = "–"
-        elif self.relative:
+        elif self.relative or self.factor:
             difference = f"{100 * self.difference:+.1f} %"
         else:
             difference = f"{_zero(self.difference, self.digits):+,.{self.digits}f}{_unit(points)}"
         tolerance = f"{100 * self.tolerance:g} %" if self.relative else f"{self.tolerance:g}{_unit(points)}"
+        tolerance = f"factor {self.tolerance:g}" if self.factor else tolerance
         if self.paper is None or self.ours is None:
             tolerance = "–"
         tolerance = f"at most +{tolerance}" if self.at_most else tolerance
@@ -85,7 +93,19 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, unrounded."""
-        keys = ("row", "column", "ours", "paper", "difference", "tolerance", "unit", "relative", "verdict", "note")
+        keys = (
+            "row",
+            "column",
+            "ours",
+            "paper",
+            "difference",
+            "tolerance",
+            "unit",
+            "relative",
+            "factor",
+            "verdict",
+            "note",
+        )
         return {key: getattr(self, key) for key in keys}
 
 
