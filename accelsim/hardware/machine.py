@@ -141,8 +141,8 @@ def schema() -> dict[str, Any]:
 def baseline_of(machine: Machine) -> Machine:
     """The dense DaDianNao with as many multipliers, at the same clock and with the same memories.
 
-    Lanes of a bit-serial machine count for as many as they are worth. The tiles read weights from their memory directly,
-    and activations through a buffer of 2 KiB (NBin; Chen et al., MICRO 2014, section 5.2).
+    Lanes of a bit-serial machine count for as many as they are worth. The tiles read weights from their memory
+    directly, and activations through a buffer of 2 KiB (NBin; Chen et al., MICRO 2014, section 5.2).
     """
     return Machine(
         name="dadiannao",
