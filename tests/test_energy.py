@@ -12,6 +12,7 @@ import yaml
 
 import accelsim
 from accelsim.hardware.energy import COMPONENTS, COMPUTE, MOVING, EnergyTable, energy_pj
+from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.machine import baseline_of, load_machine, load_section, parse_machine
 from accelsim.hardware.overheads import FormatConversion, Overheads, TopK
 from accelsim.hardware.traffic import ACTIONS
@@ -20,7 +21,8 @@ from accelsim.study.results import COLUMNS, summarize
 from accelsim.study.tables import render, summary
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NAMES = sorted(file.name for file in CONFIGS.glob("*.yaml"))
+NEED_VALUES = ("tcle.yaml", "tclp.yaml")  # the trace has masks
+NAMES = sorted(file.name for file in CONFIGS.glob("*.yaml") if file.name not in NEED_VALUES)
 MACHINE = load_machine("pe16x16.yaml")
 PARTS = [f"{component}_pj" for component in COMPONENTS]
 
@@ -151,11 +153,11 @@ def test_a_dense_machine_s_multipliers_cost_the_same_at_any_sparsity(table):
 
 
 def test_the_baseline_has_the_same_table_and_memory():
-    assert baseline_of(MACHINE).energy == MACHINE.energy == load_section("energy", "45nm.yaml")
+    assert baseline_of(MACHINE).energy == MACHINE.energy == load_section(EnergyTable, "45nm.yaml", "energy")
 
 
 def test_the_28_nm_table_is_the_45_nm_table_scaled_as_it_says():
-    published, scaled = load_section("energy", "45nm.yaml"), load_section("energy", "28nm.yaml")
+    published, scaled = (load_section(EnergyTable, f"{node}nm.yaml", "energy") for node in (45, 28))
     for key in ("multiply_pj", "add_pj", "sram_pj", "edram_pj"):
         assert getattr(scaled, key) == pytest.approx(getattr(published, key) * 28 / 45, rel=0.005), key
     assert scaled.offchip_pj == published.offchip_pj
@@ -165,7 +167,7 @@ def test_the_28_nm_table_is_the_45_nm_table_scaled_as_it_says():
 
 def test_the_root_of_the_capacity_meets_the_published_srams():
     """Horowitz: 10, 20 and 100 pJ for 64 bits from 8 KB, 32 KB and 1 MB; ratios, as EIE's figure is another circuit."""
-    table = load_section("energy", "45nm.yaml")
+    table = load_section(EnergyTable, "45nm.yaml", "energy")
     at = {kib: table.sram_pj_per_word(kib << 10) for kib in (8, 32, 1024)}
     assert at[32] == table.sram_pj
     assert at[32] / at[8] == pytest.approx(20 / 10) and at[1024] / at[32] == pytest.approx(100 / 20, rel=0.15)
@@ -173,7 +175,7 @@ def test_the_root_of_the_capacity_meets_the_published_srams():
 
 def test_a_machine_s_sections_are_replaced_by_name():
     other = load_machine("pe16x16.yaml", memory="ddr4.yaml", energy="28nm.yaml")
-    assert other.energy.node_nm == 28 and other.memory == load_section("memory", "ddr4.yaml")
+    assert other.energy.node_nm == 28 and other.memory == load_section(Memory, "ddr4.yaml", "memory")
     assert accelsim.load_machine("pe16x16.yaml", energy="none").energy is None
 
 
@@ -264,6 +266,6 @@ def test_the_page_on_energy_names_every_key_component_and_action():
 
 
 def test_the_table_is_a_mapping_or_a_name():
-    inline = load_section("energy", "45nm.yaml").model_dump() | {"multiply_pj": 4}
+    inline = load_section(EnergyTable, "45nm.yaml", "energy").model_dump() | {"multiply_pj": 4}
     machine = parse_machine(MACHINE.resolved() | {"energy": inline})
     assert energy_pj(machine, SimpleNamespace(get=lambda name, _: name == "multiplications"), 0)["multipliers"] == 4

@@ -95,15 +95,10 @@ def load_machine(file: str | Path, **sections: str | None) -> Machine:
     return parse_machine(data, str(path))
 
 
-def load_section(key: str, file: str | Path) -> Parameters | None:
-    """Reads and validates a file with a section of its own (``SECTIONS``), found as a machine file is; "none": None.
-
-    Raises ConfigError.
-    """
-    if file == "none":
-        return None
-    path, data = _read(file, f"configs/{key}")
-    return _validated(SECTIONS[key], data, str(path))
+def load_section(model: type[Section], file: str | Path, kind: str) -> Section:
+    """Reads and validates another file, found as a machine file is, among those of a kind. Raises ConfigError."""
+    path, data = _read(file, f"configs/{kind}")
+    return validated(model, data, str(path))
 
 
 def parse_machine(data: Any, source: str = "machine") -> Machine:
@@ -111,10 +106,11 @@ def parse_machine(data: Any, source: str = "machine") -> Machine:
     named = [key for key in SECTIONS if isinstance(data, dict) and isinstance(data.get(key), str)]
     for key in named:
         try:
-            data = data | {key: load_section(key, data[key])}
+            part = None if data[key] == "none" else load_section(SECTIONS[key], data[key], key)
         except ConfigError as error:
             raise ConfigError(f"{source}: {key}: {error}") from None
-    return _validated(Machine, data, source)
+        data = data | {key: part}
+    return validated(Machine, data, source)
 
 
 def _read(file: str | Path, kind: str) -> tuple[Path, Any]:
@@ -141,7 +137,8 @@ def _read(file: str | Path, kind: str) -> tuple[Path, Any]:
         raise ConfigError(f"{path}: must be YAML: {problem}") from error
 
 
-def _validated(model: type[Section], data: Any, source: str) -> Section:
+def validated(model: type[Section], data: Any, source: str) -> Section:
+    """A section from plain data. Raises ConfigError; ``source`` begins its text."""
     if not isinstance(data, dict):
         keys = " and ".join(name for name, field in model.model_fields.items() if field.is_required())
         raise ConfigError(f"{source}: must be a mapping with the keys {keys}, got {_shown(data)}")
@@ -166,15 +163,16 @@ def schema() -> dict[str, Any]:
 def baseline_of(machine: Machine) -> Machine:
     """The dense DaDianNao with as many multipliers, at the same clock, with the same memories and energy per action.
 
-    Its tiles read weights from their memory directly, and activations through a buffer of 2 KiB (NBin; Chen et al.,
-    MICRO 2014, section 5.2). It rotates weights too, but neither selects nor converts: it trains densely.
+    Lanes of a bit-serial machine count for as many as they are worth. The tiles read weights from their memory
+    directly, and activations through a buffer of 2 KiB (NBin; Chen et al., MICRO 2014, section 5.2). It rotates
+    weights too, but neither selects nor converts: it trains densely.
     """
     overheads = machine.overheads and Overheads(rotate_weights=machine.overheads.rotate_weights)
     return Machine(
         name="dadiannao",
         description="the dense baseline",
         clock_mhz=machine.clock_mhz,
-        accelerator=DaDianNao.with_multipliers(machine.accelerator.multipliers),
+        accelerator=DaDianNao.with_multipliers(machine.accelerator.baseline_multipliers),
         buffers=Buffers(
             activation=Buffer(capacity_bytes=2048, ports=2),
             weight=Buffer(capacity_bytes=0, ports=2),
