@@ -25,6 +25,10 @@ from accelsim.workload.trace import Layer, Snapshot, Trace
 
 if TYPE_CHECKING:
     from accelsim.hardware.machine import Machine
+    from accelsim.hardware.memory import Observer
+    from accelsim.hardware.plan import Plan
+
+    Timeline = Callable[[Machine, str, str, Plan], Observer | None]
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ def simulate_records(
     snapshots: str | Iterable[str] | None = None,
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    timeline: Timeline = lambda machine, snapshot, which, plan: None,
 ) -> Iterator[Record]:
     """Runs the chosen layers and passes of a trace on one or more machines.
 
@@ -138,6 +143,9 @@ def simulate_records(
         Layers simulated at once, each on a thread. The records do not depend on it.
     progress : callable
         Called with layers done and layers in all.
+    timeline : callable
+        Called with the machine, snapshot, pass and plan of each replay; gives what ``memory.replay`` is to tell what
+        happens, or None.
 
     Yields
     ------
@@ -165,26 +173,28 @@ def simulate_records(
             running.extend(pool.submit(task.run, machines) for task in islice(waiting, 1))
             over = done == len(tasks) or tasks[done].snapshot is not task.snapshot
             if over or not any(machine.memory for machine in machines):
-                yield from _with_memory(machines, counted)
+                yield from _with_memory(machines, counted, timeline)
                 counted = []
             progress(done, len(tasks))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _with_memory(machines: tuple[Machine, ...], layers: list[list[Counted]]) -> Iterator[Record]:
+def _with_memory(
+    machines: tuple[Machine, ...], layers: list[list[Counted]], timeline: Timeline
+) -> Iterator[Record]:
     """The records of a snapshot, layer by layer, with what their machines' memories add."""
     records = [[counted.record for counted in of_layer] for of_layer in layers]
     passes = len(records[0]) // len(machines)
     for number, (machine, _) in enumerate(product(machines, range(passes))):
         if machine.memory:
-            column = _replayed(machine, [of_layer[number] for of_layer in layers])
+            column = _replayed(machine, [of_layer[number] for of_layer in layers], timeline)
             for of_layer, record in zip(records, column, strict=True):
                 of_layer[number] = record
     return chain.from_iterable(records)
 
 
-def _replayed(machine: Machine, layers: list[Counted]) -> list[Record]:
+def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline) -> list[Record]:
     """One pass of one machine: the forward pass runs through the layers from first to last, the others back."""
     from accelsim.hardware.memory import replay
     from accelsim.hardware.planner import Planner
@@ -199,8 +209,9 @@ def _replayed(machine: Machine, layers: list[Counted]) -> list[Record]:
         plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, [c.traffic for c in order]).plan()
     except MachineError as error:
         raise MachineError(f"{machine.name}: {first.snapshot}: {first.which}: {error}") from None
+    played = replay(plan, timeline(machine, first.snapshot, first.which, plan))
     replayed = {}
-    for counted, stalls, actions in zip(order, replay(plan).stalls, plan.actions, strict=True):
+    for counted, stalls, actions in zip(order, played.stalls, plan.actions, strict=True):
         r = counted.record
         slots = r.slots | {cause: cycles * r.multipliers for cause, cycles in stalls.items()}
         replayed[id(counted)] = replace(r, cycles=r.cycles + sum(stalls.values()), slots=slots, actions=actions)
