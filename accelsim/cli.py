@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from accelsim import __version__
@@ -114,6 +114,12 @@ def _add_run(commands, common) -> None:
     )  # fmt: skip
     run.add_argument("--jobs", type=_jobs, metavar="N", help="layers simulated at once (default: one per core)")
     run.add_argument("--out", type=Path, metavar="DIR", help="write layers.csv, layers.parquet, run.json, summary.txt")
+    run.add_argument("--plots", type=Path, metavar="DIR", help="write pictures (PNG, SVG): cycles, roofline, speedup")
+    run.add_argument("--timeline", type=Path, metavar="FILE", help="write what happened when, for Perfetto: .json[.gz]")
+    run.add_argument(
+        "--timeline-detail", choices=("layers", "auto", "jobs"), default="auto",
+        help="a slice a layer; as many as 200,000 events allow (default); every job and transfer, however many",
+    )  # fmt: skip
     run.add_argument("--explain", action="store_true", help="show where every multiplier slot went")
     run.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     run.add_argument("--quiet", action="store_true", help="no progress bar, and the speedup table only")
@@ -217,24 +223,32 @@ def _run(options: argparse.Namespace) -> None:
     from accelsim.study import export, tables
     from accelsim.study.paper import table6
     from accelsim.study.results import convolutions, covers, frame, summarize
+    from accelsim.study.timeline import recording
 
-    if options.out:
-        export.check_writable(options.out)
+    for folder in filter(None, (options.out, options.plots)):
+        export.check_writable(folder)
     with open_trace(options.trace) as trace, _progress(options) as progress:
-        records = simulate_records(
-            machines, trace, passes=options.passes, layers=options.layers, snapshots=options.snapshots,
-            jobs=options.jobs or _cores(), progress=progress,
-        )  # fmt: skip
-        table = frame(records)
+        origin = export.provenance(trace, machines, options.command_line)
+        replays = len(options.passes) * len(options.snapshots or trace.snapshots)
+        detail = {"detail": options.timeline_detail, "origin": origin}
+        with recording(options.timeline, machine, replays, **detail) if options.timeline else nullcontext() as timeline:
+            records = simulate_records(
+                machines, trace, passes=options.passes, layers=options.layers, snapshots=options.snapshots,
+                jobs=options.jobs or _cores(), progress=progress, timeline=timeline,
+            )  # fmt: skip
+            table = frame(records)
         other = baseline and baseline.name
         everything = summarize(table, machine.name, other)
         chosen = summarize(convolutions(table), machine.name, other)
-        origin = export.provenance(trace, machines, options.command_line)
         comparable = covers(table, trace)
         paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]
     shown = {"full": not options.quiet, "explain": options.explain}
     parts = list(tables.summary(chosen, everything, table, paper, **shown))
     data = export.report(chosen, everything, table, paper, origin)
+    if options.plots:
+        from accelsim.study.plots import write_plots
+
+        parts += write_plots(options.plots, table, machine, origin)
     if options.out:
         export.write_results(options.out, table, data, tables.render(parts))
     _print(export.to_json(data, ascii_only=True) if options.json else tables.render(parts, _is_terminal(sys.stdout)))

@@ -125,7 +125,7 @@ def simulate_records(
     snapshots: str | Iterable[str] | None = None,
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    timeline: Timeline = lambda machine, snapshot, which, plan: None,
+    timeline: Timeline | None = None,
 ) -> Iterator[Record]:
     """Runs the chosen layers and passes of a trace on one or more machines.
 
@@ -143,7 +143,7 @@ def simulate_records(
         Layers simulated at once, each on a thread. The records do not depend on it.
     progress : callable
         Called with layers done and layers in all.
-    timeline : callable
+    timeline : callable, optional
         Called with the machine, snapshot, pass and plan of each replay; gives what ``memory.replay`` is to tell what
         happens, or None.
 
@@ -181,7 +181,7 @@ def simulate_records(
 
 
 def _with_memory(
-    machines: tuple[Machine, ...], layers: list[list[Counted]], timeline: Timeline
+    machines: tuple[Machine, ...], layers: list[list[Counted]], timeline: Timeline | None
 ) -> Iterator[Record]:
     """The records of a snapshot, layer by layer, with what their machines' memories add."""
     records = [[counted.record for counted in of_layer] for of_layer in layers]
@@ -194,7 +194,7 @@ def _with_memory(
     return chain.from_iterable(records)
 
 
-def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline) -> list[Record]:
+def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None) -> list[Record]:
     """One pass of one machine: the forward pass runs through the layers from first to last, the others back."""
     from accelsim.hardware.memory import replay
     from accelsim.hardware.planner import Planner
@@ -209,7 +209,7 @@ def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline) -> li
         plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, [c.traffic for c in order]).plan()
     except MachineError as error:
         raise MachineError(f"{machine.name}: {first.snapshot}: {first.which}: {error}") from None
-    played = replay(plan, timeline(machine, first.snapshot, first.which, plan))
+    played = replay(plan, timeline and timeline(machine, first.snapshot, first.which, plan))
     replayed = {}
     for counted, stalls, actions in zip(order, played.stalls, plan.actions, strict=True):
         r = counted.record

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +66,8 @@ def recording(
     """
     if not machine.memory:
         raise MachineError(f"{machine.name}: memory: must be given for a timeline, without it nothing moves")
+    if detail not in DETAILS:
+        raise OutputError(f"timeline: detail must be one of {', '.join(DETAILS)}, got {detail}")
     if not path.name.endswith((".json", ".json.gz")):
         raise OutputError(f"{path}: must end in .json or .json.gz")
     with staged_file(path) as stage, _text(stage) as file:
@@ -129,24 +131,9 @@ class Timeline:
         self._events += 1
 
 
-class _Entry(Protocol):
-    """What a track holds: in order of time, each of a layer; one may absorb the next."""
-
-    layer: int
-    start: int
-    end: int
-
-    @property
-    def size(self) -> int: ...
-
-    def absorb(self, later: _Entry) -> None: ...
-
-    def events(self) -> Iterator[tuple[str, int, int, dict]]: ...
-
-
 @dataclass(slots=True)
 class _Slices:
-    """Slices one after another, each name once: its cycles, bytes, count, and the job of the first."""
+    """What a track of slices holds: one after another, each name once with its cycles, bytes, count, first job."""
 
     layer: int
     start: int
@@ -172,7 +159,7 @@ class _Slices:
 
 @dataclass(slots=True)
 class _Level:
-    """The most bytes from a cycle to the next entry."""
+    """What a counter holds: the most bytes from a cycle to the next entry."""
 
     layer: int
     start: int
@@ -196,10 +183,10 @@ class _Track:
 
     def __init__(self, name: str, most: float, window: float):
         self.name, self.most, self.window = name, most, window
-        self.entries: list[_Entry] = []
+        self.entries: list[_Slices] | list[_Level] = []
         self.size = 0
 
-    def add(self, entry: _Entry) -> None:
+    def add(self, entry: _Slices | _Level) -> None:
         self._append(entry)
         while self.size > self.most and self.window <= self.entries[-1].end:
             self.window = max(1, 2 * self.window)
@@ -207,7 +194,7 @@ class _Track:
             for each in entries:
                 self._append(each)
 
-    def _append(self, entry: _Entry) -> None:
+    def _append(self, entry: _Slices | _Level) -> None:
         last = self.entries[-1] if self.entries else None
         if last and self.window and last.layer == entry.layer and entry.end - last.start <= self.window:
             self.size -= last.size
@@ -328,7 +315,7 @@ class _Process:
             track.size -= 1
         self._add(track, _Level(self.layer, now, now, self.rooms[key].bytes))
 
-    def _add(self, track: _Track, entry: _Entry) -> None:
+    def _add(self, track: _Track, entry: _Slices | _Level) -> None:
         track.add(entry)
         if track.window == 0 and track.most == math.inf and len(track.entries) > CHUNK:
             self._flush(track)
