@@ -120,7 +120,7 @@ def cycles_by_cause(rows: pd.DataFrame, title: str) -> Figure:
         axes.tick_params("x", labelbottom=True)
     panels[next(iter(panels))].set_xlim(0, 1.03 * max(1, rows["cycles"].max()))
     handles = [shown[group] for group in BARS if group in shown]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=1 + 2 * len(panels), frameon=False)
     return figure
 
 
@@ -203,7 +203,7 @@ def speedup_by_layer(gains: pd.DataFrame, title: str) -> Figure:
         for number, (snapshot, shade) in enumerate(zip(snapshots, shades, strict=True))
     ]
     bound = Line2D([], [], marker="|", ls="", mew=1.2, color="black", label="bound: effectual multiplications alone")
-    figure.legend(handles=[*handles, bound], loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles=[*handles, bound], loc="outside lower center", ncols=1 + 2 * len(panels), frameon=False)
     return figure
 
 

@@ -281,7 +281,7 @@ class _Process:
 
     def _work(self, slices: list[_Slices]) -> None:
         """PEs work and wait, in the order of time."""
-        for each in sorted(slices, key=lambda each: each.start):
+        for each in sorted(slices, key=lambda each: (each.start, each.end)):
             self.layer = max(self.layer, bisect(self.plan.ends, next(iter(each.parts.values()))[3]))
             each.layer, self.now = self.layer, each.end
             self.layers.add(_Slices(each.layer, each.start, each.end, dict(each.parts)))
