@@ -117,10 +117,8 @@ def _add_run(commands, common) -> None:
     run.add_argument("--out", type=Path, metavar="DIR", help="write layers.csv, layers.parquet, run.json, summary.txt")
     run.add_argument("--plots", type=Path, metavar="DIR", help="write pictures (PNG, SVG): cycles, roofline, speedup")
     run.add_argument("--timeline", type=Path, metavar="FILE", help="write what happened when, for Perfetto: .json[.gz]")
-    run.add_argument(
-        "--timeline-detail", choices=("layers", "auto", "jobs"), default="auto",
-        help="a slice a layer; as many as 200,000 events allow (default); every job and transfer, however many",
-    )  # fmt: skip
+    details = {"choices": ("layers", "auto", "jobs"), "default": "auto"}
+    run.add_argument("--timeline-detail", **details, help="auto: what 200,000 events can show; jobs: all, however much")
     run.add_argument("--explain", action="store_true", help="show where every multiplier slot went")
     run.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     run.add_argument("--quiet", action="store_true", help="no progress bar, and the speedup table only")
@@ -136,12 +134,7 @@ def _add_capture(commands, common) -> None:
         "what the convolutions of chosen steps multiply. Ctrl-C leaves a valid trace of the steps recorded so far.",
     )
     add = capture.add_argument
-    add(
-        "--model",
-        required=True,
-        metavar="NAME",
-        help="e.g. resnet50, cifar_resnet18, or your own module:factory",
-    )
+    add("--model", required=True, metavar="NAME", help="e.g. resnet50, cifar_resnet18, or your own module:factory")
     add("--out", required=True, type=Path, metavar="FILE", help="the trace (.npz)")
     add("--force", action="store_true", help="replace the trace if it exists")
     add("--data", type=Path, metavar="PATH", help="images by class, CIFAR-10/100, or .npz (default: synthetic images)")
@@ -171,12 +164,7 @@ def _add_capture(commands, common) -> None:
     add("--augment", action="store_true", help="random crops and flips")
     add("--network", metavar="NAME", help="name of the network in the trace (default: the model's)")
     add("--dataset", metavar="NAME", help="name of the data set in the trace (default: that of its folder)")
-    add(
-        "--distribution",
-        default="uniform",
-        metavar="NAME",
-        help="of the sparsity over layers: uniform, erk or momentum",
-    )
+    add("--distribution", default="uniform", metavar="NAME", help="of sparsity over layers: uniform, erk or momentum")
     add("--structure", default="unstructured", metavar="NAME", help="unstructured, or channel")
     add("--activation-sparsity", type=float, metavar="S", help="where it differs from the weights'")
     add("--activation-scope", default="NCHW", metavar="NAME", help="within what Top-K selects: NCHW, CHW or HW")
@@ -251,8 +239,8 @@ def _run(options: argparse.Namespace) -> None:
     with open_trace(options.trace) as trace, _progress(options) as progress:
         origin = export.provenance(trace, machines, options.command_line)
         replays = len(options.passes) * len(options.snapshots or trace.snapshots)
-        detail = {"detail": options.timeline_detail, "origin": origin}
-        with recording(options.timeline, machine, replays, **detail) if options.timeline else nullcontext() as timeline:
+        how = {"detail": options.timeline_detail, "origin": origin}
+        with recording(options.timeline, machine, replays, **how) if options.timeline else nullcontext() as timeline:
             records = simulate_records(
                 machines, trace, passes=options.passes, layers=options.layers, snapshots=options.snapshots,
                 jobs=options.jobs or _cores(), progress=progress, timeline=timeline,

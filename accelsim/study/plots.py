@@ -36,6 +36,7 @@ MARKERS = {"fwd": "o", "input_grad": "s", "weight_grad": "^"}
 BARS = {
     "effectual": ("#12355b", "", "white"),
     "ineffectual": ("#e9c46a", "", "black"),
+    "serial": ("#9e9ac8", "oo", "white"),
     "edge": ("#f2f2f2", "////", "#555555"),
     "imbalance": ("#7f7f7f", "", "black"),
     "barrier": ("#cfe1f2", "....", "#12355b"),
