@@ -11,6 +11,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -266,6 +267,22 @@ def fitted(
         blueprints, sparsities, path=trace.path, network=trace.network, dataset=trace.dataset,
         samples=snapshot.samples, batch=snapshot.batch, seed=seed,
         provenance={"fitted to": f"{trace.path.name}: {snapshot.name}", "sha256": trace.digest},
+    )  # fmt: skip
+
+
+def resparsified(trace: Trace, reference: str, sparsities: Sequence[float]) -> SyntheticTrace:
+    """Top-K at other sparsities of the numbers that a snapshot holds; its first layer stays as it is."""
+    snapshot = trace.snapshot(reference)
+    blueprints = []
+    for number, layer in enumerate(snapshot.layers):
+        sources = {name: Stored(partial(layer.tensor, name)) for name in DRAWN}
+        blueprints.append(
+            Blueprint(layer.name, layer.kind, layer.geometry, layer.input_grad, **sources, dense=number == 0)
+        )
+    return assemble(
+        blueprints, sparsities, path=trace.path, network=trace.network, dataset=trace.dataset,
+        samples=snapshot.samples, batch=snapshot.batch,
+        provenance={"Top-K of": f"{trace.path.name}: {snapshot.name}", "sha256": trace.digest},
     )  # fmt: skip
 
 
