@@ -6,7 +6,8 @@ import time
 import pytest
 
 import accelsim
-from accelsim.hardware.machine import load_memory
+from accelsim.hardware.hierarchy import Memory
+from accelsim.hardware.machine import load_section
 from accelsim.simulate import simulate_records
 from accelsim.study.timeline import MOST_EVENTS, recording
 
@@ -23,7 +24,8 @@ def seconds_of(trace, machine, timeline=None):
 
 @pytest.mark.parametrize(("detail", "most_ratio"), [("layers", 1.5), ("auto", 1.5), ("jobs", 5)])
 def test_timeline_cost(tmp_path, capsys, detail, most_ratio):
-    machine = accelsim.load_machine("pe16x16.yaml").model_copy(update={"memory": load_memory("ddr4.yaml")})
+    memory = load_section(Memory, "ddr4.yaml", "memory")
+    machine = accelsim.load_machine("pe16x16.yaml").model_copy(update={"memory": memory})
     without, with_it, path = [], [], tmp_path / "t.json"
     with accelsim.open_trace("resnet50.npz") as trace:
         seconds_of(trace, machine)  # compiles the kernels

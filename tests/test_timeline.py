@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import accelsim
 from accelsim import cli
 from accelsim.errors import AccelsimError
-from accelsim.hardware.machine import load_memory
+from accelsim.hardware.hierarchy import Memory
+from accelsim.hardware.machine import load_section
 from accelsim.hardware.memory import replay
 from accelsim.hardware.plan import JOBS, Plan
 from accelsim.simulate import simulate_records
@@ -27,7 +28,7 @@ RUN = ["run", "--trace", "tiny.npz", "--quiet", "--config"]
 
 def machine_with(config, memory="ddr4.yaml", capacity_bytes=None, channels=None):
     """A shipped machine, with less memory on chip or other channels off it."""
-    machine, memory = accelsim.load_machine(config), load_memory(memory)
+    machine, memory = accelsim.load_machine(config), load_section(Memory, memory, "memory")
     if capacity_bytes:
         small = {"capacity_bytes": capacity_bytes}
         places = {
