@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from accelsim import __version__
@@ -121,6 +121,10 @@ def _add_run(commands, common) -> None:
         run.add_argument(f"--{section}", metavar="FILE", help=f"{other}, e.g. {SECTIONS[section]}")
     run.add_argument("--jobs", type=_jobs, metavar="N", help="layers simulated at once (default: one per core)")
     run.add_argument("--out", type=Path, metavar="DIR", help="write tables, run.json, summary.txt, action_counts.yaml")
+    run.add_argument("--plots", type=Path, metavar="DIR", help="write pictures (PNG, SVG): cycles, roofline, speedup")
+    run.add_argument("--timeline", type=Path, metavar="FILE", help="write what happened when, for Perfetto: .json[.gz]")
+    details = {"choices": ("layers", "auto", "jobs"), "default": "auto"}
+    run.add_argument("--timeline-detail", **details, help="auto: what 200,000 events can show; jobs: all, however much")
     run.add_argument("--explain", action="store_true", help="show where every multiplier slot went")
     run.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     run.add_argument("--quiet", action="store_true", help="no progress bar, and the speedup table only")
@@ -237,24 +241,32 @@ def _run(options: argparse.Namespace) -> None:
     from accelsim.study.accelergy import action_counts
     from accelsim.study.paper import table6
     from accelsim.study.results import convolutions, covers, frame, summarize
+    from accelsim.study.timeline import recording
 
-    if options.out:
-        export.check_writable(options.out)
+    for folder in filter(None, (options.out, options.plots)):
+        export.check_writable(folder)
     with open_trace(options.trace) as trace, _progress(options) as progress:
-        records = simulate_records(
-            machines, trace, passes=options.passes, layers=options.layers, snapshots=options.snapshots,
-            jobs=options.jobs or _cores(), progress=progress,
-        )  # fmt: skip
-        table = frame(records)
+        origin = export.provenance(trace, machines, options.command_line)
+        replays = len(options.passes) * len(options.snapshots or trace.snapshots)
+        how = {"detail": options.timeline_detail, "origin": origin}
+        with recording(options.timeline, machine, replays, **how) if options.timeline else nullcontext() as timeline:
+            records = simulate_records(
+                machines, trace, passes=options.passes, layers=options.layers, snapshots=options.snapshots,
+                jobs=options.jobs or _cores(), progress=progress, timeline=timeline,
+            )  # fmt: skip
+            table = frame(records)
         other = baseline and baseline.name
         everything = summarize(table, machine.name, other)
         chosen = summarize(convolutions(table), machine.name, other)
-        origin = export.provenance(trace, machines, options.command_line)
         comparable = covers(table, trace)
         paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]
     shown = {"full": not options.quiet, "explain": options.explain}
     parts = list(tables.summary(chosen, everything, table, paper, **shown))
     data = export.report(chosen, everything, table, paper, origin)
+    if options.plots:
+        from accelsim.study.plots import write_plots
+
+        parts += write_plots(options.plots, table, machine, origin)
     if options.out:
         counts = action_counts(machine, table)
         export.write_results(options.out, table, data, tables.render(parts), counts)

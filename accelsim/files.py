@@ -83,6 +83,22 @@ def staged(folder: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
+@contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """A path to write to; on a clean exit the file there replaces ``path``, and on any exception it goes.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or something that is no file has its name.
+    """
+    path = Path(path)
+    with staged(path.parent) as stage:
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path}: must be a file, but is something else")
+        yield stage / path.name
+
+
 def _make_parents(folder: Path) -> list[Path]:
     """Makes the folders that ``folder`` is to lie in; returns those that were not there, the innermost first."""
     missing = [parent for parent in folder.parents if not parent.exists()]

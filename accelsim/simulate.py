@@ -30,7 +30,11 @@ from accelsim.workload.trace import Layer, Snapshot, Trace
 
 if TYPE_CHECKING:
     from accelsim.hardware.machine import Machine
+    from accelsim.hardware.memory import Observer
     from accelsim.hardware.overheads import Cost, Tensors
+    from accelsim.hardware.plan import Plan
+
+    Timeline = Callable[[Machine, str, str, Plan], Observer | None]
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ def simulate_records(
     snapshots: str | Iterable[str] | None = None,
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    timeline: Timeline | None = None,
 ) -> Iterator[Record]:
     """Runs the chosen layers and passes of a trace on one or more machines.
 
@@ -171,6 +176,9 @@ def simulate_records(
         Layers simulated at once, each on a thread. The records do not depend on it.
     progress : callable
         Called with layers done and layers in all.
+    timeline : callable, optional
+        Called with the machine, snapshot, pass and plan of each replay; gives what ``memory.replay`` is to tell what
+        happens, or None.
 
     Yields
     ------
@@ -198,20 +206,22 @@ def simulate_records(
             running.extend(pool.submit(task.run, machines) for task in islice(waiting, 1))
             over = done == len(tasks) or tasks[done].snapshot is not task.snapshot
             if over or not any(machine.memory for machine in machines):
-                yield from _completed(machines, counted)
+                yield from _completed(machines, counted, timeline)
                 counted = []
             progress(done, len(tasks))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _completed(machines: tuple[Machine, ...], layers: list[list[Counted]]) -> Iterator[Record]:
+def _completed(
+    machines: tuple[Machine, ...], layers: list[list[Counted]], timeline: Timeline | None
+) -> Iterator[Record]:
     """The records of a snapshot, layer by layer, with what memories and overheads add, and their energy."""
     passes = len(layers[0]) // len(machines)
     columns = []
     for number, (machine, _) in enumerate(product(machines, range(passes))):
         counted = [of_layer[number] for of_layer in layers]
-        records = _replayed(machine, counted) if machine.memory else [c.record for c in counted]
+        records = _replayed(machine, counted, timeline) if machine.memory else [c.record for c in counted]
         costs = (c.cost for c in counted)
         columns.append([_priced(machine, r, cost) for r, cost in zip(records, costs, strict=True)])
     return chain.from_iterable(zip(*columns, strict=True))
@@ -232,7 +242,7 @@ def _priced(machine: Machine, record: Record, cost: Cost | None) -> Record:
     return replace(record, energy=energy_pj(machine, record.actions, record.cycles))
 
 
-def _replayed(machine: Machine, layers: list[Counted]) -> list[Record]:
+def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None) -> list[Record]:
     """One pass of one machine: the forward pass runs through the layers from first to last, the others back."""
     from accelsim.hardware.memory import replay
     from accelsim.hardware.planner import Planner
@@ -247,8 +257,9 @@ def _replayed(machine: Machine, layers: list[Counted]) -> list[Record]:
         plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, [c.traffic for c in order]).plan()
     except MachineError as error:
         raise MachineError(f"{machine.name}: {first.snapshot}: {first.which}: {error}") from None
+    played = replay(plan, timeline and timeline(machine, first.snapshot, first.which, plan))
     replayed = {}
-    for counted, stalls, actions in zip(order, replay(plan).stalls, plan.actions, strict=True):
+    for counted, stalls, actions in zip(order, played.stalls, plan.actions, strict=True):
         r = counted.record
         slots = r.slots | {cause: cycles * r.multipliers for cause, cycles in stalls.items()}
         replayed[id(counted)] = replace(r, cycles=r.cycles + sum(stalls.values()), slots=slots, actions=actions)

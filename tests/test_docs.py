@@ -41,7 +41,11 @@ def test_commands_in_the_readme_run(command, tmp_path):
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     assert result.stdout
     written = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
-    if "--out" not in command:
+    if "--plots" in command:
+        assert written and {Path(name).suffix for name in written} == {".png", ".svg"}
+    elif "--timeline" in command:
+        assert written == ["run.json.gz"]
+    elif "--out" not in command:
         assert written == []
     elif "capture" in command:
         assert written == ["captured.npz"]

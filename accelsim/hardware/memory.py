@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import simpy
 from simpy.events import NORMAL
 
-from accelsim.hardware.plan import JOBS, Plan, Stream
+from accelsim.hardware.plan import JOBS, STALLS, Plan, Stream
 
 PORTS = ("offchip", "activation_memory", "weight_memory")
 # What happens at a time is done before ports choose, so that each chooses among all that may start.
@@ -48,7 +48,8 @@ def replay(plan: Plan, observe: Observer | None = None) -> Replay:
     plan : Plan
     observe : callable, optional
         Called with each thing that happens: where ("offchip", …, or "jobs" for the PEs), the stream ("" for a job), the
-        number of the transfer or job, the cycle it starts in, and the cycle it ends in.
+        number of the transfer or job, the cycle it starts in, and the cycle it ends in. A job ends when its last data
+        has come; what PEs wait for it, before they work and after, is "stalls", with the cause in the stream's place.
     """
     return _Replay(plan, observe).run()
 
@@ -207,10 +208,10 @@ class _Replay:
             if store.done[number] > start:
                 start, first_of = store.done[number], (store, number)
         if first_of:
-            self._blame(begin, start, *first_of, lost)
+            self._blame(job, begin, start, *first_of, lost)
         end = start + self.plan.job_cycles[job]
         if last > end:
-            lost[f"onchip_{last_of.stream.operand}"] += last - end
+            self._lose(lost, f"onchip_{last_of.stream.operand}", job, end, last)
             end = last
         if end > self.env.now:
             yield self.env.timeout(end - self.env.now)
@@ -219,12 +220,18 @@ class _Replay:
         self.jobs.count += 1
         self._wake(self.ports)
 
-    def _blame(self, begin: int, start: int, queue: _Queue, number: int, lost: Counter) -> None:
+    def _lose(self, lost: Counter, cause: str, job: int, start: int, end: int) -> None:
+        """Cycles that PEs waited."""
+        lost[cause] += end - start
+        if self.observe and end > start:
+            self.observe(STALLS, cause, job, start, end)
+
+    def _blame(self, job: int, begin: int, start: int, queue: _Queue, number: int, lost: Counter) -> None:
         """Cycles that PEs waited for a transfer: off chip until what it needed from there had arrived, then on chip."""
         offchip = min(start, max(begin, self._offchip_until(queue, number)))
         operand = queue.stream.operand
-        lost[f"offchip_{operand}"] += offchip - begin
-        lost[f"onchip_{operand}"] += start - offchip
+        self._lose(lost, f"offchip_{operand}", job, begin, offchip)
+        self._lose(lost, f"onchip_{operand}", job, offchip, start)
 
     def _offchip_until(self, queue: _Queue, number: int) -> int:
         """When the last off-chip transfer arrived that a transfer on chip waited for."""
@@ -244,7 +251,7 @@ class _Replay:
                 yield self._change()
             if queue.done and queue.done[-1] > self.env.now:
                 yield self.env.timeout(queue.done[-1] - self.env.now)
-            stalls[-1][cause] += self.env.now - begin
+            self._lose(stalls[-1], cause, self.plan.ends[-1] - 1, begin, self.env.now)
         ends[-1] = self.env.now
 
     def _change(self) -> simpy.Event:

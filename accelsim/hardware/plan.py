@@ -10,26 +10,30 @@ from accelsim.hardware.residency import Room
 
 OFFCHIP = "offchip"
 JOBS = "jobs"
+STALLS = "stalls"
 
 
 @dataclass(eq=False)
 class Stream:
     """Transfers of one kind, made in this order on one port.
 
-    The lists have an entry a transfer: the job that needs it first, bytes, cycles that it keeps the port, and in
-    ``needs`` how many jobs must be complete, or transfers of another stream have arrived, before it may start.
+    The lists have an entry a transfer: the job that needs it first, bytes, cycles that it keeps the port, in ``needs``
+    how many jobs must be complete, or transfers of another stream have arrived, before it may start, and in ``fills``
+    the number of the part in ``room`` that it brings; −1 for none.
     """
 
     name: str
     port: str
     operand: str
     latency: int
+    room: str = ""
     job: list[int] = field(default_factory=list)
     size: list[int] = field(default_factory=list)
     cycles: list[int] = field(default_factory=list)
     needs: dict[str, list[int]] = field(default_factory=dict)
+    fills: list[int] = field(default_factory=list)
 
-    def extend(self, job, size, cycles, needs: dict[str, np.ndarray]) -> None:
+    def extend(self, job, size, cycles, needs: dict[str, np.ndarray], fills: np.ndarray | None = None) -> None:
         """More transfers."""
         for name, counts in needs.items():
             self.needs.setdefault(name, [0] * len(self.job)).extend(np.broadcast_to(counts, job.shape).tolist())
@@ -37,6 +41,7 @@ class Stream:
             mine.extend(more.tolist())
         for counts in self.needs.values():
             counts.extend([0] * (len(self.job) - len(counts)))
+        self.fills.extend([-1] * job.size if fills is None else fills.tolist())
 
 
 @dataclass(frozen=True, eq=False)

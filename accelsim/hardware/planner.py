@@ -138,12 +138,14 @@ class Planner:
         """``needs``: what must have arrived in the memory before each load."""
         buffer = self.buffers[load.operand.buffer]
         place, some = self.memories[load.memory], load.sizes > 0
-        stream = self._stream(f"load {load.operand.tensor}", load.memory, load.operand.tensor, place.latency_cycles)
+        operand, latency = load.operand, place.latency_cycles
+        stream = self._stream(f"load {operand.tensor}", load.memory, operand.tensor, latency, operand.buffer)
         first = len(stream.job)
         jobs = load.jobs[some]
         stream.extend(
             jobs, load.sizes[some], place.transfer_cycles(load.sizes[some]),
             {name: counts[some] for name, counts in needs.items()} | {JOBS: jobs},
+            load.opens and load.opens[1] + np.flatnonzero(some),
         )  # fmt: skip
         of_job = self.load_of_job.setdefault(stream.name, np.full(self.starts[-1], -1))
         of_job[jobs] = first + np.arange(jobs.size)
@@ -224,7 +226,7 @@ class Planner:
         offchip, layer = self.memory.offchip, self.layers[index]
         operand, visits, name = load.operand, load.visits, load.memory
         latency = offchip.latency_cycles(self.clock_mhz)
-        stream = self._stream(f"fetch {operand.tensor}", OFFCHIP, operand.tensor, latency)
+        stream = self._stream(f"fetch {operand.tensor}", OFFCHIP, operand.tensor, latency, name)
         first = len(stream.job)
         moved, until = visits.moves(kept)
         jobs, sizes = visits.first[moved], visits.sizes[visits.part[moved]]
@@ -234,7 +236,7 @@ class Planner:
             sizes = -(-sizes * layer.samples // layer.batch)
         of, pieces = _pieces(sizes)
         cycles = offchip.transfer_cycles(pieces, self.clock_mhz)
-        stream.extend(jobs[of], pieces, cycles, {JOBS: of * 0, "write": of * 0})
+        stream.extend(jobs[of], pieces, cycles, {JOBS: of * 0, "write": of * 0}, start + of)
         earliest = self.starts[max(0, index - 1)]
         # What the layer before computed can be fetched when it has been written.
         rewritten = index if index and operand is layer.handed_on and self._feeds_next(index - 1) else 0
@@ -346,8 +348,8 @@ class Planner:
                 reads = np.int64(accesses[f"{load.operand.buffer}_buffer_reads"])
                 counts[f"{load.operand.buffer}_buffer_read_bytes"] += int(self.memory.value_bytes(reads))
 
-    def _stream(self, name: str, port: str, operand: str, latency: int) -> Stream:
-        return self.streams.setdefault(name, Stream(name, port, operand, latency))
+    def _stream(self, name: str, port: str, operand: str, latency: int, room: str = "") -> Stream:
+        return self.streams.setdefault(name, Stream(name, port, operand, latency, room))
 
     def _count(self, name: str) -> int:
         """Transfers of a stream so far."""

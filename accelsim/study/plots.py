@@ -1,0 +1,267 @@
+"""Pictures of a run: cycles by cause, roofline, speedup; readable in greyscale. All matplotlib is here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from accelsim.files import staged
+from accelsim.hardware.accelerators.base import CAUSES
+from accelsim.hardware.machine import Machine
+
+# What users set for themselves does not count, and the same run gives the same file.
+STYLE = {
+    "font.size": 8, "axes.titlesize": 9, "figure.titlesize": 10, "text.parse_math": False, "hatch.linewidth": 0.6,
+    "svg.hashsalt": "accelsim", "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "figure.constrained_layout.w_pad": 0.1,
+}  # fmt: skip
+DPI, LARGEST_PIXELS = 110, 30_000
+ROW_INCHES, PANEL_INCHES = 0.17, 3.6
+LONGEST_LABEL = 40
+HEADINGS = {"fwd": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
+MARKERS = {"fwd": "o", "input_grad": "s", "weight_grad": "^"}
+# Of bars that touch: neighbours differ in lightness, and where they hardly do in hatch. Fill, hatch, its colour.
+BARS = {
+    "effectual": ("#12355b", "", "white"),
+    "ineffectual": ("#e9c46a", "", "black"),
+    "serial": ("#9e9ac8", "oo", "white"),
+    "edge": ("#f2f2f2", "////", "#555555"),
+    "imbalance": ("#7f7f7f", "", "black"),
+    "barrier": ("#cfe1f2", "....", "#12355b"),
+    "bank conflict": ("#8c2d04", "xxxx", "white"),
+    "lookahead": ("#a1d99b", "||||", "#1b5e20"),
+    "exchange": ("#54278f", "----", "white"),
+    "waiting off chip": ("#000000", "////", "white"),
+    "waiting on chip": ("#fb9a99", "\\\\\\\\", "black"),
+}
+
+
+def write_plots(folder: Path, table: pd.DataFrame, machine: Machine, origin: dict[str, Any]) -> list[str]:
+    """Draws a run and writes each picture as PNG and SVG into a folder, all or none; returns what could not be drawn.
+
+    Parameters
+    ----------
+    folder : Path
+    table : DataFrame
+        From ``accelsim.study.results.frame``; rows of other machines don't count.
+    machine : Machine
+    origin : dict
+        Provenance; the pictures' titles and descriptions are made from it.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    with matplotlib.style.context(["default", STYLE]):
+        trace = origin["trace"]
+        figures, notes = draw(table, machine, f"{machine.name}, {trace['network']} on {trace['dataset']}")
+        about = f"accelsim {origin['accelsim']}; trace {trace['sha256']}; {' '.join(origin['command'])}"
+        with staged(folder) as stage:
+            for name, figure in figures.items():
+                dpi = figure.dpi = min(DPI, LARGEST_PIXELS / max(figure.get_size_inches()))
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # once for both files: it takes most of the time
+                text = {"Title": figure.get_suptitle(), "Description": about}
+                figure.savefig(stage / f"{name}.png", dpi=dpi, metadata=text | {"Software": None})
+                figure.savefig(stage / f"{name}.svg", metadata=text | {"Date": None, "Creator": None})
+    return notes
+
+
+def draw(table: pd.DataFrame, machine: Machine, title: str) -> tuple[dict[str, Figure], list[str]]:
+    """The figures by file name, and a line for each that there is nothing for."""
+    rows = table[table["machine"] == machine.name]
+    figures, notes = {}, []
+    for snapshot, of_snapshot in rows.groupby("snapshot", sort=False):
+        safe = re.sub(r"[^\w.-]", "_", snapshot, flags=re.ASCII)
+        while f"cycles-{safe}" in figures:
+            safe += "_"
+        figures[f"cycles-{safe}"] = cycles_by_cause(of_snapshot, f"{title}, snapshot {_short(snapshot)}")
+    if machine.memory:
+        figures["roofline"] = roofline(rows, machine, title)
+    else:
+        notes.append("no roofline: the machine has no memory")
+    gains = speedups(rows)
+    if gains.empty:
+        notes.append("no picture of speedups: they need a snapshot with Top-K sparsity 0 % and another one")
+    else:
+        figures["speedup"] = speedup_by_layer(gains, title)
+    return figures, notes
+
+
+def cycles_by_cause(rows: pd.DataFrame, title: str) -> Figure:
+    """Stacked bars, a row a layer, a panel a pass; the bars of a layer add up to its cycles."""
+    figure, panels = _layer_panels(rows, f"Cycles by cause: {title}")
+    shown = {}
+    for which, axes in panels.items():
+        of_pass = rows[rows["pass"] == which].set_index("layer").reindex(pd.unique(rows["layer"]))
+        left = np.zeros(len(of_pass))
+        for group, (fill, hatch, ink) in BARS.items():
+            slots = of_pass[[f"{cause}_slots" for cause in CAUSES if _group(cause) == group]].sum(axis=1)
+            cycles = (slots / of_pass["multipliers"]).fillna(0).to_numpy()
+            if cycles.any():
+                style = {"facecolor": fill, "hatch": hatch, "edgecolor": ink, "lw": 0}
+                _boxes(axes, left, left + cycles, 0.8, **style, label=group)
+                shown[group] = Patch(**style, label=group)
+            left = left + cycles
+        axes.set_xlabel("cycles")
+        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.tick_params("x", labelbottom=True)
+    panels[next(iter(panels))].set_xlim(0, 1.03 * max(1, rows["cycles"].max()))
+    handles = [shown[group] for group in BARS if group in shown]
+    figure.legend(handles=handles, loc="outside lower center", ncols=1 + 2 * len(panels), frameon=False)
+    return figure
+
+
+def roofline(rows: pd.DataFrame, machine: Machine, title: str) -> Figure:
+    """Each layer and pass against what multipliers and off-chip memory allow; large marks are whole passes.
+
+    Operations are effectual multiplications, bytes those of off-chip memory. A layer may lie above the slope: its data
+    may come while the one before it runs.
+    """
+    figure = Figure(figsize=(8, 5.4), layout="constrained")
+    axes = figure.subplots()
+    figure.suptitle(f"Roofline: {title}")
+    snapshots = list(pd.unique(rows["snapshot"]))
+    shades = _shades(len(snapshots))
+    whole = rows.groupby(["snapshot", "pass"], sort=False)[[*_COUNTED]].sum().reset_index()
+    seen = []
+    for size, points in ((22, rows), (130, whole)):
+        for (snapshot, which), group in points.groupby(["snapshot", "pass"], sort=False):
+            x, y = _intensity(group)
+            style = {"marker": MARKERS[which], "color": shades[snapshots.index(snapshot)], "edgecolor": "black"}
+            axes.scatter(x, y, size, linewidth=0.5 if points is rows else 1.8, zorder=3, **style)
+            seen += [*x]
+    offchip, peak = machine.memory.offchip, machine.accelerator.multipliers
+    rate = offchip.channels * offchip.megabytes_per_second / machine.clock_mhz
+    low, high = min([1, *seen]) / 2, max([1, *seen, peak / rate if rate else 1]) * 2
+    x = np.geomspace(low, high, 200)
+    axes.plot(x, np.minimum(peak, x * rate) if rate else np.full_like(x, peak), color="black", lw=1.2)
+    slope = f", slope: {rate:,.4g} bytes/cycle" if rate else ", off-chip memory unlimited"
+    axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="effectual multiplications per off-chip byte")
+    axes.set_ylabel("effectual multiplications per cycle")
+    above = "; a layer above it had its data come while another ran" if rate else ""
+    axes.set_title(f"roof: {peak:,} multipliers{slope}{above}", fontsize=8)
+    axes.grid(color="#dddddd", lw=0.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(_thousands))
+    passes = [which for which in MARKERS if which in set(rows["pass"])]
+    handles = [Line2D([], [], marker=MARKERS[p], ls="", mfc="white", mec="black", label=HEADINGS[p]) for p in passes]
+    handles += [Patch(fc=shade, ec="black", label=_short(s)) for s, shade in zip(snapshots, shades, strict=True)]
+    handles.append(Line2D([], [], marker="o", ls="", ms=11, mew=1.8, mfc="white", mec="black", label="all layers"))
+    figure.legend(handles=handles, loc="outside right center", frameon=False)
+    return figure
+
+
+def speedups(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each layer and pass over the first snapshot with sparsity 0, per sample, with the bound; empty without one."""
+    keys = ["layer", "pass"]
+    dense = rows[rows["sparsity"] == 0]
+    dense = dense[dense["snapshot"] == dense["snapshot"].iloc[0]] if len(dense) else dense
+    others = rows[~rows["snapshot"].isin(dense["snapshot"])]
+    both = others.merge(dense, on=keys, suffixes=("", "_dense"))
+    both = both[(both["cycles"] > 0) & (both["effectual_slots"] > 0)]
+    for name, column in (("speedup", "cycles"), ("bound", "effectual_slots")):
+        both[name] = both[f"{column}_dense"] * both["samples"] / (both[column] * both["samples_dense"])
+    return both[["snapshot", *keys, "speedup", "bound"]]
+
+
+def speedup_by_layer(gains: pd.DataFrame, title: str) -> Figure:
+    """A mark for each snapshot's speedup, a line from there to its bound; a row a layer, a panel a pass."""
+    figure, panels = _layer_panels(gains, f"Speedup against Top-K 0 %: {title}")
+    layers, snapshots = list(pd.unique(gains["layer"])), list(pd.unique(gains["snapshot"]))
+    shades = _shades(len(snapshots) + 1)[1:]
+    for which, axes in panels.items():
+        for number, (snapshot, shade) in enumerate(zip(snapshots, shades, strict=True)):
+            group = gains[(gains["pass"] == which) & (gains["snapshot"] == snapshot)]
+            y = np.array([layers.index(layer) for layer in group["layer"]]) + 0.8 * (
+                (number + 0.5) / len(snapshots) - 0.5
+            )
+            axes.hlines(y, group["speedup"], group["bound"], color="#888888", lw=0.6)
+            axes.plot(group["bound"], y, ls="", marker="|", ms=5, mew=1.2, color="black")
+            axes.scatter(group["speedup"], y, 20, color=shade, marker="oDv^s"[number % 5], edgecolor="black", lw=0.5)
+        axes.set(xscale="log", xlabel="speedup")
+        axes.axvline(1, color="black", lw=0.8, zorder=0)
+        axes.grid(axis="x", color="#dddddd", lw=0.5)
+        axes.xaxis.set_major_locator(LogLocator(2))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+        axes.tick_params("x", labelbottom=True)
+    handles = [
+        Line2D([], [], marker="oDv^s"[number % 5], ls="", mfc=shade, mec="black", label=_short(snapshot))
+        for number, (snapshot, shade) in enumerate(zip(snapshots, shades, strict=True))
+    ]
+    bound = Line2D([], [], marker="|", ls="", mew=1.2, color="black", label="bound: effectual multiplications alone")
+    figure.legend(handles=[*handles, bound], loc="outside lower center", ncols=1 + 2 * len(panels), frameon=False)
+    return figure
+
+
+_COUNTED = ("effectual_slots", "cycles", "offchip_read_bytes", "offchip_write_bytes")
+
+
+def _intensity(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Effectual multiplications per off-chip byte and per cycle, of the rows that have all three."""
+    moved = rows["offchip_read_bytes"] + rows["offchip_write_bytes"]
+    rows, moved = (part[(moved > 0) & (rows["effectual_slots"] > 0)] for part in (rows, moved))
+    return (rows["effectual_slots"] / moved).to_numpy(), (rows["effectual_slots"] / rows["cycles"]).to_numpy()
+
+
+def _layer_panels(rows: pd.DataFrame, title: str) -> tuple[Figure, dict[str, Axes]]:
+    """A panel a pass, side by side, with a row a layer, the first on top."""
+    layers = pd.unique(rows["layer"])
+    passes = [which for which in HEADINGS if which in set(rows["pass"])]
+    size = PANEL_INCHES * len(passes) + 2.2, ROW_INCHES * len(layers) + 1.8
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title)
+    panels = dict(zip(passes, figure.subplots(1, len(passes), sharex=True, sharey=True, squeeze=False)[0], strict=True))
+    for which, axes in panels.items():
+        axes.set_title(HEADINGS[which])
+        axes.set_ylim(len(layers) - 0.5, -0.5)
+        axes.tick_params("y", length=0, labelsize=7)
+        odd = np.arange(len(layers)) % 2
+        _boxes(axes, odd * 0, odd, 1, color="#f4f4f4", lw=0, zorder=0, transform=axes.get_yaxis_transform())
+    panels[passes[0]].set_yticks(range(len(layers)), [_short(layer) for layer in layers])
+    return figure, panels
+
+
+def _boxes(axes: Axes, left: np.ndarray, right: np.ndarray, height: float, **style) -> None:
+    """A box a row, as one artist: a bar each takes seconds where there are many."""
+    low, high = np.arange(len(left)) - height / 2, np.arange(len(left)) + height / 2
+    corners = np.stack([*zip((left, right, right, left), (low, low, high, high), strict=True)])
+    axes.add_collection(PolyCollection(corners.transpose(2, 0, 1), **style), autolim=False)
+
+
+def _group(cause: str) -> str:
+    """The bar that a cause of ``CAUSES`` is part of."""
+    place = {"offchip": "waiting off chip", "onchip": "waiting on chip"}
+    return place.get(cause.partition("_")[0], cause.replace("_", " "))
+
+
+def _shades(number: int) -> list[str]:
+    """Greys from light to dark; a colour would say no more."""
+    return [str(shade) for shade in np.linspace(0.95, 0.15, number).round(3)] if number > 1 else ["0.5"]
+
+
+def _short(name: str) -> str:
+    """A name as a label: a trace's names are any length, and in any script."""
+    name = name.encode("ascii", "backslashreplace").decode()
+    return name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
+
+
+def _thousands(value: float, _) -> str:
+    for unit, sign in ((1e6, " M"), (1e3, " k")):
+        if value >= unit:
+            return f"{value / unit:g}{sign}"
+    return f"{value:g}"

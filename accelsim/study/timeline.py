@@ -1,0 +1,392 @@
+"""What a replay did when, as Chrome trace events that Perfetto shows. docs/timeline.md says what is on each track.
+
+Events are written while the replays run. A track that would have more than its share of them is put together: slices
+within a window of time are regrouped by name, so that each name keeps its exact cycles, bytes and counts.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+from bisect import bisect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from accelsim.errors import MachineError, OutputError
+from accelsim.files import staged_file
+from accelsim.hardware.hierarchy import OffChip
+from accelsim.hardware.machine import Machine
+from accelsim.hardware.memory import Observer
+from accelsim.hardware.plan import JOBS, OFFCHIP, STALLS, Plan
+from accelsim.hardware.residency import Room
+
+DETAILS = ("layers", "auto", "jobs")
+MOST_EVENTS = 200_000  # of a file with detail "auto"
+MOST_CHANNEL_TRACKS = 8
+CHUNK = 4096  # windows that a track keeps before it is written, where nothing is put together
+ROOMS = {
+    "activation_memory": "activation memory", "weight_memory": "weight memory",
+    "activation": "activation buffer of a PE or tile", "weight": "weight buffer of a PE or tile",
+}  # fmt: skip
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+@contextmanager
+def recording(
+    path: Path, machine: Machine, replays: int, *, detail: str = "auto", origin: dict[str, Any] | None = None
+) -> Iterator[Timeline]:
+    """A timeline for ``simulate_records``; on a clean exit it is in the file, else nothing is.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in .json, or .json.gz to be compressed.
+    machine : Machine
+        The one whose replays are written, of those simulated.
+    replays : int
+        Passes × snapshots that will be simulated; they share ``MOST_EVENTS``.
+    detail : str
+        "layers", a window a layer; "auto", windows as narrow as ``MOST_EVENTS`` allows; "jobs", every job and transfer.
+    origin : dict, optional
+        Provenance, kept in the file.
+
+    Raises
+    ------
+    AccelsimError
+        If the machine has no memory, so that nothing moves, or the file cannot be written.
+    """
+    if not machine.memory:
+        raise MachineError(f"{machine.name}: memory: must be given for a timeline, without it nothing moves")
+    if detail not in DETAILS:
+        raise OutputError(f"timeline: detail must be one of {', '.join(DETAILS)}, got {detail}")
+    if not path.name.endswith((".json", ".json.gz")):
+        raise OutputError(f"{path}: must end in .json or .json.gz")
+    with staged_file(path) as stage, _text(stage) as file:
+        timeline = Timeline(file, machine, replays, detail)
+        yield timeline
+        timeline.finish(origin or {})
+
+
+@contextmanager
+def _text(path: Path) -> Iterator[io.TextIOBase]:
+    """A text file; compressed, where its name says so, to the same bytes each time."""
+    with path.open("wb") as file:
+        packed = gzip.GzipFile("", "wb", 6, file, mtime=0) if path.suffix == ".gz" else file
+        with packed, io.TextIOWrapper(packed, encoding="ascii", write_through=False) as text:
+            yield text
+
+
+class Timeline:
+    """Writes each replay of a machine as a process of its own; ``recording`` makes one."""
+
+    def __init__(self, file: io.TextIOBase, machine: Machine, replays: int, detail: str):
+        self.machine, self.detail = machine, detail
+        self.most = {"auto": MOST_EVENTS // max(1, replays)}.get(detail, math.inf)
+        self.window = math.inf if detail == "layers" else 0
+        self._file, self._process, self._merged = file, None, {}
+        self._events = self._processes = 0
+        file.write('{"displayTimeUnit":"ns","traceEvents":[')
+
+    def __call__(self, machine: Machine, snapshot: str, which: str, plan: Plan) -> Observer | None:
+        """What ``simulate_records`` asks before each replay."""
+        if machine.name != self.machine.name:
+            return None
+        self._end_process()
+        self._processes += 1
+        name = f"{snapshot} {which}"
+        self._process = _Process(self._processes, name, machine, plan, (self.most, self.window), self._write)
+        return self._process.observe
+
+    def finish(self, origin: dict[str, Any]) -> None:
+        """Writes what is left, and what the file was made from."""
+        self._end_process()
+        about = {
+            "machine": self.machine.name,
+            "clock_mhz": self.machine.clock_mhz,
+            "time": "ts and dur are µs at clock_mhz, in whole ns; args hold cycles, exactly",
+            "detail": self.detail,
+            "merged": "within windows of so many cycles slices stand regrouped by name, counters at their most",
+            "window_cycles": self._merged,
+            "provenance": origin,
+        }
+        self._file.write(f'\n],"otherData":{_encode(about)}}}\n')
+
+    def _end_process(self) -> None:
+        if self._process:
+            merged = self._process.finish()
+            self._merged |= {self._process.name: merged} if merged else {}
+            self._process = None
+
+    def _write(self, event: dict[str, Any]) -> None:
+        self._file.write((",\n" if self._events else "\n") + _encode(event))
+        self._events += 1
+
+
+@dataclass(slots=True)
+class _Slices:
+    """What a track of slices holds: one after another, each name once with its cycles, bytes, count, first job."""
+
+    layer: int
+    start: int
+    end: int
+    parts: dict[str, tuple[int, int, int, int]]
+
+    @property
+    def size(self) -> int:
+        return len(self.parts)
+
+    def absorb(self, later: _Slices) -> None:
+        self.end = later.end
+        for name, (cycles, size, count, job) in later.parts.items():
+            mine = self.parts.get(name, (0, 0, 0, job))
+            self.parts[name] = mine[0] + cycles, mine[1] + size, mine[2] + count, mine[3]
+
+    def events(self) -> Iterator[tuple[str, int, int, dict]]:
+        at = self.start
+        for name, (cycles, size, count, job) in self.parts.items():
+            yield name, at, cycles, {"count": count, "job": job} | ({"bytes": size} if size else {})
+            at += cycles
+
+
+@dataclass(slots=True)
+class _Level:
+    """What a counter holds: the most bytes from a cycle to the next entry."""
+
+    layer: int
+    start: int
+    end: int
+    bytes: int
+    size = 1
+
+    def absorb(self, later: _Level) -> None:
+        self.end = later.end
+        self.bytes = max(self.bytes, later.bytes)
+
+    def events(self) -> Iterator[tuple[str, int, int, dict]]:
+        yield "", self.start, 0, {"bytes": self.bytes}
+
+
+class _Track:
+    """Entries of one track. Past ``most`` of them those within a window are put together, in wider windows if need be.
+
+    No window goes on from a layer into the next, so each layer keeps at least one.
+    """
+
+    def __init__(self, name: str, most: float, window: float):
+        self.name, self.most, self.window = name, most, window
+        self.entries: list[_Slices] | list[_Level] = []
+        self.size = 0
+
+    def add(self, entry: _Slices | _Level) -> None:
+        self._append(entry)
+        while self.size > self.most and self.window <= self.entries[-1].end:
+            self.window = max(1, 2 * self.window)
+            entries, self.entries, self.size = self.entries, [], 0
+            for each in entries:
+                self._append(each)
+
+    def _append(self, entry: _Slices | _Level) -> None:
+        last = self.entries[-1] if self.entries else None
+        if last and self.window and last.layer == entry.layer and entry.end - last.start <= self.window:
+            self.size -= last.size
+            last.absorb(entry)
+            self.size += last.size
+        else:
+            self.entries.append(entry)
+            self.size += entry.size
+
+
+class _Occupancy:
+    """Bytes of a room that are taken: by a part from its first transfer on, by results from their first job's end."""
+
+    def __init__(self, room: Room, jobs: int):
+        job, size, until, rank = room.entries()
+        self.sizes, self.bytes = size.tolist(), 0
+        results = rank > 0
+        taken = np.bincount(job[results], size[results], jobs) - np.bincount(until, size, jobs)
+        self.changes = taken.astype(np.int64).tolist()
+        self.changes[-1] = 0  # until the last result has left
+        self.entered = bytearray(size.size)
+
+    def fill(self, number: int) -> bool:
+        """A transfer of a part begins; whether that takes room."""
+        if self.entered[number]:
+            return False
+        self.entered[number] = 1
+        self.bytes += self.sizes[number]
+        return True
+
+    def end_job(self, job: int) -> bool:
+        self.bytes += self.changes[job]
+        return self.changes[job] != 0
+
+
+class _Process:
+    """One replay: its tracks, and what they have to tell."""
+
+    def __init__(self, pid: int, name: str, machine: Machine, plan: Plan, bounds: tuple, write: Callable[[dict], None]):
+        self.pid, self.name, self.clock_mhz, self.plan, self.write = pid, name, machine.clock_mhz, plan, write
+        most, window = bounds
+        groups = _channel_groups(machine.memory.offchip.channels)
+        self.rooms = {key: _Occupancy(room, len(plan.job_cycles)) for key, room in plan.rooms.items() if _used(room)}
+        share = most / (3 + len(groups) + len(self.rooms))
+        self.layers = _Track("layers", math.inf, math.inf)
+        self.pes = _Track("PE array", share, window)
+        self.channels = [_Track(_channel_name(group), share, window) for group in groups]
+        self.ports = {port: _Track(ROOMS[port], share, window) for port in ("activation_memory", "weight_memory")}
+        self.levels = {
+            key: _Track(f"{ROOMS[key]}, of {plan.rooms[key].capacity:,} bytes", share, window) for key in self.rooms
+        }
+        self.tracks = [self.layers, self.pes, *self.channels, *self.ports.values()]
+        self.tids = {id(track): number for number, track in enumerate(self.tracks, start=1)}
+        self.shares = lru_cache(_shares_of(machine.memory.offchip, machine.clock_mhz, groups))
+        self.stalls: list[_Slices] = []
+        self.layer = self.now = 0
+        self._name()
+
+    def observe(self, place: str, stream: str, number: int, start: int, end: int) -> None:
+        """What ``memory.replay`` tells."""
+        if place == STALLS:
+            self.stalls.append(self._slice(stream.replace("_", " "), start, end, number))
+        elif place == JOBS:
+            worked = start + self.plan.job_cycles[number]
+            self._work([*self.stalls, self._slice("busy", start, worked, number)])
+            self._end_job(number, end)
+        else:
+            self._transfer(place, stream, number, start, end)
+
+    def finish(self) -> dict[str, int]:
+        """Writes all that was not yet; returns the windows of the tracks that were put together."""
+        self._work(self.stalls)
+        for key, room in self.rooms.items():
+            room.bytes = 0
+            self._sample(key, self.now)
+        for window in self.layers.entries:
+            self._write_span(window)
+        for track in (*self.tracks[1:], *self.levels.values()):
+            self._flush(track)
+        tracks = (*self.tracks[1:], *self.levels.values())
+        return {track.name: track.window for track in tracks if 0 < track.window < math.inf}
+
+    # What happens
+
+    def _work(self, slices: list[_Slices]) -> None:
+        """PEs work and wait, in the order of time."""
+        for each in sorted(slices, key=lambda each: (each.start, each.end)):
+            self.layer = max(self.layer, bisect(self.plan.ends, next(iter(each.parts.values()))[3]))
+            each.layer, self.now = self.layer, each.end
+            self.layers.add(_Slices(each.layer, each.start, each.end, dict(each.parts)))
+            self._add(self.pes, each)
+        self.stalls = []
+
+    def _end_job(self, job: int, end: int) -> None:
+        for key, room in self.rooms.items():
+            if room.end_job(job):
+                self._sample(key, end)
+
+    def _transfer(self, port: str, name: str, number: int, start: int, end: int) -> None:
+        stream = self.plan.streams[name]
+        job, size = stream.job[number], stream.size[number]
+        if port == OFFCHIP:
+            for track, cycles, moved in self.shares(size):
+                self._add(self.channels[track], self._slice(name, start, start + cycles, job, moved))
+        else:
+            self._add(self.ports[port], self._slice(name, start, end, job, size))
+        part = stream.fills[number]
+        if part >= 0 and self.rooms[stream.room].fill(part):
+            self._sample(stream.room, start)
+
+    def _slice(self, name: str, start: int, end: int, job: int, size: int = 0) -> _Slices:
+        return _Slices(self.layer, start, end, {name: (end - start, size, 1, job)})
+
+    def _sample(self, key: str, now: int) -> None:
+        track = self.levels[key]
+        if track.entries and track.entries[-1].start == now:
+            track.entries.pop()
+            track.size -= 1
+        self._add(track, _Level(self.layer, now, now, self.rooms[key].bytes))
+
+    def _add(self, track: _Track, entry: _Slices | _Level) -> None:
+        track.add(entry)
+        if track.window == 0 and track.most == math.inf and len(track.entries) > CHUNK:
+            self._flush(track)
+
+    # What is written
+
+    def _name(self) -> None:
+        def about(name: str, tid: int, /, **args) -> None:
+            self.write({"ph": "M", "pid": self.pid, "tid": tid, "ts": 0, "name": name, "args": args})
+
+        about("process_name", 0, name=self.name)
+        about("process_sort_index", 0, sort_index=self.pid)
+        for number, track in enumerate(self.tracks, start=1):
+            about("thread_name", number, name=track.name)
+            about("thread_sort_index", number, sort_index=number)
+
+    def _flush(self, track: _Track) -> None:
+        """Writes what a track holds."""
+        tid = self.tids.get(id(track), 0)
+        for entry in track.entries:
+            for name, start, cycles, args in entry.events():
+                if tid:
+                    self._write_slice(tid, name, start, cycles, args)
+                else:
+                    at = {"ph": "C", "pid": self.pid, "tid": 0, "ts": self._ns(start) / 1000}
+                    self.write(at | {"name": track.name, "args": args})
+        track.entries, track.size = [], 0
+
+    def _write_span(self, window: _Slices) -> None:
+        """A layer, and its cycles by what they were for."""
+        parts = {name: part[0] for name, part in window.parts.items()}
+        jobs = {"jobs": window.parts["busy"][2]}
+        self._write_slice(1, self.plan.layers[window.layer], window.start, window.end - window.start, jobs | parts)
+
+    def _write_slice(self, tid: int, name: str, start: int, cycles: int, args: dict) -> None:
+        begin = self._ns(start)
+        event = {"ph": "X", "pid": self.pid, "tid": tid, "ts": begin / 1000}
+        event["dur"] = (self._ns(start + cycles) - begin) / 1000
+        self.write(event | {"name": name, "args": {"cycle": start, "cycles": cycles, **args}})
+
+    def _ns(self, cycles: int) -> int:
+        """Whole nanoseconds: viewers round to them, and slices that touch would overlap."""
+        return cycles * 1000 // self.clock_mhz
+
+
+def _used(room: Room) -> bool:
+    return bool(room.capacity and room.entries()[0].size)
+
+
+def _channel_groups(channels: int) -> list[range]:
+    """Channels that are drawn as one track, so that there are at most ``MOST_CHANNEL_TRACKS``."""
+    step = -(-channels // MOST_CHANNEL_TRACKS)
+    return [range(first, min(first + step, channels)) for first in range(0, channels, step)]
+
+
+def _channel_name(group: range) -> str:
+    return f"off-chip channel {group[0]}" if len(group) == 1 else f"off-chip channels {group[0]} to {group[-1]}"
+
+
+def _shares_of(offchip: OffChip, clock_mhz: int, groups: list[range]) -> Callable[[int], list[tuple[int, int, int]]]:
+    """A function of a transfer's bytes: the groups of channels that it keeps, for how many cycles, with what bytes."""
+
+    def shares(size: int) -> list[tuple[int, int, int]]:
+        each, rest = divmod(-(-size // offchip.burst_bytes), offchip.channels)
+        found = []
+        for number, group in enumerate(groups):
+            bursts = each * len(group) + min(max(rest - group[0], 0), len(group))
+            busiest = np.array([(each + (rest > group[0])) * offchip.burst_bytes * offchip.channels])
+            if bursts:
+                cycles = int(offchip.transfer_cycles(busiest, clock_mhz)[0])
+                found.append((number, cycles, bursts * offchip.burst_bytes))
+        return found
+
+    return shares
