@@ -38,7 +38,7 @@ class Panel:
         """Squares in a box of x, y, width and height, the first of them marked; returns the corner they end in."""
         x, y, width, height = box
         down, across = min(rows, MOST), min(columns, MOST)
-        step = min(width / across, height / down, 24)
+        step = min(width / across, height / down, 40)
         x += (width - step * across) / 2
         gap = max(step * 0.12, 0.5)
         for i in range(down):
@@ -76,12 +76,12 @@ def _panels(machine: dict[str, Any]) -> Iterator[Panel]:
         yield _memories(_section(machine, "memory"), _number(machine, "clock_mhz"))
     sizes = [_number(array, key) for key in ("pe_rows", "pe_columns", "activation_width", "weight_width")]
     if all(sizes):
-        yield _array(f"{sizes[0]:,} × {sizes[1]:,} PEs", sizes[0], sizes[1], "one PE, enlarged beside or below")
+        yield _array(f"{sizes[0]:,} × {sizes[1]:,} PEs", sizes[0], sizes[1], "the marked one is enlarged")
         yield _pe(array, buffers)
     sizes = [_number(array, key) for key in ("tiles", "rows", "columns", "lanes")]
     if all(sizes):
         across = next(n for n in range(int(sizes[0] ** 0.5), 0, -1) if sizes[0] % n == 0)
-        yield _array(f"{sizes[0]:,} tiles", across, sizes[0] // across, "one tile, enlarged beside or below")
+        yield _array(f"{sizes[0]:,} tiles", across, sizes[0] // across, "the marked one is enlarged")
         yield _tile(sizes[1:], buffers)
 
 
@@ -98,8 +98,8 @@ def _memories(memory: dict[str, Any], clock: int | None) -> Panel:
         f"{offchip['latency_ns']} ns" if "latency_ns" in offchip else "",
     ]
     panel.text(middle, 50, ", ".join(filter(None, known)))
-    panel.arrow(middle, 66, 108)
-    panel.text(middle + 12, 91, _offchip_bandwidth(offchip, clock), anchor="start")
+    panel.arrow(90, 66, 108)
+    panel.text(102, 91, _offchip_bandwidth(offchip, clock), anchor="start")
     for x, key in ((10, "activation_memory"), (middle + 5, "weight_memory")):
         own, width, centre = _section(memory, key), middle - 15, x + (middle - 15) / 2
         panel.box(x, 112, width, 62, "memory")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,9 @@ _RUN = {
         "versions": {},
     },
 }
-TEXT_COLUMNS = ("snapshot", "layer", "kind", "pass", "machine")
-_COLUMNS = (*TEXT_COLUMNS, "sparsity", "samples", "multipliers", "cycles", "effectual_slots")
+_TEXT_COLUMNS = ("snapshot", "layer", "kind", "pass", "machine")
+LARGEST = 1e300  # of any number
+_COLUMNS = (*_TEXT_COLUMNS, "sparsity", "samples", "multipliers", "cycles", "effectual_slots")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +71,8 @@ def read_run(folder: Path) -> Run:
     for key in ("speedup", "bound", "utilization", "cycles", "paper"):
         if len(data[key]) != rows or not rows:
             raise ResultsError(f"{folder / 'run.json'}: {key}: must have one entry for each snapshot")
-    if not all(isinstance(figure, int | float) for paper in papers for figure in paper.values()):
-        raise ResultsError(f"{folder / 'run.json'}: paper: must hold numbers")
+    for figure in (figure for paper in papers for figure in paper.values()):
+        _check(figure, _NUMBER, f"{folder / 'run.json'}: paper.")
     return Run(data, _table(folder / "layers.csv", data["machine"]), files)
 
 
@@ -98,7 +98,7 @@ def _check(value: Any, rule: Any, where: str) -> None:
     """Whether plain data has the keys and types of a rule. ``where`` begins the text of the error."""
     if isinstance(rule, tuple):
         fine = isinstance(value, rule) and not isinstance(value, bool)
-        if not fine or (isinstance(value, float) and not math.isfinite(value)):
+        if not fine or (isinstance(value, int | float) and not abs(value) < LARGEST):
             names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in rule)
             raise ResultsError(f"{where.rstrip('.')}: must be {names}")
         return
@@ -115,7 +115,7 @@ def _check(value: Any, rule: Any, where: str) -> None:
 
 def _table(path: Path, machine: str) -> pd.DataFrame:
     """The rows of one machine; names as they are written, all other columns numbers where they are."""
-    text = dict.fromkeys((*TEXT_COLUMNS, "algorithm", "trace_sha256"), str)
+    text = dict.fromkeys((*_TEXT_COLUMNS, "algorithm", "trace_sha256"), str)
     try:
         table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={}, encoding="utf-8")
     except (ValueError, OSError) as error:
@@ -128,7 +128,7 @@ def _table(path: Path, machine: str) -> pd.DataFrame:
     for name in table.columns.difference(list(text)):
         counts = name in _COLUMNS or name == "baseline_cycles" or name.endswith(("_slots", "_bytes", "_pj"))
         numbers = pd.to_numeric(table[name].replace("", 0), errors="coerce")
-        if counts and not (numbers.between(0, 1e300)).all():
+        if counts and not (numbers.between(0, LARGEST)).all():
             raise ResultsError(f"{path}: column {name} must hold numbers from 0, not {_odd(table[name], numbers)}")
         table[name] = numbers
     if (table["multipliers"] < 1).any() or (table["samples"] < 1).any():
@@ -141,4 +141,4 @@ def _table(path: Path, machine: str) -> pd.DataFrame:
 
 def _odd(column: pd.Series, numbers: pd.Series) -> str:
     """The first value that is no count."""
-    return str(column[~numbers.between(0, 1e300)].iloc[0])[:40]
+    return str(column[~numbers.between(0, LARGEST)].iloc[0])[:40]

@@ -96,9 +96,9 @@
   const CAUSES = {
     effectual: ["#009e73"], ineffectual: ["#56b4e9"], edge: ["#9aa0a6"], imbalance: ["#e69f00"], barrier: ["#d55e00"],
     bank_conflict: ["#cc79a7"], lookahead: ["#c9b400"], exchange: ["#0072b2"],
-    offchip_weight: ["#7b4fb5", "/"], offchip_activation: ["#a678de", "/"], offchip_gradient: ["#5b2d8f", "/"],
-    offchip_result: ["#c7a8ef", "/"],
-    onchip_weight: ["#8c6239", "x"], onchip_activation: ["#b58a5c", "x"], onchip_gradient: ["#6b4423", "x"],
+    offchip_weight: ["#8e63c7", "/"], offchip_activation: ["#b48be6", "/"], offchip_gradient: ["#7658c9", "/"],
+    offchip_result: ["#d3bbf5", "/"],
+    onchip_weight: ["#a0744a", "x"], onchip_activation: ["#b58a5c", "x"], onchip_gradient: ["#8a6238", "x"],
     onchip_partial: ["#d1b08a", "x"], onchip_result: ["#a0522d", "x"],
   };
   const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#c9b400", "#7b4fb5", "#8c6239"];
@@ -145,18 +145,22 @@
     const place = $(`chart-${id}`);
     if (!place) return;
     const width = paper ? 680 : place.clientWidth;
-    const flat = lying || width < 640 || labels.length > MANY;
+    const narrow = width < 640;
+    const flat = lying || narrow || labels.length > MANY;
     const deep = stack || dots ? 1 : Math.max(series.length, 1) * 0.75;
-    const height = flat ? 120 + labels.length * Math.max(lying ? 26 : 17, 17 * deep) : 440;
+    const legend = 19 * Math.ceil(series.length / (narrow ? 1 : 5));
+    const height = flat ? 50 + legend + labels.length * Math.max(lying ? 26 : 17, 17 * deep) : paper ? 380 : 440;
     const [text, lines] = paper ? ["#1b1f24", "#d0d7de"] : [style("--text"), style("--line")];
     const index = labels.map((_, i) => i);
+    const first = index.map((i) => series.find((s) => s.values[i])); // what the name of a bar is shown with
     const traces = series.map((s) => ({
       type: dots ? "scatter" : "bar", mode: "markers", name: s.name, orientation: flat ? "h" : "v",
-      [flat ? "y" : "x"]: index, [flat ? "x" : "y"]: s.values,
-      hovertext: s.said, hoverinfo: s.values.map((value) => (value ? "text" : "skip")),
+      [flat ? "y" : "x"]: index, [flat ? "x" : "y"]: s.values.map((value) => value || null),
+      hovertext: s.said.map((text, i) => (first[i] === s ? `<b>${plain(labels[i])}</b><br>${text}` : text)),
+      hoverinfo: "text",
       marker: dots
         ? { color: s.color, size: 8, symbol: s.hollow ? "circle-open" : "circle", line: { width: s.hollow ? 1.5 : 0 } }
-        : { color: s.color, line: { width: 0 }, pattern: { shape: s.hatch ?? "", size: 5, solidity: 0.35 } },
+        : { color: s.color, line: { width: 0 }, pattern: { shape: s.hatch ?? "", size: 5, solidity: 0.35, fillmode: "overlay" } },
     }));
     const names = {
       tickvals: index, ticktext: labels.map(short), automargin: true, tickfont: { size: labels.length > 20 ? 10 : 12 },
@@ -165,16 +169,20 @@
     };
     const values = {
       tickformat: format, ticksuffix: suffix, gridcolor: lines, zerolinecolor: lines, rangemode: "tozero",
-      automargin: true, fixedrange: true, nticks: width < 640 ? 5 : 8, ...(flat ? { side: "top" } : {}),
+      automargin: true, fixedrange: true, nticks: narrow ? 5 : 8, ...(flat ? { side: "top" } : {}),
     };
     const touch = matchMedia("(pointer: coarse)").matches;
     const layout = {
       width, height, barmode: stack ? "stack" : "group", bargap: 0.2, showlegend: series.length > 1,
       hovermode: flat ? "y unified" : "x unified", dragmode: touch ? false : "zoom", uirevision: "kept",
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 8, r: 12, t: 8, b: 8 },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 8, r: touch || paper ? 12 : 34, t: 8, b: 8 },
+      modebar: { orientation: "v", bgcolor: "rgba(0,0,0,0)", color: style("--soft"), activecolor: text },
       font: { color: text, family: getComputedStyle(document.body).fontFamily, size: 12 },
       hoverlabel: { bgcolor: style("--raised"), bordercolor: lines, font: { color: style("--text") } },
-      legend: { orientation: "h", x: 0, y: 1, yref: "container", yanchor: "top", traceorder: "normal" },
+      legend: {
+        orientation: "h", x: 0, xref: "container", y: 1, yref: "container", yanchor: "top", traceorder: "normal",
+        maxheight: 0.9, font: { size: narrow ? 10 : 12 },
+      },
       [flat ? "yaxis" : "xaxis"]: names, [flat ? "xaxis" : "yaxis"]: values,
       shapes: line === undefined ? [] : [{
         type: "line", line: { color: text, width: 1, dash: "dot" },
@@ -182,8 +190,8 @@
       }],
     };
     Plotly.react(place, traces, layout, {
-      displaylogo: false, showTips: false, displayModeBar: touch ? false : "hover",
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      displaylogo: false, showTips: false, displayModeBar: touch || paper ? false : "hover",
+      modeBarButtons: [["toImage", "resetScale2d"]],
     });
   }
 
@@ -246,7 +254,7 @@
     const at = wanted.indexOf(snapshot);
     if (!overBaseline && at >= 0 && data.slots.effectual) {
       const values = layers.map((layer) => ratio(found[at].get(layer), layer, data.slots.effectual));
-      const name = `bound on ${plain(snapshot)}: effectual work alone`;
+      const name = `effectual work alone, ${plain(snapshot)}`;
       series.push({ name, color: series[at].color, hollow: true, values, said: values.map((v) => `${name}: ${number(v ?? 0)}×`) });
     }
     const labels = layers.map((layer) => names.layer[layer]);

@@ -17,7 +17,8 @@ HERE = Path(__file__).parent
 KINDS = {".csv": "text/csv", ".json": "application/json", ".txt": "text/plain"}
 # Nothing is fetched, whatever gets into the page: the browser refuses.
 POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
+    "form-action 'none'"
 )
 NOTHING = "–"
 _SHORT = reprlib.Repr()
@@ -154,9 +155,9 @@ def table(
         for i, (key, text) in enumerate(headings.items())
     ]
     body = "\n".join(f"<tr>{_cells(row, len(heads))}</tr>" for row in rows)
-    kind = ' class="sortable"' if sortable else ""
+    box, kind = ("scroll tall", ' class="sortable"') if sortable else ("scroll", "")
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(caption)}">'
+        f'<div class="{box}" tabindex="0" role="region" aria-label="{esc(caption)}">'
         f'<table id="{esc(name)}"{kind}><caption>{esc(caption)}</caption>\n'
         f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )

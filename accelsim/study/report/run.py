@@ -178,10 +178,13 @@ def _charts(run: Run) -> str:
         for name, title, control in charts
         if name != "speedup" or _references(run)
     )
-    hint = "Tap or point at a bar for its figures; a name in a legend hides and shows its bars."
+    hint = (
+        "Tap or point at a bar for its figures; a name in a legend hides and shows its bars; "
+        "with a mouse, drag to zoom and double-click to zoom out."
+    )
     return (
         f'<noscript><p>The charts need JavaScript; the tables do not.</p></noscript><form class="bar">{chosen}</form>'
-        f'<p class="note">{hint}</p>{figures}'
+        f'<p class="note screen">{hint}</p>{figures}'
     )
 
 
@@ -235,7 +238,7 @@ def _layers(run: Run) -> str:
     return (
         '<div class="bar"><label>filter <input type="search" id="filter" placeholder="e.g. layer4 forward" '
         f'autocomplete="off"></label><span id="shown" role="status">{len(rows):,} rows</span></div>'
-        "<p class='note'>Rows that hold every word. A heading sorts; the address holds both, as a link to keep.</p>"
+        "<p class='note screen'>Rows that hold every word. A heading sorts. The address keeps both, as a link.</p>"
         f'{whole}<p class="unprinted">More than 100 rows are not printed: filter them first.</p>'
     )
 
@@ -333,7 +336,7 @@ def _provenance(origin: dict[str, Any]) -> str:
         "accelsim": origin["accelsim"],
         **{f"trace: {key}": value for key, value in origin["trace"].items() if key != "provenance"},
         "seed": origin.get("seed"),
-        **{f"version of {name}": value for name, value in origin["versions"].items()},
+        "versions": ", ".join(f"{name} {version}" for name, version in origin["versions"].items()),
     }
     told = list(flat(origin["trace"].get("provenance", {})))
     rows = [[key, "none" if value is None else value] for key, value in known.items()]
