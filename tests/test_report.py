@@ -19,7 +19,7 @@ from accelsim.errors import OutputError, ResultsError
 from accelsim.study.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-HOSTILE = "</script><img src=x onerror=alert(1)>\"'&amp;"
+HOSTILE = "<a href=https://x.invalid>x</a></script><img src=x onerror=alert(1)>\"'&amp;"
 
 
 @pytest.fixture(scope="module")
@@ -363,10 +363,35 @@ def test_the_address_sorts_filters_and_chooses(folder, tmp_path):
     assert [row[0] for row in ascending] == sorted(row[0] for row in ascending)
 
 
+def test_a_click_sorts_a_word_filters_and_a_choice_draws_anew(folder, tmp_path):
+    """As a reader does it, by events; the address then holds what was chosen."""
+    script = """
+        const say = (element, event) => element.dispatchEvent(new Event(event, { bubbles: true }));
+        const head = document.querySelector('th[data-key="cycles"] button');
+        head.click(), head.click();
+        const filter = document.getElementById("filter"), pass = document.querySelector('[data-choice="pass"]');
+        filter.value = "swat80 depthwise", say(filter, "input");
+        const before = document.getElementById("chart-cycles").innerHTML;
+        pass.value = "weight_grad", say(pass, "change");
+        document.getElementById("theme").click();
+        const anew = before !== document.getElementById("chart-cycles").innerHTML;
+        document.body.dataset.now = `${location.hash} ${anew}`;
+    """
+    file = write_report(folder)
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    text = browse(file, tmp_path)
+    assert 'data-now="#sort=cycles&amp;filter=swat80+depthwise&amp;pass=weight_grad&amp;theme=light true"' in text
+    rows = shown_rows(text)
+    cycles = [int(row[4].replace(",", "")) for row in rows]
+    assert cycles == sorted(cycles) and {(row[1], row[0]) for row in rows} == {("swat80", "depthwise")}
+
+
 def test_names_in_charts_are_text(folder, tmp_path):
     hostile(folder)
     text = browse(write_report(folder), tmp_path)
-    assert "<img" not in text.partition('<script id="data"')[0]
+    drawn = "".join(re.findall(r'<svg class="main-svg".*?</svg>', text, re.S))
+    assert "onerror" in drawn and "<img" not in drawn and "<a " not in drawn and "x.invalid&gt;x&lt;/a&gt;" in drawn
 
 
 def test_a_report_of_a_second_is_no_long_wait(folder):
