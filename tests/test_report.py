@@ -188,16 +188,20 @@ def test_the_machine_is_drawn_from_its_configuration(folder):
     assert "2 × 300 PEs" in text and "2 × 32 drawn" in text and "HBM2" not in text.partition('id="machine-keys"')[0]
 
 
-def test_a_tiled_machine_is_drawn_and_an_unknown_one_only_listed(folder):
-    tiles = {"tiles": 6, "rows": 3, "columns": 2, "lanes": 5}
-    change_json(folder, lambda data: data["provenance"]["machines"][0].update(accelerator={"model": "t", **tiles}))
+@pytest.mark.parametrize(
+    ("array", "shown", "units"),
+    [
+        ({"tiles": 6, "rows": 3, "columns": 2, "lanes": 5}, ["6 tiles", "One tile: 3 × 2 PEs of 5 lanes"], 6 + 6 - 2),
+        ({"tiles": 4, "rows": 3, "lanes": 5}, ["4 tiles", "One tile: 3 × 1 PEs of 5 lanes"], 4 + 3 - 2),
+        ({"pes": 8, "lanes": 16}, ["8 PEs", "16 multipliers each"], 8 - 1),
+        ({"rows": "x", "tiles": True, "pe_rows": -1, "pe_columns": 1 << 70}, ["the array"], 0),
+    ],
+)
+def test_other_arrays_are_drawn_from_what_they_have(folder, array, shown, units):
+    change_json(folder, lambda data: data["provenance"]["machines"][0].update(accelerator={"model": "new", **array}))
     text = write_report(folder).read_text(encoding="utf-8")
-    assert "6 tiles" in text and "One tile: 3 × 2 PEs of 5 lanes" in text and text.count('class="unit"') == 6 + 6 - 2
-    change_json(
-        folder, lambda data: data["provenance"]["machines"][0].update(accelerator={"model": "new", "rows": "x"})
-    )
-    tree = Tree(write_report(folder).read_text(encoding="utf-8"))
-    assert ["accelerator.model", "new", "dadiannao"] in tree.cells["machine-keys"]
+    assert all(words in text for words in shown) and text.count('class="unit"') == units
+    assert ["accelerator.model", "new", "dadiannao"] in Tree(text).cells["machine-keys"]
 
 
 def test_energy_is_shown_where_there_is_some_and_its_total_is_no_component(folder):

@@ -78,11 +78,19 @@ def _panels(machine: dict[str, Any]) -> Iterator[Panel]:
     if all(sizes):
         yield _array(f"{sizes[0]:,} × {sizes[1]:,} PEs", sizes[0], sizes[1], "the marked one is enlarged")
         yield _pe(array, buffers)
-    sizes = [_number(array, key) for key in ("tiles", "rows", "columns", "lanes")]
+    sizes = [_number({"columns": 1} | array, key) for key in ("tiles", "rows", "columns", "lanes")]
     if all(sizes):
-        across = next(n for n in range(int(sizes[0] ** 0.5), 0, -1) if sizes[0] % n == 0)
-        yield _array(f"{sizes[0]:,} tiles", across, sizes[0] // across, "the marked one is enlarged")
+        yield _array(f"{sizes[0]:,} tiles", *_rectangle(sizes[0]), "the marked one is enlarged")
         yield _tile(sizes[1:], buffers)
+    pes, lanes = _number(array, "pes"), _number(array, "lanes")
+    if pes and lanes:
+        yield _array(f"{pes:,} PEs", *_rectangle(pes), f"{lanes} multipliers each")
+
+
+def _rectangle(count: int) -> tuple[int, int]:
+    """Rows and columns of so many squares, as near to a square as they go."""
+    rows = next(n for n in range(min(int(count**0.5), MOST), 0, -1) if count % n == 0)
+    return rows, count // rows
 
 
 def _memories(memory: dict[str, Any], clock: int | None) -> Panel:
@@ -165,7 +173,7 @@ def _tile(sizes: list[int], buffers: dict[str, Any]) -> Panel:
     for y, line in ((129, _buffer(buffers, "weight").rstrip(", ")), (147, f"{rows:,} × {lanes}"), (163, "a cycle")):
         panel.text(46, y, line)
     panel.grid(rows, columns, (90, 60, 220, 130), "unit")
-    panel.text(160, 214, f"each PE: {lanes} multipliers and an adder tree", "name")
+    panel.text(160, 214, f"each PE: {lanes} lanes and an adder tree", "name")
     panel.height = 226
     return panel
 

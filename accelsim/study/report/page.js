@@ -114,13 +114,17 @@
   const style = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const choice = (name) => document.querySelector(`select[data-choice="${name}"]`)?.value ?? "";
 
+  function put(groups, key, i) {
+    if (groups.has(key)) groups.get(key).push(i); else groups.set(key, [i]);
+  }
+
   // Row numbers of each layer with work, for a snapshot, and a pass or all of them.
   function layersOf(snapshot, pass) {
     const { rows, names } = data;
     const found = new Map();
     rows.cycles.forEach((cycles, i) => {
       const wanted = names.snapshot[rows.snapshot[i]] === snapshot && (!pass || names.pass[rows.pass[i]] === pass);
-      if (wanted && cycles) found.set(rows.layer[i], [...(found.get(rows.layer[i]) ?? []), i]);
+      if (wanted && cycles) put(found, rows.layer[i], i);
     });
     return found;
   }
@@ -199,8 +203,7 @@
     const { rows, names } = data;
     const groups = new Map();
     rows.cycles.forEach((_, i) => {
-      const label = `${names.snapshot[rows.snapshot[i]]}, ${data.passes[names.pass[rows.pass[i]]]}`;
-      groups.set(label, [...(groups.get(label) ?? []), i]);
+      put(groups, `${names.snapshot[rows.snapshot[i]]}, ${data.passes[names.pass[rows.pass[i]]]}`, i);
     });
     const options = { stack: true, lying: true, format: ".0%" };
     chart("slots", [...groups.keys()], causesOf([...groups.values()], true), options);
