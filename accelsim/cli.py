@@ -1,6 +1,7 @@
 """The command line: thin. It reads arguments, calls the library, prints, and turns errors into one line and a code.
 
-Exit codes: 0 done, 2 bad input or output, 130 interrupted (Ctrl-C), 1 a defect of accelsim.
+Exit codes: 0 done, 2 bad input or output, 130 interrupted (Ctrl-C), 1 a defect of accelsim, or a figure that
+``reproduce`` should reach and does not.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")  # a terminal that cannot show × gets a ? instead of a failure
     try:
-        options.command(options)
-        return 0
+        return options.command(options) or 0
     except AccelsimError as error:
         return _failed(options, 2, f"accelsim: error: {error}")
     except KeyboardInterrupt as interrupt:
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands, common)
     _add_capture(commands, common)
+    _add_reproduce(commands, common)
     info = commands.add_parser("info", parents=[common], help="describe a trace or a machine file")
     info.add_argument("file", metavar="FILE", help="a trace (.npz) or a machine (.yaml)")
     info.add_argument("--json", action="store_true", help="one JSON object instead of tables")
@@ -135,12 +136,7 @@ def _add_capture(commands, common) -> None:
         "what the convolutions of chosen steps multiply. Ctrl-C leaves a valid trace of the steps recorded so far.",
     )
     add = capture.add_argument
-    add(
-        "--model",
-        required=True,
-        metavar="NAME",
-        help="e.g. resnet50, cifar_resnet18, or your own module:factory",
-    )
+    add("--model", required=True, metavar="NAME", help="e.g. resnet50, cifar_resnet18, or your own module:factory")
     add("--out", required=True, type=Path, metavar="FILE", help="the trace (.npz)")
     add("--force", action="store_true", help="replace the trace if it exists")
     add("--data", type=Path, metavar="PATH", help="images by class, CIFAR-10/100, or .npz (default: synthetic images)")
@@ -170,18 +166,33 @@ def _add_capture(commands, common) -> None:
     add("--augment", action="store_true", help="random crops and flips")
     add("--network", metavar="NAME", help="name of the network in the trace (default: the model's)")
     add("--dataset", metavar="NAME", help="name of the data set in the trace (default: that of its folder)")
-    add(
-        "--distribution",
-        default="uniform",
-        metavar="NAME",
-        help="of the sparsity over layers: uniform, erk or momentum",
-    )
+    add("--distribution", default="uniform", metavar="NAME", help="of sparsity over layers: uniform, erk or momentum")
     add("--structure", default="unstructured", metavar="NAME", help="unstructured, or channel")
     add("--activation-sparsity", type=float, metavar="S", help="where it differs from the weights'")
     add("--activation-scope", default="NCHW", metavar="NAME", help="within what Top-K selects: NCHW, CHW or HW")
     add("--period", type=int, default=1, metavar="N", help="iterations between exact thresholds (1)")
     add("--quiet", action="store_true", help="no progress bar")
     capture.set_defaults(command=_capture)
+
+
+def _add_reproduce(commands, common) -> None:
+    reproduce = commands.add_parser(
+        "reproduce",
+        parents=[common],
+        help="compute the paper's figures and compare them with what the paper prints",
+        description="Ours, the paper's, the difference, and a verdict with its tolerance. Exit code 1 when a figure "
+        "differs that should agree.",
+    )
+    add = reproduce.add_argument
+    add("figures", nargs="*", metavar="FIGURE", help="e.g. table3, eq7, all (default: list them)")
+    add("--trace", default="resnet50.npz", metavar="FILE", help="captured run for Tables 2, 3 and 6 (resnet50.npz)")
+    add("--layers", type=_list, default=["*"], metavar="GLOB,…", help="simulate only these, e.g. 'layer4.*'")
+    add("--jobs", type=_jobs, metavar="N", help="layers simulated at once (default: one per core)")
+    add("--measure", action="store_true", help="measure Table 9 here instead of showing a recorded run")
+    add("--out", type=Path, metavar="DIR", help="write reproduction.csv, .md, .html and .json")
+    add("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    add("--quiet", action="store_true", help="no progress bar, and the comparisons only")
+    reproduce.set_defaults(command=_reproduce)
 
 
 def _capture(options: argparse.Namespace) -> None:
@@ -244,6 +255,32 @@ def _run(options: argparse.Namespace) -> None:
     if options.out:
         export.write_results(options.out, table, data, tables.render(parts))
     _print(export.to_json(data, ascii_only=True) if options.json else tables.render(parts, _is_terminal(sys.stdout)))
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    """Figures by name → comparisons; 1 if one fails that should hold."""
+    from accelsim.study import export, tables
+    from accelsim.study.reproduction import catalogue, page
+    from accelsim.study.reproduction.session import Session
+
+    known = {name: what for name, (what, _) in catalogue.FIGURES.items()}
+    if not options.figures:
+        parts = tables.render(page.listing(known), _is_terminal(sys.stdout))
+        _print(export.to_json(known, ascii_only=True) if options.json else parts)
+        return 0
+    catalogue.check(options.figures)
+    if options.out:
+        export.check_writable(options.out)
+    with _progress(options) as progress:
+        session = Session(options.trace, options.layers, options.jobs or _cores(), options.measure, progress)
+        figures = catalogue.reproduce(options.figures, session)
+        with session.trace() as trace:
+            origin = export.provenance(trace, session.machines(), options.command_line)
+    if options.out:
+        page.write(options.out, figures, origin)
+    text = tables.render(page.text(figures, not options.quiet), _is_terminal(sys.stdout))
+    _print(export.to_json(page.report(figures, origin), ascii_only=True) if options.json else text)
+    return int(any(figure.failures for figure in figures))
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -4,13 +4,12 @@ Runs the shipped trace on the shipped machine with one choice changed at a time 
 puts it between the marks in a page. tests/test_docs.py (``-m slow``) checks that the page is current.
 """
 
-import argparse
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from page import print_or_write
 
 import accelsim
 from accelsim.hardware.machine import Machine
@@ -18,7 +17,6 @@ from accelsim.study.paper import TABLE6
 from accelsim.study.results import summarize
 from accelsim.workload.trace import Layer, Trace
 
-BEGIN, END = "<!-- begin: benchmarks/table6_choices.py -->\n", "<!-- end -->\n"
 CELLS = [("fwd", 0.8), ("fwd", 0.9), ("input_grad", 0.8), ("input_grad", 0.9)]
 
 
@@ -104,17 +102,5 @@ def lines() -> Iterator[str]:
     yield f"| *bound: effectual multiplications alone* | {shown} | |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the table in this page")
-    page = parser.parse_args().write
-    text = "\n".join(lines()) + "\n"
-    if page is None:
-        print(text, end="")
-        return
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    page.write_text(before + BEGIN + text + END + rest.partition(END)[2], encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    print_or_write("table6_choices.py", __doc__.splitlines()[0], lines())

@@ -12,10 +12,12 @@ import pytest
 
 import accelsim
 from accelsim.simulate import simulate_records
+from accelsim.workload.lowering import PASSES
 
 CPP_CPU_SECONDS = {"bit-tactical.yaml": 32.0, "pe8x8.yaml": 19.0}
 # What the same runs count, so that a fast wrong answer is no answer.
 CYCLES = {"bit-tactical.yaml": 63_522, "pe8x8.yaml": 2_457_608}
+TENSORDASH_CYCLES = {"one_sided": 536_879 + 482_620 + 858_480, "two_sided": 441_510 + 478_074 + 857_987}
 
 
 @pytest.fixture(scope="module")
@@ -23,29 +25,28 @@ def layers():
     """The 53 convolutions at 80 %, in memory: reading the file is not what is measured."""
     with accelsim.open_trace("resnet50.npz") as trace:
         snapshot = trace.snapshot("swat80")
-        names = ("weight", "activation")
         kept = [layer for layer in snapshot.layers if layer.kind == "conv"]
-        tensors = [{name: layer.tensor(name) for name in names} for layer in kept]
+        tensors = [{name: layer.tensor(name) for name in layer.tensors} for layer in kept]
         yield trace, snapshot, kept, tensors
 
 
-def forward(layers, machine):
-    """Cycles of the forward pass."""
+def simulate(layers, machine, passes=("fwd",)):
+    """Cycles of the passes."""
     trace, snapshot, kept, tensors = layers
     loaded = tuple(replace(layer, tensors=own) for layer, own in zip(kept, tensors, strict=True))
     view = SimpleNamespace(path=trace.path, snapshots=[replace(snapshot, layers=loaded)])
-    return sum(record.cycles for record in simulate_records(machine, view, passes=["fwd"], jobs=1))
+    return sum(record.cycles for record in simulate_records(machine, view, passes=passes, jobs=1))
 
 
 @pytest.mark.parametrize(("config", "least_ratio"), [("bit-tactical.yaml", 50), ("pe8x8.yaml", 20)])
 def test_forward_against_the_cpp_simulator(benchmark, layers, config, least_ratio):
     machine = accelsim.load_machine(config)
-    forward(layers, machine)  # compiles
+    simulate(layers, machine)  # compiles
     cpu = []
 
     def once():
         start = time.process_time()
-        counted = forward(layers, machine)
+        counted = simulate(layers, machine)
         cpu.append(time.process_time() - start)
         return counted
 
@@ -66,13 +67,51 @@ def test_the_scheduling_kernel_against_a_plain_pass(benchmark, layers):
     words = []
     for layer, tensors in zip(layers[2], layers[3], strict=True):
         conv = lower_tensors(layer.geometry, "fwd", tensors["activation"], tensors["weight"])[0]
-        words += [lines.words() for lines in to_lines(conv, 16, "activation")]
+        words += [lines.words() for lines in to_lines(conv, 16, "kernel")]
     nothing = np.empty((0, 0, 0, 0), np.int64)
     executed = benchmark(lambda: sum(int(accelerator._executed_lines(w, nothing).sum()) for w in words))
     start = time.process_time()
     total = sum(int(np.bitwise_count(w).sum()) for w in words)
     plain = time.process_time() - start
     assert 0 < executed < sum(w.size for w in words)
+    assert total == sum(int(np.count_nonzero(tensors["weight"])) for tensors in layers[3])
+    ratio = benchmark.stats.stats.median / plain
+    print(f"\nschedule: {benchmark.stats.stats.median * 1e3:.0f} ms, {ratio:.0f}× a plain pass over the same words")
+
+
+@pytest.mark.parametrize(("skipping", "limit_s"), [("one_sided", 30), ("two_sided", 300)])
+def test_tensordash_against_the_dense_machine(benchmark, layers, skipping, limit_s):
+    """All three passes; the dense machine has nothing to look at but shapes and what is effectual."""
+    machine, dense = (accelsim.load_machine(f"{name}.yaml") for name in ("tensordash", "dadiannao"))
+    machine = machine.model_copy(update={"accelerator": machine.accelerator.model_copy(update={"skipping": skipping})})
+    simulate(layers, machine, PASSES)  # compiles
+    start = time.process_time()
+    simulate(layers, dense, PASSES)
+    plain = time.process_time() - start
+    cycles = benchmark.pedantic(simulate, (layers, machine, PASSES), rounds=3)
+    assert cycles == TENSORDASH_CYCLES[skipping]
+    seconds = benchmark.stats.stats.median
+    print(f"\ntensordash {skipping}: {seconds:.2f} s (limit {limit_s}), {seconds / plain:.0f}× the dense machine")
+    assert seconds < limit_s
+
+
+def test_the_dynamic_kernel_against_a_plain_pass(benchmark, layers):
+    """What scheduling the 80 % weights costs beyond touching each word once; gathered beforehand."""
+    from accelsim.hardware.lines import to_lines, to_words
+    from accelsim.workload.lowering import lower_tensors
+
+    accelerator = accelsim.load_machine("tensordash.yaml").accelerator
+    streams = []
+    for layer, tensors in zip(layers[2], layers[3], strict=True):
+        conv = lower_tensors(layer.geometry, "fwd", tensors["activation"], tensors["weight"])[0]
+        streams += [(block, np.ones((1, *block.shape[1:]), bool)) for lines in to_lines(conv, 16, "kernel")
+                    for block in lines.blocks()]  # fmt: skip
+    executed = benchmark(lambda: sum(int(accelerator._executed(*pair).sum()) for pair in streams))
+    words = [to_words(rows) for rows, _ in streams]
+    start = time.process_time()
+    total = sum(int(np.bitwise_count(w).sum()) for w in words)
+    plain = time.process_time() - start
+    assert 0 < executed < sum(w.size for w in words) / accelerator.rows
     assert total == sum(int(np.count_nonzero(tensors["weight"])) for tensors in layers[3])
     ratio = benchmark.stats.stats.median / plain
     print(f"\nschedule: {benchmark.stats.stats.median * 1e3:.0f} ms, {ratio:.0f}× a plain pass over the same words")

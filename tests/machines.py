@@ -3,17 +3,27 @@
 from hypothesis import strategies as st
 
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.cambricon_x import CambriconX
+from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.pe_array import PEArray
+from accelsim.hardware.accelerators.structured import Structured
+from accelsim.hardware.accelerators.tensordash import TensorDash
 
+STRIDED = st.sampled_from(["phase", "dilate"])
 SHAPES = {
     "tiles": st.integers(1, 3),
     "rows": st.integers(1, 4),
     "columns": st.integers(1, 5),
     "lanes": st.sampled_from([1, 2, 3, 4, 8, 17, 64]),
-    "strided_input_grad": st.sampled_from(["phase", "dilate"]),
-    "weight_grad_rows": st.sampled_from(["activation", "gradient"]),
+    "strided_input_grad": STRIDED,
     "space_to_depth": st.booleans(),
+}
+FIXED_ROWS = {**SHAPES, "weight_grad_rows": st.sampled_from(["activation", "gradient"])}
+SCHEDULED = {
+    "scheduled_operand": st.sampled_from(["sparser", "weight", "activation", "gradient"]),
+    "skipping": st.sampled_from(["one_sided", "two_sided"]),
 }
 SEARCHES = st.one_of(
     st.just({"search_shape": "T", "lookahead_h": 2, "lookaside_d": 5}),
@@ -24,12 +34,29 @@ SEARCHES = st.one_of(
 
 
 def dadiannaos():
-    return st.builds(DaDianNao, model=st.just("dadiannao"), **SHAPES)
+    return st.builds(DaDianNao, model=st.just("dadiannao"), **FIXED_ROWS)
 
 
 def bit_tacticals():
     build = lambda shape, search: BitTactical(model="bit_tactical", **shape, **search)  # noqa: E731
-    return st.builds(build, st.fixed_dictionaries(SHAPES), SEARCHES)
+    return st.builds(build, st.fixed_dictionaries(FIXED_ROWS), SEARCHES)
+
+
+def tensordashes(**fixed):
+    """``fixed``: strategies for some keys."""
+    build = lambda keys, search: TensorDash(model="tensordash", **keys, **search)  # noqa: E731
+    return st.builds(build, st.fixed_dictionaries({**SHAPES, **SCHEDULED, **fixed}), SEARCHES)
+
+
+def bit_serials():
+    """Bit-Tactical with its back-ends that need values."""
+    build = lambda shape, search, back: BitTactical(model="bit_tactical", **shape, **search, **back)  # noqa: E731
+    back_ends = {
+        "back_end": st.sampled_from(["TCLp", "TCLe"]),
+        "value_bits": st.sampled_from([8, 16]),
+        "booth": st.booleans(),
+    }
+    return st.builds(build, st.fixed_dictionaries(FIXED_ROWS), SEARCHES, st.fixed_dictionaries(back_ends))
 
 
 def pe_arrays():
@@ -44,10 +71,70 @@ def pe_arrays():
         banks=st.sampled_from([1, 2, 4, 8, 16, 32]),
         stride_phases=st.booleans(),
         halo_exchange=st.booleans(),
-        strided_input_grad=st.sampled_from(["phase", "dilate"]),
+        strided_input_grad=STRIDED,
         reduction_width=st.sampled_from([0, 1, 4]),
     )
 
 
+def cambricon_xs():
+    return st.builds(
+        CambriconX,
+        model=st.just("cambricon_x"),
+        pes=st.sampled_from([1, 2, 3, 16]),
+        lanes=st.sampled_from([1, 2, 3, 8]),
+        window=st.sampled_from([8, 9, 20, 1000]),
+        strided_input_grad=STRIDED,
+        weight_grad_rows=st.sampled_from(["activation", "gradient"]),
+    )
+
+
+def cnvlutins():
+    return st.builds(
+        Cnvlutin,
+        model=st.just("cnvlutin"),
+        tiles=st.integers(1, 3),
+        rows=st.integers(1, 4),
+        lanes=st.sampled_from([1, 2, 3, 16]),
+        brick=st.sampled_from([1, 2, 5, 16]),
+        empty_brick_cycles=st.sampled_from([0, 1]),
+        image_encoded=st.booleans(),
+        strided_input_grad=STRIDED,
+        weight_grad_skips=st.sampled_from(["activation", "gradient"]),
+    )
+
+
+def structureds():
+    pattern = st.sampled_from([(1, 1), (1, 2), (2, 4), (1, 4), (2, 3), (4, 8)])
+    build = lambda shape, pattern, lanes: Structured(  # noqa: E731
+        model="structured", **shape | {"lanes": lanes * pattern[0]}, n=pattern[0], m=pattern[1]
+    )
+    return st.builds(build, st.fixed_dictionaries(FIXED_ROWS), pattern, st.integers(1, 4))
+
+
+def ideals():
+    return st.builds(
+        Ideal,
+        model=st.just("ideal"),
+        multipliers=st.sampled_from([1, 3, 64, 4096]),
+        fwd_skips=st.sampled_from(["neither", "activation", "weight", "both"]),
+        input_grad_skips=st.sampled_from(["neither", "gradient", "weight", "both"]),
+        weight_grad_skips=st.sampled_from(["neither", "activation", "gradient", "both"]),
+        strided_input_grad=STRIDED,
+    )
+
+
+MODELS = {
+    "dadiannao": dadiannaos(),
+    "bit_tactical": bit_tacticals(),
+    "bit_serial": bit_serials(),
+    "tensordash": tensordashes(),
+    "pe_array": pe_arrays(),
+    "cambricon_x": cambricon_xs(),
+    "cnvlutin": cnvlutins(),
+    "structured": structureds(),
+    "ideal": ideals(),
+}
+
+
 def accelerators():
-    return st.one_of(dadiannaos(), bit_tacticals(), pe_arrays())
+    return st.one_of(*MODELS.values())

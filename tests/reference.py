@@ -74,3 +74,159 @@ def executed_lines(weights, lookahead, search_map):
                 left[line, row, other] = False
                 empty.remove(lane)
     return executed
+
+
+def dynamic_schedule(pairs, lookahead, lookaside, search_map):
+    """TensorDash's schedule of one tile, (lines, PEs, lanes) booleans, as docs/model.md words it.
+
+    The lines executed, and what each slot executes, (PEs, lines, lanes): line·lanes + lane, −1 for nothing, −2 in a
+    skipped line.
+    """
+    lines, pes, lanes = pairs.shape
+    order = []
+    while len(order) < lanes:
+        first = lane = min(set(range(lanes)) - set(order))
+        order.append(first)
+        while lookaside and lane + lookaside < min(lanes, lanes - lookaside + first):
+            lane += lookaside
+            order.append(lane)
+    left = np.concatenate([pairs, np.zeros((lookahead + 1, pes, lanes), bool)])
+    sources = np.full((pes, lines, lanes), -1)
+    executed = skipped = 0
+    for t in range(lines):
+        if not left[t].any() and skipped < lookahead:
+            skipped += 1
+            sources[:, t] = -2
+            continue
+        executed, skipped = executed + 1, 0
+        for pe, lane in ((pe, lane) for pe in range(pes) for lane in order):
+            places = [(t, lane)] + [(t + dh, (lane + dl) % lanes) for dh, dl in search_map]
+            for line, other in places:
+                if left[line, pe, other]:
+                    sources[pe, t, lane] = line * lanes + other
+                    left[line, pe, other] = line == t  # a value of this line is no one else's candidate
+                    break
+    return executed, sources
+
+
+def training_streams(layer, which, lanes):
+    """The streams (T, lanes) of each part of a pass that a tiled machine computes, from the pass's definition.
+
+    Yields, for each group and stride phase, blocks of streams of the first operand (in the order of ``READS``), and one
+    block of the second that each of them meets.
+    """
+    g, tensor = layer.geometry, {name: value != 0 for name, value in layer.tensors.items()}
+    (top, bottom, left, right), (st_p, st_q), (d_r, d_s) = g.padding, g.stride, g.dilation
+    around = (0, 0), (0, 0), (top, bottom), (left, right)
+    saved = which == "weight_grad" and "saved_activation" in tensor
+    activation = np.pad(tensor["saved_activation" if saved else "activation"], around)
+    weight, gradient = tensor["weight"], tensor["gradient"]
+    taps, places, samples = list(np.ndindex(*g.kernel)), list(np.ndindex(*g.output)), range(layer.samples)
+
+    def stream(parts):
+        """Each part fills lines of its own."""
+        cut = [part[i : i + lanes] for part in parts for i in range(0, len(part), lanes)]
+        return np.array([np.pad(line, (0, lanes - len(line))) for line in cut])
+
+    def at(n, k, x, y, r, s):
+        """The gradient of the output that input (x, y) feeds through tap (r, s)."""
+        (p, beside_p), (q, beside_q) = divmod(x + top - r * d_r, st_p), divmod(y + left - s * d_s, st_q)
+        inside = 0 <= p < g.output[0] and 0 <= q < g.output[1]
+        return gradient[n, k, p, q] if inside and not beside_p and not beside_q else np.zeros(len(k), bool)
+
+    def reached(size, begin, st, d, count, outputs, phase):
+        """Input positions of a strided layer's phase, from the first to the last that any output's tap reads."""
+        if g.stride == (1, 1):
+            return range(size)
+        read = {p * st + r * d - begin for p in range(outputs) for r in range(count)}
+        read = [x for x in read if 0 <= x < size and (x + begin) % st == phase]
+        return range(min(read), max(read) + 1, st) if read else range(0)
+
+    for group in range(g.groups):
+        channels = np.arange(g.channels // g.groups) + group * (g.channels // g.groups)
+        filters = np.arange(g.filters // g.groups) + group * (g.filters // g.groups)
+        if which == "fwd":
+            yield (
+                [
+                    [
+                        stream([activation[n, channels, p * st_p + r * d_r, q * st_q + s * d_s] for r, s in taps])
+                        for p, q in places
+                    ]
+                    for n in samples
+                ],
+                [stream([weight[k, :, r, s] for r, s in taps]) for k in filters],
+            )
+        if which == "weight_grad":
+            yield (
+                [
+                    [
+                        stream([np.array([activation[n, c, p * st_p + r * d_r, q * st_q + s * d_s]
+                                          for n in samples for p, q in places])])
+                        for c in channels
+                    ]
+                    for r, s in taps
+                ],
+                [stream([gradient[:, k].ravel()]) for k in filters],
+            )  # fmt: skip
+        for i, j in np.ndindex(st_p, st_q) if which == "input_grad" else ():
+            own = [(r, s) for r, s in reversed(taps) if r * d_r % st_p == i and s * d_s % st_q == j]
+            rows = reached(g.height, top, st_p, d_r, g.kernel[0], g.output[0], i)
+            columns = reached(g.width, left, st_q, d_s, g.kernel[1], g.output[1], j)
+            if own and rows and columns:
+                yield (
+                    [
+                        [stream([at(n, filters, x, y, r, s) for r, s in own]) for x in rows for y in columns]
+                        for n in samples
+                    ],
+                    [stream([weight[filters, c, r, s] for r, s in own]) for c in range(len(channels))],
+                )
+
+
+def tensordash_cycles(layer, which, machine, first_on_rows):
+    """Cycles of a pass on a TensorDash with stride phases and without space_to_depth, tile after tile."""
+    search, cycles = (machine.lookahead_h, machine.lookaside_d, machine.search_map), 0
+
+    def schedule(own, visit):
+        pairs = own if machine.skipping == "one_sided" else np.concatenate(own[:, None] & visit)
+        return dynamic_schedule(pairs.swapaxes(0, 1), *search)[0]
+
+    for firsts, second in training_streams(layer, which, machine.lanes):
+        blocks, repeats = (firsts, [second]) if first_on_rows else ([second], firsts)
+        # Samples run one after another; taps of a weight gradient share the tiles.
+        runs = blocks if which != "weight_grad" else [[stream for block in blocks for stream in block]]
+        visits = [
+            np.array(block[i : i + machine.columns]) for block in repeats for i in range(0, len(block), machine.columns)
+        ]
+        for run in runs:
+            size = len(blocks[0])  # streams of different blocks never share a tile
+            starts = [b + i for b in range(0, len(run), size) for i in range(0, size, machine.rows)]
+            sets = [np.array(run[i : min(i + machine.rows, i // size * size + size)]) for i in starts]
+            took = [[schedule(own, visit) for own in sets] for visit in visits]
+            for visit in took:
+                cycles += sum(max(visit[i : i + machine.tiles]) for i in range(0, len(visit), machine.tiles))
+    return cycles
+
+
+def compressed_cycles(mask, lanes, window):
+    """Cambricon-X's cycles of one filter: each takes the next ``lanes`` non-zeros among the next ``window`` inputs."""
+    ahead, cycles = list(mask), 0
+    while any(ahead):
+        cycles += 1
+        taken = [place for place, there in enumerate(ahead[:window]) if there][:lanes]
+        del ahead[: taken[-1] + 1 if len(taken) == lanes else window]
+    return cycles
+
+
+def serial_cycles(source, rows, longest):
+    """Bit-serial Bit-Tactical: each executed line of a set takes the longest value that its weights meet in a visit."""
+    sets = [source[first : first + rows] for first in range(0, len(source), rows)]
+    cycles, filled = np.zeros((2, len(sets), longest.shape[1]), int)
+    for s, filters in enumerate(sets):
+        for line in filters.swapaxes(0, 1):
+            if (line != -2).all():
+                places = line[line >= 0]
+                for v in range(longest.shape[1]):
+                    took = max([1, *longest[places, v].tolist()])
+                    cycles[s, v] += took
+                    filled[s, v] += took * places.size
+    return cycles, filled

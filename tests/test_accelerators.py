@@ -5,20 +5,23 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import accelerators, bit_tacticals, dadiannaos, pe_arrays
+from machines import MODELS, accelerators, bit_tacticals, dadiannaos, tensordashes
 from strategies import layers
 
 from accelsim.errors import MachineError
 from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.cambricon_x import CambriconX
+from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.pe_array import PEArray, bank
+from accelsim.hardware.accelerators.structured import Structured
+from accelsim.hardware.accelerators.tensordash import TensorDash
 from accelsim.hardware.lines import space_to_depth, to_words
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, lower, lower_tensors
 from accelsim.workload.trace import Layer
-
-MODELS = {"dadiannao": dadiannaos(), "bit_tactical": bit_tacticals(), "pe_array": pe_arrays()}
 
 
 def convolve(conv):
@@ -53,8 +56,8 @@ def test_a_replay_that_loses_a_product_is_noticed(model):
 
 
 @pytest.mark.parametrize("which", PASSES)
-@given(machine=accelerators(), layer=layers())
-@settings(max_examples=150, deadline=None)
+@given(machine=accelerators(), layer=layers(numbers=True))
+@settings(max_examples=400, deadline=None)
 def test_slots_add_up_and_no_machine_beats_the_ideal(which, machine, layer):
     for conv in lower(layer, which, strided=machine.strided_input_grad):
         activity = machine.run(conv)
@@ -75,17 +78,16 @@ def test_the_dense_machine_takes_its_closed_form(layer, machine):
     expected = ceil(places, machine.columns) * ceil(ceil(filters, machine.rows), machine.tiles)
     expected *= g.kernel[0] * g.kernel[1] * ceil(channels, machine.lanes) * layer.samples * g.groups
     assert sum(machine.run(conv).cycles for conv in lower(layer, "fwd")) == expected
+    assert sum(machine.dense_cycles(conv) for conv in lower(layer, "fwd")) == expected
 
 
 @pytest.mark.parametrize("which", PASSES)
-@given(machine=bit_tacticals(), layer=layers())
-@settings(max_examples=80, deadline=None)
+@given(machine=st.one_of(bit_tacticals(), tensordashes()), layer=layers())
+@settings(max_examples=120, deadline=None)
 def test_lookahead_gains_at_most_its_depth_and_loses_nothing(which, machine, layer):
     """Of T lines at least floor(T / (1 + h)) are executed: h may be dropped before each, and h after the last."""
-    shape = {key: getattr(machine, key) for key in DaDianNao.model_fields if key != "model"}
-    dense = DaDianNao(model="dadiannao", **shape)
     for conv in lower(layer, which, strided=machine.strided_input_grad):
-        cycles, most = machine.run(conv).cycles, dense.run(conv).cycles
+        cycles, most = machine.run(conv).cycles, machine.dense_cycles(conv)
         depth = next(machine._lines(conv)).shape[2]
         assert most // depth * (depth // (1 + machine.lookahead_h)) <= cycles <= most
 
@@ -209,6 +211,20 @@ EXAMPLES = {
     "bit_tactical": BitTactical(
         model="bit_tactical", tiles=1, rows=16, columns=4, lanes=16, search_shape="T", lookahead_h=2, lookaside_d=5
     ),
+    "tensordash": TensorDash(
+        model="tensordash", tiles=1, rows=16, columns=4, lanes=16, search_shape="T", lookahead_h=2, lookaside_d=5
+    ),
+    "bit_serial": BitTactical(
+        model="bit_tactical",
+        tiles=1,
+        rows=16,
+        columns=4,
+        lanes=16,
+        search_shape="T",
+        lookahead_h=2,
+        lookaside_d=5,
+        back_end="TCLe",
+    ),
     "pe_array": PEArray(
         model="pe_array",
         pe_rows=2,
@@ -221,5 +237,28 @@ EXAMPLES = {
         halo_exchange=True,
         strided_input_grad="phase",
         reduction_width=4,
+    ),
+    "cambricon_x": CambriconX(
+        model="cambricon_x", pes=4, lanes=8, window=64, strided_input_grad="phase", weight_grad_rows="activation"
+    ),
+    "cnvlutin": Cnvlutin(
+        model="cnvlutin",
+        tiles=1,
+        rows=4,
+        lanes=8,
+        brick=8,
+        empty_brick_cycles=1,
+        image_encoded=False,
+        strided_input_grad="phase",
+        weight_grad_skips="activation",
+    ),
+    "structured": Structured(model="structured", tiles=1, rows=16, columns=4, lanes=16, n=2, m=4),
+    "ideal": Ideal(
+        model="ideal",
+        multipliers=1024,
+        fwd_skips="weight",
+        input_grad_skips="both",
+        weight_grad_skips="neither",
+        strided_input_grad="phase",
     ),
 }

@@ -80,7 +80,21 @@ def test_the_machine_of_table_6_is_first_in_its_page():
 
 
 @pytest.mark.slow
-def test_the_page_on_table_6_is_current():
-    script = ROOT / "benchmarks" / "table6_choices.py"
-    table = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
-    assert table in (ROOT / "docs" / "table6.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("script", "page"), [("table6_choices", "table6"), ("machine_speedups", "machines")])
+def test_a_generated_table_is_current(script, page):
+    command = [sys.executable, ROOT / "benchmarks" / f"{script}.py"]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert table in (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+
+
+def test_every_test_that_the_page_on_machines_names_exists():
+    page = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", page)
+    assert len(named) > 10
+    assert [name for name in named if f"def {name}(" not in tests] == []
+
+
+def test_every_shipped_machine_is_in_the_readme_s_table():
+    rows = re.findall(r"^\| `([\w-]+\.yaml)` \|", README, re.M)
+    assert sorted(rows) == sorted(file.name for file in (ROOT / "configs").glob("*.yaml"))

@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.errors import AccelsimError
-from accelsim.workload.sparsify import SCOPES, channel_mask, erk, kept, momentum, threshold, top_k_mask, uniform
+from accelsim.workload.sparsify import (
+    SCOPES,
+    channel_mask,
+    erk,
+    kept,
+    momentum,
+    structured_loss,
+    structured_mask,
+    threshold,
+    top_k_mask,
+    uniform,
+)
 
 SPARSITY = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99])
 RESNET = {
@@ -194,3 +205,28 @@ def test_bad_input_is_one_line():
         uniform({"a": (3, 3)}, 0.5, ["b"])
     with pytest.raises(AccelsimError, match="momentum of a: must be a finite number ≥ 0, got None"):
         momentum({"a": (3, 3)}, 0.5, {})
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (2, 4), (1, 4), (3, 8)])
+def test_a_structured_mask_keeps_the_greatest_of_each_group(axis, n, m):
+    """Group by group, as the definition says; the last group may be short; ties keep the lowest index."""
+    values = np.random.default_rng(axis).integers(-3, 4, (6, 10, 3, 2))
+    mask = structured_mask(values, n, m, axis)
+    lines, kept = (np.moveaxis(a, axis, -1).reshape(-1, values.shape[axis]) for a in (values, mask))
+    for line, keep in zip(lines, kept, strict=True):
+        for start in range(0, line.size, m):
+            group = np.abs(line[start : start + m])
+            best = sorted(range(group.size), key=lambda i: (-group[i], i))[:n]
+            assert set(np.flatnonzero(keep[start : start + m])) == {i for i in best if group[i]}
+
+
+def test_what_a_structured_mask_would_drop():
+    """2:4 drops the 2 and the 1: two of five non-zeros, 3/15 of the norm. Of a mask, no norm is known."""
+    weight = np.array([4, -3, 2, -1, 0, 0, 5, 0.0]).reshape(1, 8, 1, 1)
+    assert structured_loss(weight, 2, 4) == (2 / 5, 3 / 15)
+    assert structured_loss(weight != 0, 2, 4) == (2 / 5, None)
+    assert structured_loss(weight, 2, 4, axis=0) == (0, 0)
+    assert structured_loss(np.zeros((2, 4)), 2, 4) == (0, 0)
+    with pytest.raises(AccelsimError, match="n:m: must be 0 < n ≤ m, got 5:4"):
+        structured_loss(weight, 5, 4)

@@ -8,11 +8,12 @@ say, for one group of a convolution, which streams go where:
 class            rows (the scheduled operand)     columns                      a line
 ===============  ===============================  ===========================  =====================================
 FilterLines      filters                          windows                      ``lanes`` channels of a tap (r, s)
+WindowLines      windows, one sample at a time    filters                      ``lanes`` channels of a tap (r, s)
 ActivationLines  channels, one tap at a time      filters' output gradients    ``lanes`` places of the (n, p, q) raster
 GradientLines    filters' output gradients        channels, one tap at a time  ``lanes`` places of the (n, p, q) raster
 ===============  ===============================  ===========================  =====================================
 
-The first serves the forward pass and the input gradient, with T = R·S·ceil(C/lanes), order r, then s, then channel
+The first two serve the forward pass and the input gradient, with T = R·S·ceil(C/lanes), order r, then s, then channel
 block innermost; the others the weight gradient, with T = ceil(N·P·Q/lanes). The last line of a tap or raster is padded
 with zeros.
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -35,8 +37,8 @@ class Lines(ABC):
     """One group of a convolution as lines. ``elements`` is a stream's length before padding.
 
     ``blocks()`` yields what the rows hold, (streams, T, lanes) at a time: streams of different blocks never share a
-    tile. Each meets ``windows`` streams on the columns, ``repeats`` times over; ``columns()`` has the shape
-    (repeats, windows, T, lanes). ``place`` puts products (blocks, streams, repeats, windows) where they belong in
+    tile. Each meets ``windows`` streams on the columns, ``repeats`` times over: ``column_blocks()`` yields them,
+    (windows, T, lanes) at a time. ``place`` puts products (blocks, streams, repeats, windows) where they belong in
     (N, K, P, Q).
     """
 
@@ -49,8 +51,28 @@ class Lines(ABC):
         return self.conv.kernel[0].size
 
     @property
+    def pieces(self) -> int:
+        """Equal parts of a stream, each padded to whole lines."""
+        return 1
+
+    @property
     def repeats(self) -> int:
         return 1
+
+    @property
+    def runs(self) -> int:
+        """Runs of blocks, one after another: sets of streams of different runs never share a round of tiles."""
+        return 1
+
+    @property
+    @abstractmethod
+    def windows(self) -> int:
+        """Streams on the columns, of one repeat."""
+
+    @property
+    def partners(self) -> int:
+        """Streams on the columns that each stream on the rows meets, over all repeats."""
+        return self.repeats * self.windows
 
     @property
     @abstractmethod
@@ -62,16 +84,29 @@ class Lines(ABC):
         """What the rows hold."""
 
     @abstractmethod
-    def row_values(self, source: Convolution) -> tuple[str, np.ndarray]:
-        """The tensor on the rows and its values in ``source``, (streams, values), without what padding adds."""
+    def column_blocks(self) -> Iterator[np.ndarray]:
+        """What the columns hold."""
 
     @abstractmethod
-    def column_values(self, source: Convolution) -> tuple[str, np.ndarray, int]:
-        """The tensor on the columns, its values in ``source``, and the axis along which windows advance."""
+    def place(self, products: np.ndarray) -> np.ndarray:
+        """Products (blocks, streams, repeats, windows) → (N, K, P, Q)."""
+
+    @abstractmethod
+    def row_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
+        """The tensor on the rows, and its values in ``source`` cut at ``cuts`` of ``total`` streams, (parts, values)
+        each; what padding and unfolding add is left out. Samples are cut one by one."""
+
+    @abstractmethod
+    def column_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
+        """The tensor on the columns, cut likewise."""
 
     def rows(self) -> np.ndarray:
         """All blocks: (blocks, streams, T, lanes)."""
         return np.stack(list(self.blocks()))
+
+    def columns(self) -> np.ndarray:
+        """All repeats: (repeats, windows, T, lanes)."""
+        return np.stack(list(self.column_blocks()))
 
     def words(self) -> np.ndarray:
         """All blocks as words, (blocks, streams, T), gathered one at a time."""
@@ -89,6 +124,10 @@ class FilterLines(Lines):
     """Filters on the rows, windows on the columns, one sample after another."""
 
     @property
+    def pieces(self) -> int:
+        return self.conv.kernel[0, 0].size
+
+    @property
     def repeats(self) -> int:
         return self.conv.samples
 
@@ -98,22 +137,24 @@ class FilterLines(Lines):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        filters, channels, *taps = self.conv.kernel.shape
-        return 1, filters, taps[0] * taps[1] * -(-channels // self.lanes)
-
-    def row_values(self, source: Convolution) -> tuple[str, np.ndarray]:
-        return "weight", source.kernel.reshape(len(source.kernel), -1)
-
-    def column_values(self, source: Convolution) -> tuple[str, np.ndarray, int]:
-        return "gradient" if source.which == "input_grad" else "activation", source.stored, 2
+        filters, channels = self.conv.kernel.shape[:2]
+        return 1, filters, self.pieces * -(-channels // self.lanes)
 
     def blocks(self) -> Iterator[np.ndarray]:
         taps = self.conv.kernel.transpose(0, 2, 3, 1)
         yield self._split(taps).reshape(len(taps), -1, self.lanes)
 
-    def columns(self) -> np.ndarray:
-        taps = _windows(self.conv).transpose(0, 4, 5, 2, 3, 1)  # N C R S P Q → N P Q R S C
-        return self._split(taps).reshape(self.repeats, self.windows, -1, self.lanes)
+    def column_blocks(self) -> Iterator[np.ndarray]:
+        for taps in _windows(self.conv).transpose(0, 4, 5, 2, 3, 1):  # N C R S P Q → N P Q R S C
+            yield self._split(taps).reshape(self.windows, -1, self.lanes)
+
+    def row_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
+        return "weight", _cut(source.kernel, cuts, total)
+
+    def column_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
+        """Windows by the rows of the map: the input in proportion, sample by sample."""
+        tensor = "gradient" if source.which == "input_grad" else "activation"
+        return tensor, [part for sample in source.stored for part in _cut(sample.swapaxes(0, 1), cuts, total)]
 
     def place(self, products: np.ndarray) -> np.ndarray:
         return products[0].swapaxes(0, 1).reshape(self.repeats, -1, *self.conv.geometry.output)
@@ -131,66 +172,92 @@ class ActivationLines(Lines):
         taps = self.conv.geometry.output
         return taps[0] * taps[1], self.conv.samples, -(-self.elements // self.lanes)
 
-    def row_values(self, source: Convolution) -> tuple[str, np.ndarray]:
-        return "activation", source.input.reshape(len(source.input), -1)
-
-    def column_values(self, source: Convolution) -> tuple[str, np.ndarray, int]:
-        return "gradient", source.kernel, 0
-
     def blocks(self) -> Iterator[np.ndarray]:
         """Lowering made channels the batch, samples the channels, and the taps the output places."""
         taps = _windows(self.conv).transpose(4, 5, 0, 1, 2, 3)  # C N P Q R S → R S C N P Q
         for r, s in np.ndindex(*self.conv.geometry.output):
             yield self._split(taps[r, s].reshape(self.conv.samples, self.elements))
 
-    def columns(self) -> np.ndarray:
-        return self._split(self.conv.kernel.reshape(1, self.windows, -1))
+    def column_blocks(self) -> Iterator[np.ndarray]:
+        yield self._split(self.conv.kernel.reshape(self.windows, -1))
+
+    def row_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
+        return "activation", _cut(source.input, cuts, total)
+
+    def column_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
+        return "gradient", _cut(source.kernel, cuts, total)
 
     def place(self, products: np.ndarray) -> np.ndarray:
         return products[:, :, 0].transpose(1, 2, 0).reshape(self.conv.samples, -1, *self.conv.geometry.output)
 
 
-class GradientLines(Lines):
-    """Weight gradient with the output gradients on the rows: the columns walk the channels of one tap after another."""
+class Exchanged(Lines):
+    """The problem of another class with rows and columns exchanged."""
+
+    @property
+    @abstractmethod
+    def other(self) -> Lines:
+        """The problem before the exchange."""
 
     @property
     def repeats(self) -> int:
-        return self.conv.geometry.output[0] * self.conv.geometry.output[1]
+        return self.other.shape[0]
 
     @property
     def windows(self) -> int:
-        return self.conv.samples
+        return self.other.shape[1]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return 1, len(self.conv.kernel), -(-self.elements // self.lanes)
-
-    def row_values(self, source: Convolution) -> tuple[str, np.ndarray]:
-        return "gradient", source.kernel.reshape(len(source.kernel), -1)
-
-    def column_values(self, source: Convolution) -> tuple[str, np.ndarray, int]:
-        return *self.on_columns.row_values(source), 0
+        return self.other.repeats, self.other.windows, self.other.shape[2]
 
     def blocks(self) -> Iterator[np.ndarray]:
-        yield from self.on_columns.columns()
+        return self.other.column_blocks()
 
-    def columns(self) -> np.ndarray:
-        return self.on_columns.rows()
+    def column_blocks(self) -> Iterator[np.ndarray]:
+        return self.other.blocks()
+
+    def row_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
+        return self.other.column_parts(source, cuts, total)
+
+    def column_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
+        return self.other.row_parts(source, cuts, total)
 
     def place(self, products: np.ndarray) -> np.ndarray:
-        return self.on_columns.place(products.transpose(2, 3, 0, 1))
+        return self.other.place(products.transpose(2, 3, 0, 1))
+
+
+class WindowLines(Exchanged):
+    """Windows on the rows, a block for each sample, one after another; filters on the columns."""
 
     @property
-    def on_columns(self) -> ActivationLines:
-        """The same problem with rows and columns exchanged."""
+    def runs(self) -> int:
+        return self.conv.samples
+
+    @property
+    def other(self) -> Lines:
+        return FilterLines(self.conv, self.lanes)
+
+
+class GradientLines(Exchanged):
+    """Weight gradient with the output gradients on the rows: the columns walk the channels of one tap after another."""
+
+    @property
+    def other(self) -> Lines:
         return ActivationLines(self.conv, self.lanes)
 
 
-def to_lines(conv: Convolution, lanes: int, weight_grad_rows: str) -> Iterator[Lines]:
-    """The groups of a convolution, one after another; ``weight_grad_rows``: "activation" or "gradient"."""
-    kind = FilterLines
+def on_rows(conv: Convolution, weight_grad_rows: str) -> str:
+    """The side of a convolution on the rows: the weights, or in the weight gradient, which has none, the one named."""
+    return "input" if conv.which == "weight_grad" and weight_grad_rows == "activation" else "kernel"
+
+
+def to_lines(conv: Convolution, lanes: int, on_rows: str) -> Iterator[Lines]:
+    """The groups of a convolution, one after another; ``on_rows``: "input" or "kernel"."""
+    kinds = {"input": WindowLines, "kernel": FilterLines}
     if conv.which == "weight_grad":
-        kind = ActivationLines if weight_grad_rows == "activation" else GradientLines
+        kinds = {"input": ActivationLines, "kernel": GradientLines}
+    kind = kinds[on_rows]
     channels, filters = conv.kernel.shape[1], len(conv.kernel) // conv.groups
     for g in range(conv.groups):
         yield kind(
@@ -244,3 +311,9 @@ def _windows(conv: Convolution) -> np.ndarray:
     views = Window(pad(conv.input, conv.padding), extent, axis=(2, 3))[:, :, :: conv.stride[0], :: conv.stride[1]]
     views = views[..., :: conv.dilation[0], :: conv.dilation[1]]
     return views.transpose(0, 1, 4, 5, 2, 3)
+
+
+def _cut(values: np.ndarray, cuts: np.ndarray, total: int) -> list[np.ndarray]:
+    """Along the first axis, at ``cuts`` of ``total``: (1, values) each."""
+    at = len(values) * cuts // total
+    return [values[a:b].reshape(1, -1) for a, b in pairwise(at.tolist())]

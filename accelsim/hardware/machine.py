@@ -30,7 +30,6 @@ _SHORT.maxlevel = 1
 # By the value of their key ``model``.
 _MODELS = {model.model_fields["model"].annotation.__args__[0]: model for model in MODELS}
 Section = TypeVar("Section", bound=Parameters)
-Section = TypeVar("Section", bound=Parameters)
 AnyAccelerator = Annotated[reduce(or_, MODELS), Field(discriminator="model")]
 
 
@@ -78,20 +77,20 @@ def load_machine(file: str | Path) -> Machine:
     return parse_machine(data, str(path))
 
 
-def load_memory(file: str | Path) -> Memory:
-    """Reads and validates a file with a ``memory`` section, found as a machine file is. Raises ConfigError."""
-    path, data = _read(file, "configs/memory")
-    return _validated(Memory, data, str(path))
+def load_section(model: type[Section], file: str | Path, kind: str) -> Section:
+    """Reads and validates another file, found as a machine file is, among those of a kind. Raises ConfigError."""
+    path, data = _read(file, f"configs/{kind}")
+    return validated(model, data, str(path))
 
 
 def parse_machine(data: Any, source: str = "machine") -> Machine:
     """A machine from the plain data that its file holds. Raises ConfigError; ``source`` begins its text."""
     if isinstance(data, dict) and isinstance(data.get("memory"), str):
         try:
-            data = data | {"memory": load_memory(data["memory"])}
+            data = data | {"memory": load_section(Memory, data["memory"], "memory")}
         except ConfigError as error:
             raise ConfigError(f"{source}: memory: {error}") from None
-    return _validated(Machine, data, source)
+    return validated(Machine, data, source)
 
 
 def _read(file: str | Path, kind: str) -> tuple[Path, Any]:
@@ -118,7 +117,8 @@ def _read(file: str | Path, kind: str) -> tuple[Path, Any]:
         raise ConfigError(f"{path}: must be YAML: {problem}") from error
 
 
-def _validated(model: type[Section], data: Any, source: str) -> Section:
+def validated(model: type[Section], data: Any, source: str) -> Section:
+    """A section from plain data. Raises ConfigError; ``source`` begins its text."""
     if not isinstance(data, dict):
         keys = " and ".join(name for name, field in model.model_fields.items() if field.is_required())
         raise ConfigError(f"{source}: must be a mapping with the keys {keys}, got {_shown(data)}")
@@ -141,14 +141,14 @@ def schema() -> dict[str, Any]:
 def baseline_of(machine: Machine) -> Machine:
     """The dense DaDianNao with as many multipliers, at the same clock and with the same memories.
 
-    Its tiles read weights from their memory directly, and activations through a buffer of 2 KiB (NBin; Chen et al.,
-    MICRO 2014, section 5.2).
+    Lanes of a bit-serial machine count for as many as they are worth. The tiles read weights from their memory
+    directly, and activations through a buffer of 2 KiB (NBin; Chen et al., MICRO 2014, section 5.2).
     """
     return Machine(
         name="dadiannao",
         description="the dense baseline",
         clock_mhz=machine.clock_mhz,
-        accelerator=DaDianNao.with_multipliers(machine.accelerator.multipliers),
+        accelerator=DaDianNao.with_multipliers(machine.accelerator.baseline_multipliers),
         buffers=Buffers(
             activation=Buffer(capacity_bytes=2048, ports=2),
             weight=Buffer(capacity_bytes=0, ports=2),

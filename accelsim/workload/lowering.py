@@ -16,7 +16,7 @@ activation that the forward pass saved; the output gradient is never sparsified.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -54,6 +54,8 @@ class Convolution:
         The rows and columns of the pass's result that this convolution yields (a stride phase yields every st-th).
     held : (slice, slice)
         The rows and columns of the input that hold data; the others are zeros that lowering put between them.
+    operands : (ndarray, ndarray), optional
+        The layer's tensors that ``input`` and ``kernel`` were cut from, for a machine that chooses by whole tensors.
     """
 
     which: str
@@ -66,6 +68,7 @@ class Convolution:
     batch: int = 1
     scatter: tuple[slice, slice] = field(default=EVERYWHERE)
     held: tuple[slice, slice] = field(default=EVERYWHERE)
+    operands: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -129,8 +132,8 @@ def lower(layer: Layer, which: str, *, strided: str = "phase", batch: int | None
     Returns
     -------
     list of Convolution
-        One; for the input gradient by phases one for each phase that has taps and outputs; none where nobody needs
-        the input gradient (the first layer).
+        One; for the input gradient by phases one for each phase that has taps and outputs that a gradient reaches (the
+        others are zeros); none where nobody needs the input gradient (the first layer).
 
     Raises
     ------
@@ -147,13 +150,14 @@ def lower_tensors(geometry, which, first, second, *, strided="phase", batch=1) -
     """``lower`` on plain arrays, booleans or numbers, in the order of ``READS``: see there."""
     if which == "fwd":
         g = geometry
-        return [Convolution(which, first, second, g.stride, g.padding, g.dilation, g.groups, batch)]
-    if which == "weight_grad":
-        return [_weight_grad(geometry, first, second, batch)]
-    rotated = _rotate(geometry, second)
-    if strided == "dilate" or geometry.stride == (1, 1):
-        return [_input_grad_dilated(geometry, first, rotated, batch)]
-    return _input_grad_phases(geometry, first, rotated, batch)
+        lowered = [Convolution(which, first, second, g.stride, g.padding, g.dilation, g.groups, batch)]
+    elif which == "weight_grad":
+        lowered = [_weight_grad(geometry, first, second, batch)]
+    elif strided == "dilate" or geometry.stride == (1, 1):
+        lowered = [_input_grad_dilated(geometry, first, _rotate(geometry, second), batch)]
+    else:
+        lowered = _input_grad_phases(geometry, first, _rotate(geometry, second), batch)
+    return [replace(conv, operands=(first, second)) for conv in lowered]
 
 
 def pad(array: np.ndarray, padding: tuple[int, int, int, int]) -> np.ndarray:
@@ -213,12 +217,9 @@ def _input_grad_dilated(geometry, gradient, rotated, batch) -> Convolution:
 
 def _input_grad_phases(geometry, gradient, rotated, batch) -> list[Convolution]:
     """The input gradient as one stride-1 convolution for each phase of input positions modulo the stride."""
-    rows = _axis_phases(
-        geometry.height, geometry.kernel[0], geometry.stride[0], geometry.dilation[0], geometry.padding[0]
-    )
-    columns = _axis_phases(
-        geometry.width, geometry.kernel[1], geometry.stride[1], geometry.dilation[1], geometry.padding[2]
-    )
+    g = geometry
+    rows = _axis_phases(g.height, g.kernel[0], g.stride[0], g.dilation[0], g.padding[0], g.output[0])
+    columns = _axis_phases(g.width, g.kernel[1], g.stride[1], g.dilation[1], g.padding[2], g.output[1])
     convolutions = []
     for y in rows:
         for x in columns:
@@ -245,8 +246,8 @@ class _Phase:
     scatter: slice
 
 
-def _axis_phases(size, taps, stride, dilation, padding) -> list[_Phase]:
-    """The phases of one axis that have taps and outputs.
+def _axis_phases(size, taps, stride, dilation, padding, places) -> list[_Phase]:
+    """The phases of one axis that have taps, and of each the outputs from the first to the last that dO reaches.
 
     Input position x lies in phase i = (x + padding) mod stride and meets the taps r with r·dilation ≡ i (mod stride);
     these lie ``step`` = stride/gcd apart, and their positions in dO, (x + padding − r·dilation)/stride, lie
@@ -264,9 +265,16 @@ def _axis_phases(size, taps, stride, dilation, padding) -> list[_Phase]:
         # In the rotated kernel the phase's last tap comes first; it meets dO at first_place − (count−1)·spacing.
         first_place = (first_output + padding - first_tap * dilation) // stride
         rotated = slice(taps - 1 - (first_tap + (count - 1) * step), taps - first_tap, step)
-        outputs = len(range(first_output, size, stride))
-        begin = (count - 1) * spacing - first_place
-        phases.append(_Phase(rotated, spacing, begin, outputs, slice(first_output, None, stride)))
+        # Outputs before and after those from which a tap meets dO are zeros.
+        reached = [
+            output
+            for output in range(len(range(first_output, size, stride)))
+            if any(0 <= first_place + output - tap * spacing < places for tap in range(count))
+        ]
+        if reached:
+            begin = (count - 1) * spacing - first_place - reached[0]
+            scatter = slice(first_output + reached[0] * stride, first_output + reached[-1] * stride + 1, stride)
+            phases.append(_Phase(rotated, spacing, begin, reached[-1] - reached[0] + 1, scatter))
     return phases
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from accelsim.hardware.parameters import Parameters
 from accelsim.hardware.traffic import Traffic
 from accelsim.workload.lowering import Convolution
 
@@ -15,8 +16,9 @@ from accelsim.workload.lowering import Convolution
 CAUSES = {
     "effectual": "both operands non-zero",
     "ineffectual": "executed with an operand that is zero, or with a product that no output takes",
+    "serial": "bits after the first of a product that is computed bit by bit",
     "edge": "rows, columns, lanes, tiles or PEs that the layer leaves without work",
-    "imbalance": "vectors of a PE that its non-zero operands do not fill",
+    "imbalance": "vectors or bricks of a PE that its non-zero operands do not fill",
     "barrier": "waiting for the slowest row, PE or tile",
     "bank_conflict": "waiting for an accumulator bank",
     "lookahead": "empty lanes that the lookahead window could not fill",
@@ -89,6 +91,10 @@ class Accelerator(Protocol):
     @property
     def multipliers(self) -> int: ...
 
+    @property
+    def baseline_multipliers(self) -> int:
+        """Multipliers of the dense machine that it is compared with."""
+
     def run(self, conv: Convolution) -> Activity:
         """Counts. Raises MachineError where the machine cannot run the convolution."""
 
@@ -97,3 +103,11 @@ class Accelerator(Protocol):
 
         For small convolutions: it shows that the schedule behind ``run`` computes the convolution, in ``run``'s cycles.
         """
+
+
+class AcceleratorParameters(Parameters):
+    """Base of the models' parameters: compared with a dense machine that has as many multipliers."""
+
+    @property
+    def baseline_multipliers(self) -> int:
+        return self.multipliers

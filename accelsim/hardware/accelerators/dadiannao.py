@@ -6,20 +6,20 @@ from typing import Literal
 
 import numpy as np
 
-from accelsim.hardware.accelerators.tiled import TiledParameters
+from accelsim.hardware.accelerators.tiled import FixedRows
 from accelsim.hardware.lines import Lines
 
 
-class DaDianNao(TiledParameters):
+class DaDianNao(FixedRows):
     """Skips nothing: ceil(P·Q/columns) · ceil(ceil(K/rows)/tiles) · T cycles per sample and group."""
 
     model: Literal["dadiannao"]
 
     def _schedule(self, lines: Lines):
-        """Per set: lines executed and rows in use; weights on lanes in all; what an empty lane of a used row is."""
+        """Lines that each set executes; products executed; what an empty lane of a used row is."""
         blocks, streams, depth = lines.shape
-        used = self._sets(blocks, streams)
-        return np.full(used.size, depth, np.int64), used, blocks * streams * lines.elements, "edge"
+        sets = blocks * -(-streams // self.rows)
+        return np.full(sets, depth, np.int64), lines.partners * blocks * streams * lines.elements, "edge"
 
     def _sources(self, lines: Lines) -> np.ndarray:
         """Each slot executes the value that stands there."""

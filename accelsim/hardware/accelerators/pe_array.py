@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from accelsim.errors import MachineError
-from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, Activity
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
 from accelsim.hardware.accelerators.pe_array_traffic import of_convolution, of_weight_grad
-from accelsim.hardware.parameters import Parameters, check, integer, option
+from accelsim.hardware.parameters import check, integer, option
 from accelsim.workload.lowering import Convolution, pad
 
 BANKS = 32  # numbers that ``bank`` gives before the modulo
@@ -25,7 +25,7 @@ def bank(k, p, q):
     return (((k & 4) << 2) ^ ((p & 2) << 3) ^ ((q & 2) << 3)) + ((p & 1) << 3) + ((q & 1) << 2) + (k & 3)
 
 
-class PEArray(Parameters):
+class PEArray(AcceleratorParameters):
     """pe_rows × pe_columns PEs of activation_width × weight_width multipliers."""
 
     model: Literal["pe_array"]

@@ -1,37 +1,41 @@
 """Tiles of rows × columns of PEs with ``lanes`` multipliers and an adder tree each: what their models share.
 
 DaDianNao (Chen et al., MICRO 2014) has 16 tiles of 16 rows, one column and 16 lanes; Bit-Tactical (Delmas Lascorz et
-al., ASPLOS 2019) adds columns, each with a window of its own. Sets of ``rows`` streams go to the tiles in turn, set m
-to tile m mod tiles; all tiles see the same columns and meet at the end of each round of ``tiles`` sets.
+al., ASPLOS 2019) adds columns, each with a window of its own; TensorDash (Mahmoud et al., MICRO 2020) chooses what goes
+on the rows. Sets of ``rows`` streams go to the tiles in turn, set m to tile m mod tiles; all tiles see the same columns
+and meet at the end of each round of ``tiles`` sets.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 
-from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, Activity
-from accelsim.hardware.accelerators.tiled_traffic import Work, tiled_traffic
-from accelsim.hardware.lines import Lines, space_to_depth, to_lines
-from accelsim.hardware.parameters import Parameters, integer, option
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
+from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
+from accelsim.hardware.lines import Lines, on_rows, space_to_depth, to_lines
+from accelsim.hardware.parameters import integer, option
+from accelsim.hardware.traffic import Traffic, joined
 from accelsim.workload.lowering import Convolution
 
 
-class TiledParameters(Parameters):
-    """Keys of a tiled machine, and its accounting. A model says which lines a set executes (``_schedule``)."""
+class TiledParameters(AcceleratorParameters):
+    """Keys of a tiled machine, and its accounting.
+
+    A model says which side of a convolution goes on the rows (``_on_rows``), which lines a set executes (``_schedule``)
+    and what each slot of them executes (``_sources``).
+    """
 
     tiles: int = integer(1, 4096, "tiles; each holds a set of `rows` streams")
-    rows: int = integer(1, 256, "rows of PEs in a tile, one filter each")
-    columns: int = integer(1, 1 << 40, "columns of PEs in a tile, one window each")
+    rows: int = integer(1, 256, "rows of PEs in a tile, one stream each, such as a filter's weights")
+    columns: int = integer(1, 1 << 40, "columns of PEs in a tile, one stream each, such as a window's activations")
     lanes: int = integer(1, 64, "multipliers of a PE; their products are added up")
     strided_input_grad: Literal["phase", "dilate"] = option(
         STRIDED_INPUT_GRAD,
         default="phase",
-    )
-    weight_grad_rows: Literal["activation", "gradient"] = option(
-        "operand of the weight gradient on the rows; the other goes on the columns", default="activation"
     )
     space_to_depth: bool = option(
         "fold stride × stride positions of a strided 3-channel input into its channels", default=True
@@ -52,7 +56,12 @@ class TiledParameters(Parameters):
         slots["effectual"] = conv.effectual
         slots["ineffectual"] -= conv.effectual
         jobs = np.concatenate([work.cycles for work in works])
-        return Activity(self.multipliers, jobs, slots, accesses, lambda: tiled_traffic(self, conv, works))
+        return Activity(self.multipliers, jobs, slots, accesses, lambda: self._traffic(conv, works))
+
+    def _traffic(self, conv: Convolution, works: list[Work]) -> Traffic:
+        grid = Grid(self.tiles, self.rows, self.columns, self.lanes, self.tiles)
+        # Folding space into depth moves no other values; where it is done there is one group.
+        return joined([lines_traffic(grid, work, conv if conv.groups == 1 else work.lines.conv) for work in works])
 
     def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
@@ -63,42 +72,77 @@ class TiledParameters(Parameters):
             cycles += took
         return np.concatenate(groups, axis=1), cycles
 
-    def _lines(self, conv: Convolution):
+    def dense_cycles(self, conv: Convolution) -> int:
+        """Cycles of the same mapping with every line executed."""
+        cycles = 0
+        for lines in self._lines(conv):
+            blocks, streams, depth = lines.shape
+            rounds = lines.runs * -(-blocks * -(-streams // self.rows) // lines.runs // self.tiles)
+            cycles += lines.repeats * -(-lines.windows // self.columns) * rounds * depth
+        return cycles
+
+    def _lines(self, conv: Convolution) -> Iterator[Lines]:
+        return to_lines(self._folded(conv), self.lanes, self._on_rows(conv))
+
+    def _folded(self, conv: Convolution) -> Convolution:
         plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.which == "fwd"
         if self.space_to_depth and plain and conv.geometry.channels == 3 and max(conv.stride) > 1:
-            conv = space_to_depth(conv)
-        return to_lines(conv, self.lanes, self.weight_grad_rows)
+            return space_to_depth(conv)
+        return conv
 
     def _account(self, lines: Lines) -> Work:
         """Cycles of each round of tiles, and the slots of all of them by cause; "ineffectual" holds all products.
 
-        A slot is lost, from the outside in: to a column without a window; to a tile without a set; to waiting for the
-        round's slowest tile; to a row without a stream; to a lane that nothing was scheduled on.
+        ``_schedule`` gives the lines that each set executes: one count for all visits of columns, or one for each.
         """
-        executed, used, filled, idle = self._schedule(lines)
-        slowest = self._by_round(executed).max(axis=1)
-        visits, windows = lines.repeats * -(-lines.windows // self.columns), lines.repeats * lines.windows
-        total, held = int(slowest.sum()), int(slowest.repeat(self.tiles)[: executed.size].sum())
-        tile = self.rows * self.lanes
-        own, row_lines = int(executed.sum()), int((executed * used).sum())
-        in_rows = row_lines * self.lanes
-        edge = (visits * self.columns - windows) * total * self.tiles * tile
-        edge += windows * ((total * self.tiles - held) * tile + own * tile - in_rows)
-        lost = {"edge": edge, "barrier": windows * (held - own) * tile, "ineffectual": windows * filled}
-        lost[idle] = lost.get(idle, 0) + windows * (in_rows - filled)
-        accesses = {
-            "activation_buffer_reads": windows * own * self.lanes,
-            "weight_buffer_reads": visits * in_rows,
-            "accumulator_updates": windows * row_lines,
-        }
-        sums = (self._by_round(counts).sum(axis=1) for counts in (used, executed * used))
-        return Work(lines, slowest, *sums, slowest * visits, lost, accesses)
+        executed, products, idle = self._schedule(lines)
+        executed = np.atleast_2d(executed)
+        work, in_rows = self._rounds(lines, executed, executed)
+        work.slots["ineffectual"] = products
+        work.slots[idle] = work.slots.get(idle, 0) + in_rows - products
+        return work
 
-    def _by_round(self, counts: np.ndarray) -> np.ndarray:
-        """Of each set → (rounds, tiles); zero where a round leaves a tile without a set."""
-        by_round = np.zeros((-(-counts.size // self.tiles), self.tiles), np.int64)
-        by_round.flat[: counts.size] = counts
-        return by_round
+    def _rounds(self, lines: Lines, own: np.ndarray, executed: np.ndarray) -> tuple[Work, int]:
+        """What is lost around the rows in use, and the slots of these rows.
+
+        ``own`` are the cycles of each set in each visit of columns, or in all alike; ``executed`` its lines likewise. A
+        slot is lost, from the outside in: to a column without a window; to a tile without a set; to waiting for the
+        round's slowest tile; to a row without a stream.
+        """
+        schedules = len(own)
+        visits, tile = lines.repeats * -(-lines.windows // self.columns), self.rows * self.lanes
+        shared = visits // schedules  # visits of columns that one schedule serves
+        windows = np.minimum(self.columns, lines.windows - np.arange(0, lines.windows, self.columns))
+        windows = np.tile(windows, lines.repeats).reshape(schedules, shared).sum(axis=1)
+        used = self._sets(lines.shape[0], lines.shape[1])
+        slowest, sets = self._by_round(own, lines.runs).max(axis=2), own.shape[1] // lines.runs
+        held = slowest.reshape(schedules, lines.runs, -1).repeat(self.tiles, axis=2)[:, :, :sets]
+        # Python's integers: a machine may have more columns than 64 bits leave room for.
+        windows, total, held, busy, rows, lines_run, row_lines = (
+            counts.astype(object)
+            for counts in (
+                windows, slowest.sum(axis=1), held.sum(axis=(1, 2)), own.sum(axis=1), own @ used,
+                np.broadcast_to(executed.sum(axis=1), schedules), np.broadcast_to(executed @ used, schedules),
+            )
+        )  # fmt: skip
+        in_rows = windows @ rows * self.lanes
+        edge = (shared * self.columns - windows) @ total * self.tiles * tile
+        edge += windows @ (total * self.tiles - held + busy) * tile - in_rows
+        accesses = {
+            "activation_buffer_reads": windows @ lines_run * self.lanes,
+            "weight_buffer_reads": shared * row_lines.sum() * self.lanes,
+            "accumulator_updates": windows @ row_lines,
+        }
+        streams = self._by_round(used[None], lines.runs).sum(axis=2)[0]
+        moved = self._by_round(executed * used, lines.runs).sum(axis=2)
+        lost = {"edge": edge, "barrier": windows @ (held - busy) * tile}
+        return Work(lines, slowest, moved, streams, slowest.T.ravel() * shared, lost, accesses), in_rows
+
+    def _by_round(self, counts: np.ndarray, runs: int) -> np.ndarray:
+        """Of each set, (schedules, sets) → (schedules, rounds, tiles); zero where a round leaves a tile without."""
+        by_run = counts.reshape(len(counts), runs, -1)
+        by_run = np.pad(by_run, ((0, 0), (0, 0), (0, -by_run.shape[2] % self.tiles)))
+        return by_run.reshape(len(counts), -1, self.tiles)
 
     def _sets(self, blocks: int, streams: int) -> np.ndarray:
         """Rows in use in each set, set after set."""
@@ -124,6 +168,22 @@ class TiledParameters(Parameters):
                     for source in sources[block, stream][kept]:
                         used = source[source >= 0]
                         products[block, stream] += columns[:, used] @ values[used]
-        visits = repeats * -(-windows // self.columns)
-        cycles = visits * sum(max(took[i : i + self.tiles]) for i in range(0, len(took), self.tiles))
+        cycles = repeats * -(-windows // self.columns) * self._slowest(took, lines.runs)
         return lines.place(products.reshape(blocks, streams, repeats, windows)), cycles
+
+    def _slowest(self, took: list[int], runs: int) -> int:
+        """Cycles of a visit of columns: each round of tiles waits for its slowest set."""
+        by_run = np.array(took).reshape(runs, -1)
+        return sum(int(by_run[:, i : i + self.tiles].max(axis=1).sum()) for i in range(0, by_run.shape[1], self.tiles))
+
+
+class FixedRows(TiledParameters):
+    """A tiled machine with weights on the rows, and in the weight gradient the operand that its user chooses."""
+
+    weight_grad_rows: Literal["activation", "gradient"] = option(
+        "operand of the weight gradient on the rows; the other goes on the columns", default="activation"
+    )
+
+    def _on_rows(self, conv: Convolution) -> str:
+        """The side of the convolution on the rows, "input" or "kernel"."""
+        return on_rows(conv, self.weight_grad_rows)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accelsim.hardware.lines import FilterLines, Lines
-from accelsim.hardware.traffic import Operand, Traffic, joined, measured
-
-if TYPE_CHECKING:
-    from accelsim.hardware.accelerators.tiled import TiledParameters
-    from accelsim.workload.lowering import Convolution
+from accelsim.hardware.lines import Lines
+from accelsim.hardware.traffic import Traffic, measured
+from accelsim.workload.lowering import Convolution
 
 # Cuts of what is on the columns: fine enough for a fetch to hide behind compute, coarse enough to be simulated quickly.
 BANDS = 16
@@ -27,78 +22,81 @@ class Work:
     Parameters
     ----------
     lines : Lines
-    slowest : ndarray of int64, (rounds,)
-        Lines executed for each window, by the slowest tile of a round.
-    streams, row_lines : ndarray of int64, (rounds,)
-        Rows in use, and lines that they execute, over the tiles of a round.
-    cycles : ndarray of int64, (rounds,)
+    slowest : ndarray of int64, (schedules, rounds)
+        Lines executed by the slowest tile of a round: one schedule for all visits of columns, or one for each.
+    row_lines : ndarray of int64, (schedules, rounds)
+        Lines executed, times the rows that do, over the tiles of a round.
+    streams : ndarray of int64, (rounds,)
+        Rows in use over the tiles of a round.
+    cycles : ndarray of int64
     slots, accesses : mapping of str to int
         As in ``Activity``; "ineffectual" holds all products.
     """
 
     lines: Lines
     slowest: np.ndarray
-    streams: np.ndarray
     row_lines: np.ndarray
+    streams: np.ndarray
     cycles: np.ndarray
     slots: Mapping[str, int]
     accesses: Mapping[str, int]
 
 
-def tiled_traffic(machine: TiledParameters, conv: Convolution, works: list[Work]) -> Traffic:
-    """What a convolution moves; ``works`` are its groups."""
-    return joined([_of_group(machine, conv, work) for work in works])
+@dataclass(frozen=True)
+class Grid:
+    """A machine as its traffic sees it: sets of ``rows`` streams, ``tiles`` at a time, on ``columns`` windows.
+
+    ``buffers`` counts those of what is on the rows; each buffer of what is on the columns has all of it.
+    """
+
+    tiles: int
+    rows: int
+    columns: int
+    lanes: int
+    buffers: int
 
 
-def _of_group(machine: TiledParameters, conv: Convolution, work: Work) -> Traffic:
+def lines_traffic(grid: Grid, work: Work, source: Convolution) -> Traffic:
+    """What one group of a convolution moves; ``source`` holds its values as memory does."""
     lines = work.lines
-    # Folding space into depth moves no other values; where it is done there is one group.
-    source = conv if conv.groups == 1 else lines.conv
-    visits = -(-lines.windows // machine.columns)
-    height = source.stored.shape[2] if isinstance(lines, FilterLines) else visits
-    bands = max(n for n in (1, 2, 4, 8, BANDS) if n <= min(visits, height))
+    visits = -(-lines.windows // grid.columns)
+    bands = max(n for n in (1, 2, 4, 8, BANDS) if n <= visits)
     cuts = visits * np.arange(bands + 1) // bands
-    windows = np.diff(np.minimum(cuts * machine.columns, lines.windows))
-    shape = (work.slowest.size, lines.repeats, bands)
+    ends = np.minimum(cuts * grid.columns, lines.windows)
+    windows, visits_of = np.diff(ends), np.diff(cuts)
+    rounds = work.streams.size
+    shape = (rounds, lines.repeats, bands)
+
+    def summed(counts):
+        """(schedules, rounds), for each visit → (jobs,)."""
+        if len(counts) == 1:
+            return np.broadcast_to(counts[0][:, None, None] * visits_of, shape).ravel()
+        by_visit = counts.T.reshape(rounds, lines.repeats, visits)
+        return np.add.reduceat(by_visit, cuts[:-1], axis=2).ravel()
 
     def per_job(of_round, of_band):
         return np.broadcast_to(of_round[:, None, None] * of_band, shape).ravel()
 
-    rows = _rows(machine, lines, source, shape, per_job(work.row_lines * machine.lanes, np.diff(cuts)))
-    depth = np.full(shape[0], lines.shape[2] * machine.lanes)
-    columns = _columns(machine, lines, source, shape, per_job(depth, windows))
-    cycles = per_job(work.slowest, np.diff(cuts))
+    sets = -(-lines.shape[1] // grid.rows)
+    parts = -(-sets // grid.tiles)
+    run, at = np.divmod(np.arange(rounds), rounds // lines.runs)
+    # In the weight gradient with activations on the rows each tap takes the same channels again; a round that begins
+    # inside a tap's sets counts for the part in which it begins.
+    row_part = run * parts + at * grid.tiles % sets // grid.tiles
+    row_ends = np.minimum(np.arange(parts + 1) * grid.tiles * grid.rows, lines.shape[1])
+    row_tensor, row_values = lines.row_parts(source, row_ends, lines.shape[1])
+    column_tensor, column_values = lines.column_parts(source, ends, lines.windows)
+    # Repeats walk samples, with columns of their own, or taps, which take the same columns again.
+    of_repeat = np.arange(lines.repeats) * bands if len(column_values) == lines.repeats * bands else 0
+    column_part = np.arange(bands) + np.broadcast_to(of_repeat, lines.repeats)[:, None]
+    depth = np.full(rounds, lines.shape[2] * lines.lanes)
+    rows = measured(
+        row_tensor, "weight", row_values, np.broadcast_to(row_part[:, None, None], shape).ravel(),
+        units=min(grid.buffers, sets), streamed=summed(work.row_lines) * grid.lanes,
+    )  # fmt: skip
+    columns = measured(
+        column_tensor, "activation", column_values, np.broadcast_to(column_part, shape).ravel(),
+        copies=grid.buffers, streamed=per_job(depth, windows),
+    )  # fmt: skip
+    cycles = summed(work.slowest)
     return Traffic(cycles, (columns, rows), per_job(work.streams, windows), np.zeros(cycles.size, np.int64))
-
-
-def _rows(machine, lines, source, shape, streamed) -> Operand:
-    """What rows hold, a round of tiles at a time; tile by tile in buffers of its own.
-
-    In the weight gradient with activations on the rows each tap takes the same channels again. Where a round begins
-    inside a tap's sets it counts for the part in which it begins.
-    """
-    tensor, values = lines.row_values(source)
-    sets = -(-len(values) // machine.rows)
-    streams = min(machine.tiles, sets) * machine.rows
-    part = np.arange(shape[0]) * machine.tiles % sets // machine.tiles
-    blocks = (values[k : k + streams].reshape(1, -1) for k in range(0, len(values), streams))
-    part = np.broadcast_to(part[:, None, None], shape).ravel()
-    return measured(tensor, "weight", blocks, part, units=min(machine.tiles, sets), streamed=streamed)
-
-
-def _columns(machine, lines, source, shape, streamed) -> Operand:
-    """What columns walk, a band at a time; every tile's buffer gets all of it."""
-    bands, repeats = shape[2], shape[1]
-    tensor, values, axis = lines.column_values(source)
-    size = values.shape[axis]
-    cuts = size * np.arange(bands + 1) // bands
-    parts = (values.take(range(a, b), axis) for a, b in pairwise(cuts))
-    if axis:  # samples × channels × height: each sample has bands of its own
-        blocks = [block.reshape(len(values), -1) for block in parts]
-        # Parts are numbered band by band, sample by sample within.
-        part = np.arange(bands) * repeats + np.arange(repeats)[:, None]
-    else:
-        blocks = [block.reshape(1, -1) for block in parts]
-        part = np.broadcast_to(np.arange(bands), (repeats, bands))
-    part = np.broadcast_to(part, shape).ravel()
-    return measured(tensor, "activation", blocks, part, copies=machine.tiles, streamed=streamed)

@@ -1,0 +1,118 @@
+"""Cambricon-X: PEs that hold their filter's non-zero weights and have the inputs for them picked out by step indices.
+
+Zhang et al., "Cambricon-X: An Accelerator for Sparse Neural Networks", MICRO 2016. Each PE has a filter of its own, so
+they take different numbers of cycles and wait for the slowest before all go on to the next output. Zeros of the other
+operand are not skipped. docs/model.md, docs/machines.md.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
+from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
+from accelsim.hardware.lines import Lines, on_rows, to_lines
+from accelsim.hardware.parameters import check, integer, option
+from accelsim.hardware.traffic import joined
+from accelsim.workload.lowering import Convolution
+
+
+class CambriconX(AcceleratorParameters):
+    """Skips zeros of the operand that the PEs hold: weights, and in the weight gradient the saved activations."""
+
+    model: Literal["cambricon_x"]
+    pes: int = integer(1, 65536, "PEs, one filter each")
+    lanes: int = integer(1, 64, "multipliers of a PE; their products are added up")
+    window: int = integer(1, 1 << 20, "consecutive inputs that an indexing module picks from in a cycle", unit="inputs")
+    strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD)
+    weight_grad_rows: Literal["activation", "gradient"] = option(
+        "operand of the weight gradient that the PEs hold compressed; the other is broadcast"
+    )
+
+    @check
+    def _window_fills_the_lanes(self):
+        if self.window < self.lanes:
+            raise ValueError(f"window must be at least lanes, {self.lanes}, got {self.window}")
+        return self
+
+    @property
+    def multipliers(self) -> int:
+        return self.pes * self.lanes
+
+    def run(self, conv: Convolution) -> Activity:
+        """Counts the cycles of one convolution; see ``Accelerator``."""
+        works, products, edge, barrier, imbalance, sums = [], 0, 0, 0, 0, 0
+        for lines in self._lines(conv):
+            own, filled = self._streams(lines)
+            outputs = lines.repeats * lines.windows
+            slowest = self._slowest(own)
+            waited = int(slowest.repeat(self.pes)[: own.size].sum())
+            edge += outputs * (int(slowest.sum()) * self.pes - waited) * self.lanes
+            barrier += outputs * (waited - int(own.sum())) * self.lanes
+            imbalance += outputs * (int(own.sum()) * self.lanes - filled)
+            products += outputs * filled
+            sums += outputs * int(own.sum())
+            held = np.add.reduceat(own, range(0, own.size, self.pes))
+            streams = np.minimum(self.pes, own.size - self.pes * np.arange(slowest.size))
+            works.append(Work(lines, slowest[None], held[None], streams, slowest * outputs, {}, {}))
+        slots = {"effectual": conv.effectual, "ineffectual": products - conv.effectual}
+        slots |= {"edge": edge, "barrier": barrier, "imbalance": imbalance}
+        accesses = {
+            "multiplications": products,
+            "activation_buffer_reads": products,
+            "weight_buffer_reads": products,
+            "accumulator_updates": sums,
+        }
+        jobs = np.concatenate([work.cycles for work in works])
+        grid = Grid(tiles=self.pes, rows=1, columns=1, lanes=self.lanes, buffers=self.pes)
+        return Activity(
+            self.multipliers, jobs, slots, accesses,
+            lambda: joined([lines_traffic(grid, work, work.lines.conv) for work in works]),
+        )  # fmt: skip
+
+    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+        """Executes the schedule with numbers; see ``Accelerator``."""
+        groups, cycles = [], 0
+        for lines in self._lines(conv):
+            rows, columns = lines.rows()[..., 0], lines.columns()[..., 0]
+            blocks, streams, _ = rows.shape
+            products = np.zeros((blocks, streams, *columns.shape[:2]), np.result_type(rows, columns))
+            own = np.zeros(blocks * streams, np.int64)
+            for number, (block, stream) in enumerate(np.ndindex(blocks, streams)):
+                for taken in self._steps(np.flatnonzero(rows[block, stream])):
+                    products[block, stream] += columns[..., taken] @ rows[block, stream, taken]
+                    own[number] += 1
+            groups.append(lines.place(products))
+            cycles += int(self._slowest(own).sum()) * lines.repeats * lines.windows
+        return np.concatenate(groups, axis=1), cycles
+
+    def _lines(self, conv: Convolution):
+        """Streams without padding: a compressed filter has no lines to fill."""
+        return to_lines(conv, 1, on_rows(conv, self.weight_grad_rows))
+
+    def _streams(self, lines: Lines) -> tuple[np.ndarray, int]:
+        """Cycles of every stream, block after block, and non-zeros in all."""
+        from accelsim.hardware.kernels.compressed import compressed_cycles
+
+        own, filled = [], 0
+        for block in lines.blocks():
+            mask = block[..., 0] != 0
+            own.append(compressed_cycles(mask, self.lanes, self.window))
+            filled += int(np.count_nonzero(mask))
+        return np.concatenate(own), filled
+
+    def _slowest(self, own: np.ndarray) -> np.ndarray:
+        """Cycles of each set of ``pes`` streams; taps of a weight gradient share sets, for all meet the same inputs."""
+        return np.maximum.reduceat(own, range(0, own.size, self.pes))
+
+    def _steps(self, places: np.ndarray):
+        """The places of a stream's non-zeros that each cycle takes; none where a gap is wider than the window."""
+        at = 0
+        while places.size:
+            taken = places[: self.lanes]
+            taken = taken[taken < at + self.window]
+            at = int(taken[-1]) + 1 if taken.size == self.lanes else at + self.window
+            places = places[taken.size :]
+            yield taken

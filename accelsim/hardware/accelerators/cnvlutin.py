@@ -1,0 +1,140 @@
+"""Cnvlutin: DaDianNao's tiles with neuron lanes that walk the non-zero activations of their own bricks.
+
+Albericio et al., "Cnvlutin: Ineffectual-Neuron-Free Deep Neural Network Computing", ISCA 2016. Activations are stored
+in bricks with an offset for each non-zero, so a lane goes through its bricks at its own pace; all filters of all tiles
+follow the same lanes, and the lanes meet at the end of each window. Zero weights are not skipped. docs/model.md,
+docs/machines.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
+from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
+from accelsim.hardware.lines import Lines, on_rows, to_lines
+from accelsim.hardware.parameters import integer, option
+from accelsim.hardware.traffic import joined
+from accelsim.workload.lowering import Convolution
+
+
+class Cnvlutin(AcceleratorParameters):
+    """Skips zeros of the operand on the neuron lanes: activations, and in the input gradient the output gradients."""
+
+    model: Literal["cnvlutin"]
+    tiles: int = integer(1, 4096, "tiles; each holds `rows` filters, and all see the same window")
+    rows: int = integer(1, 256, "filters in a tile")
+    lanes: int = integer(1, 64, "neuron lanes; each feeds one multiplier of every filter")
+    brick: int = integer(1, 256, "consecutive activations that a lane takes as one piece", unit="activations")
+    empty_brick_cycles: Literal[0, 1] = option("cycles that a brick without a non-zero costs its lane")
+    image_encoded: bool = option(
+        "a forward input of 3 channels, an image, comes with offsets too; without, it is computed as on DaDianNao"
+    )
+    strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD)
+    weight_grad_skips: Literal["activation", "gradient"] = option(
+        "operand of the weight gradient on the neuron lanes; the other takes the filters' place"
+    )
+
+    @property
+    def multipliers(self) -> int:
+        return self.tiles * self.rows * self.lanes
+
+    @property
+    def dense(self) -> DaDianNao:
+        """The machine without skipping."""
+        shape = {"tiles": self.tiles, "rows": self.rows, "columns": 1, "lanes": self.lanes}
+        return DaDianNao(model="dadiannao", **shape, strided_input_grad=self.strided_input_grad)
+
+    def run(self, conv: Convolution) -> Activity:
+        """Counts the cycles of one convolution; see ``Accelerator``."""
+        if self._is_plain(conv):
+            return self.dense.run(conv)
+        slots = Counter(effectual=conv.effectual, ineffectual=-conv.effectual)
+        by_group = [[] for _ in range(conv.groups)]
+        accesses, sums = Counter(), 0
+        for number, lines in enumerate(self._lines(conv)):
+            blocks, streams, bricks = lines.shape
+            filters, passes = blocks * streams, self._passes(blocks * streams)
+            filled = np.count_nonzero(lines.columns(), axis=-1).reshape(-1, bricks)
+            own = self._lane_cycles(filled)
+            slowest, products = own.max(axis=1), int(filled.sum())
+            total, busy, used = int(slowest.sum()), int(own.sum()), min(bricks, self.lanes)
+            slots["edge"] += total * (passes * self.multipliers - filters * used)
+            slots["barrier"] += filters * (total * used - busy)
+            slots["imbalance"] += filters * (busy - products)
+            slots["ineffectual"] += filters * products
+            by_group[number % conv.groups].append(slowest)
+            accesses["activation_buffer_reads"] += passes * self.tiles * products
+            sums += filters * total
+        products = slots["effectual"] + slots["ineffectual"]
+        accesses.update(multiplications=products, weight_buffer_reads=products, accumulator_updates=sums)
+        works = [
+            self._work(lines, np.concatenate(own)) for lines, own in zip(self._groups(conv), by_group, strict=True)
+        ]
+        grid = Grid(tiles=self.tiles * self.rows, rows=1, columns=1, lanes=self.lanes, buffers=self.tiles)
+        return Activity(
+            self.multipliers, np.concatenate([work.cycles for work in works]), slots, accesses,
+            lambda: joined([lines_traffic(grid, work, work.lines.conv) for work in works]),
+        )  # fmt: skip
+
+    def _work(self, lines: Lines, slowest: np.ndarray) -> Work:
+        """One group, all its samples: each window takes its own time, in every pass over the filters."""
+        filters = lines.shape[0] * lines.shape[1]
+        passes, together = self._passes(filters), self.tiles * self.rows
+        streams = np.minimum(together, filters - together * np.arange(passes))
+        cycles = np.repeat(slowest[:, None], passes, axis=1)
+        return Work(lines, cycles, cycles * streams, streams, cycles.T.ravel(), {}, {})
+
+    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+        """Executes the schedule with numbers; see ``Accelerator``."""
+        if self._is_plain(conv):
+            return self.dense.replay(conv)
+        results, cycles = [], 0
+        for lines in self._lines(conv):
+            rows, columns = lines.rows(), lines.columns()
+            blocks, streams = rows.shape[:2]
+            products = np.zeros((blocks, streams, *columns.shape[:2]), np.result_type(rows, columns))
+            for repeat, window in np.ndindex(*columns.shape[:2]):
+                took = [0] * self.lanes
+                for number, brick in enumerate(columns[repeat, window]):
+                    for offset in np.flatnonzero(brick):
+                        products[:, :, repeat, window] += rows[:, :, number, offset] * brick[offset]
+                        took[number % self.lanes] += 1
+                    took[number % self.lanes] += 0 if brick.any() else self.empty_brick_cycles
+                cycles += self._passes(blocks * streams) * max(took)
+            results.append(lines.place(products))
+        by_group = [np.concatenate(results[g :: conv.groups]) for g in range(conv.groups)]
+        return np.concatenate(by_group, axis=1), cycles
+
+    def _is_plain(self, conv: Convolution) -> bool:
+        """Whether the input is an image without offsets."""
+        return not self.image_encoded and conv.which == "fwd" and conv.geometry.channels == 3
+
+    def _lines(self, conv: Convolution) -> Iterator[Lines]:
+        """Bricks as lines, sample after sample, for a window's bricks are gathered once a tap."""
+        if conv.which == "weight_grad":
+            yield from self._groups(conv)
+            return
+        for sample in conv.input:
+            yield from self._groups(replace(conv, input=sample[None]))
+
+    def _groups(self, conv: Convolution) -> Iterator[Lines]:
+        rows = "gradient" if self.weight_grad_skips == "activation" else "activation"
+        return to_lines(conv, self.brick, on_rows(conv, rows))
+
+    def _passes(self, filters: int) -> int:
+        """How often all windows are walked: once for as many filters as the tiles hold."""
+        return -(-filters // (self.tiles * self.rows))
+
+    def _lane_cycles(self, filled: np.ndarray) -> np.ndarray:
+        """(windows, bricks) non-zeros → (windows, lanes) cycles: bricks go to the lanes in turn."""
+        windows, bricks = filled.shape
+        dealt = np.zeros((windows, -(-bricks // self.lanes) * self.lanes), np.int64)
+        dealt[:, :bricks] = np.maximum(filled, self.empty_brick_cycles)
+        return dealt.reshape(windows, -1, self.lanes).sum(axis=1)

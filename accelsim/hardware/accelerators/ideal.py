@@ -1,0 +1,84 @@
+"""Bounds: a machine that executes nothing but the products that it may not skip, all multipliers busy to the last.
+
+No machine's own: what skipping the zeros of one operand, or of both, could give at most. Every other model here lies
+at or above the bound of the operands that it skips; "both" is the effectual work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from accelsim.hardware.accelerators.base import ACCESSES, STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
+from accelsim.hardware.accelerators.tiled_traffic import BANDS, Grid, Work, lines_traffic
+from accelsim.hardware.lines import to_lines
+from accelsim.hardware.parameters import integer, option
+from accelsim.hardware.traffic import Traffic, joined
+from accelsim.workload.lowering import READS, Convolution
+
+
+class Ideal(AcceleratorParameters):
+    """ceil(products / multipliers) cycles per convolution; a product with a zero of a skipped operand is none."""
+
+    model: Literal["ideal"]
+    multipliers: int = integer(1, 1 << 40, "multiplications in a cycle")
+    fwd_skips: Literal["neither", "activation", "weight", "both"] = option(
+        "operands of the forward pass whose zeros cost nothing"
+    )
+    input_grad_skips: Literal["neither", "gradient", "weight", "both"] = option(
+        "operands of the input gradient whose zeros cost nothing"
+    )
+    weight_grad_skips: Literal["neither", "activation", "gradient", "both"] = option(
+        "operands of the weight gradient whose zeros cost nothing; the activation is the saved one"
+    )
+    strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD)
+
+    def run(self, conv: Convolution) -> Activity:
+        """Counts the cycles of one convolution; see ``Accelerator``."""
+        products = self._charged(conv).effectual
+        cycles = -(-products // self.multipliers)
+        slots = {
+            "effectual": conv.effectual,
+            "ineffectual": products - conv.effectual,
+            "edge": cycles * self.multipliers - products,
+        }
+        accesses = dict.fromkeys(ACCESSES, products)
+        return Activity(self.multipliers, np.array([cycles]), slots, accesses, lambda: self._traffic(conv, cycles))
+
+    def _traffic(self, conv: Convolution, cycles: int) -> Traffic:
+        """Both operands move once, and the result: in bands of filters, the input with the first of them."""
+        moved = []
+        for lines in to_lines(conv, 1, "kernel"):
+            grid = Grid(tiles=1, rows=-(-lines.shape[1] // BANDS), columns=lines.windows, lanes=1, buffers=1)
+            sets = -(-lines.shape[1] // grid.rows) * lines.shape[0]
+            streams = np.minimum(grid.rows, lines.shape[1] - grid.rows * (np.arange(sets) % (sets // lines.shape[0])))
+            nothing = np.zeros((1, sets), np.int64)
+            moved.append(lines_traffic(grid, Work(lines, nothing, nothing, streams, nothing[0], {}, {}), lines.conv))
+        traffic = joined(moved)
+        jobs = traffic.job_cycles.size
+        return replace(traffic, job_cycles=np.diff(cycles * np.arange(jobs + 1) // jobs))
+
+    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+        """Executes the products with numbers, as many as there are multipliers at a time; see ``Accelerator``."""
+        groups, products = [], 0
+        pairs = (to_lines(c, 1, "kernel") for c in (conv, self._charged(conv)))
+        for lines, charged in zip(*pairs, strict=True):
+            rows, columns = (values[..., 0] for values in (lines.rows(), lines.columns()))
+            costs = np.einsum("bse,rwe->bsrwe", charged.rows()[..., 0] != 0, charged.columns()[..., 0] != 0)
+            executed = np.einsum("bse,rwe->bsrwe", rows, columns) * costs
+            groups.append(lines.place(executed.sum(axis=-1)))
+            products += int(costs.sum())
+        return np.concatenate(groups, axis=1), -(-products // self.multipliers)
+
+    def _charged(self, conv: Convolution) -> Convolution:
+        """The convolution with ones for the zeros that cost, padding among them."""
+        first, second = (name.removeprefix("saved_") for name in READS[conv.which])
+        skips = getattr(self, f"{conv.which}_skips")
+        if skips not in (first, "both"):
+            ones = np.ones((*conv.input.shape[:2], *conv.geometry.padded), bool)
+            conv = replace(conv, input=ones, padding=(0, 0, 0, 0))
+        if skips not in (second, "both"):
+            conv = replace(conv, kernel=np.ones(conv.kernel.shape, bool))
+        return conv

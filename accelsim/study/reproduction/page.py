@@ -1,0 +1,196 @@
+"""Reproduced figures as text for a terminal, as a Markdown or HTML page, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from accelsim.files import staged
+from accelsim.study.export import to_json
+from accelsim.study.reproduction.figure import AGREES, DIFFERS, KNOWN, NOT_COMPUTED, Comparison, Figure
+
+HEADINGS = ("row", "figure", "ours", "the paper", "difference", "tolerance", "verdict")
+VERDICTS = (AGREES, KNOWN, DIFFERS, NOT_COMPUTED)
+# From here on a page shows the paper's own columns instead of a line for each number.
+MANY_COLUMNS = 4
+INTRODUCTION = (
+    "Every computational figure of Sparse Weight Activation Training (SWAT, Raihan and Aamodt, NeurIPS 2020), "
+    "computed from layer shapes, the shipped trace and recorded measurements, beside the figure that the paper "
+    "prints. Accuracies are no part of it. `accelsim reproduce all --out DIR` writes this page. The paper's figures "
+    "are data in `accelsim/study/paper.py`; no result is typed in.",
+    "“agrees” is within the tolerance. “differs, as known” is outside it for a reason that is stated below the table. "
+    "“not computed” depends on a training run that nobody but the authors has. “DIFFERS” makes the command fail.",
+)
+# (kind, content): heading, subheading, paragraph and bullet have a text, a table (title, headings, rows).
+Block = tuple[str, Any]
+
+
+def overview(figures: Iterable[Figure]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings and rows: how many comparisons of each figure have which verdict."""
+    rows = [(f.name, f.title, *(str(f.count(v) or "") for v in VERDICTS)) for f in figures]
+    return ("figure", "what", *VERDICTS), rows
+
+
+def section(figure: Figure) -> Iterator[Block]:
+    """One figure as blocks."""
+    yield "subheading", f"{figure.title}"
+    yield "paragraph", f"`accelsim reproduce {figure.name}`"
+    yield "paragraph", figure.how
+    if len({c.column for c in figure.comparisons}) >= MANY_COLUMNS:
+        yield "table", _pivoted(figure)
+    elif figure.comparisons:
+        yield "table", ("", HEADINGS, _grouped(figure))
+    for note in figure.notes:
+        yield "bullet", note
+    for grid in figure.grids:
+        yield "table", (grid.title, grid.headings, grid.rows)
+
+
+def page(figures: list[Figure]) -> Iterator[Block]:
+    """All figures as blocks, with an overview."""
+    yield "heading", "The paper's figures, reproduced"
+    for text in INTRODUCTION:
+        yield "paragraph", text
+    yield "table", ("", *overview(figures))
+    for figure in figures:
+        yield from section(figure)
+
+
+def markdown(blocks: Iterable[Block]) -> str:
+    """Blocks as Markdown."""
+    done = list(blocks)
+    parts = []
+    for (kind, content), following in pairwise([*done, ("end", None)]):
+        if kind == "table":
+            title, headings, rows = content
+            lines = [f"*{title}*\n"] if title else []
+            lines += ["| " + " | ".join(_escaped(cells)) + " |" for cells in (headings, ["---"] * len(headings), *rows)]
+            parts.append("\n".join(lines) + "\n")
+        elif kind == "bullet":
+            parts.append(f"- {content}" + ("" if following[0] == "bullet" else "\n"))
+        else:
+            parts.append({"heading": "# ", "subheading": "## "}.get(kind, "") + content + "\n")
+    return "\n".join(parts)
+
+
+def as_html(blocks: Iterable[Block]) -> str:
+    """Blocks as a page that needs nothing else."""
+    parts = ["<!doctype html><meta charset='utf-8'><title>accelsim reproduce</title>", f"<style>{STYLE}</style>"]
+    tags = {"heading": "h1", "subheading": "h2", "paragraph": "p", "bullet": "p"}
+    for kind, content in blocks:
+        if kind == "table":
+            title, headings, rows = content
+            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in headings)
+            body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+            caption = f"<caption>{html.escape(title)}</caption>" if title else ""
+            parts.append(f"<table>{caption}<tr>{head}</tr>{body}</table>")
+        else:
+            inner = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(content))
+            parts.append(f"<{tags[kind]}>{'• ' if kind == 'bullet' else ''}{inner}</{tags[kind]}>")
+    return "\n".join(parts) + "\n"
+
+
+STYLE = (
+    "body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse;margin:1em 0}"
+    "th,td{border-bottom:1px solid #ddd;padding:.2em .8em .2em 0;text-align:left;vertical-align:top}"
+    "caption{text-align:left;font-style:italic}"
+)
+
+
+def text(figures: list[Figure], full: bool = True) -> Iterator[Table | Text]:
+    """Figures for a terminal; without ``full`` only what compares with the paper."""
+    for figure in figures:
+        yield Text(figure.title, style="bold")
+        if full:
+            yield Text(f"{figure.how}\n")
+        if figure.comparisons:
+            yield _table("", HEADINGS, _grouped(figure))
+        if full:
+            for note in figure.notes:
+                yield Text(f"  {note}")
+            for grid in figure.grids:
+                yield Text()
+                yield _table(grid.title, grid.headings, grid.rows)
+        yield Text()
+    yield _table("Verdicts", *overview(figures))
+
+
+def listing(figures: dict[str, str]) -> Iterator[Table | Text]:
+    """Names and what they are, for a terminal."""
+    yield _table("What accelsim reproduce knows", ("figure", "what"), [*figures.items(), ("all", "all of them")])
+
+
+def frame(figures: Iterable[Figure]) -> pd.DataFrame:
+    """One row per comparison."""
+    return pd.DataFrame([{"figure": f.name, **c.as_dict()} for f in figures for c in f.comparisons])
+
+
+def report(figures: list[Figure], origin: dict[str, Any]) -> dict[str, Any]:
+    """The object that ``reproduce --json`` prints and ``reproduction.json`` holds."""
+    holds = not any(f.failures for f in figures)
+    return {"holds": holds, "figures": [f.as_dict() for f in figures], "provenance": origin}
+
+
+def write(folder: Path, figures: list[Figure], origin: dict[str, Any]) -> None:
+    """Writes reproduction.csv, .json, .md and .html into a folder, all or none. Raises OutputError."""
+    blocks = list(page(figures))
+    with staged(folder) as stage:
+        frame(figures).to_csv(stage / "reproduction.csv", index=False)
+        (stage / "reproduction.json").write_text(to_json(report(figures, origin)), encoding="utf-8")
+        (stage / "reproduction.md").write_text(markdown(blocks), encoding="utf-8")
+        (stage / "reproduction.html").write_text(as_html(blocks), encoding="utf-8")
+
+
+def _grouped(figure: Figure) -> list[list[str]]:
+    """Rows of cells; a label is not repeated below itself."""
+    rows = [c.cells() for c in figure.comparisons]
+    labels = [None, *(row[0] for row in rows)]
+    return [["" if row[0] == above else row[0], *row[1:]] for row, above in zip(rows, labels, strict=False)]
+
+
+def _pivoted(figure: Figure) -> tuple[str, list[str], list[list[str]]]:
+    """A page's table with the paper's own rows and columns; the paper's figures in parentheses."""
+    of = {}
+    for c in figure.comparisons:
+        of.setdefault(c.row, []).append(c)
+    columns = {c.column: c for c in max(of.values(), key=lambda row: sum(c.difference is not None for c in row))}
+    cells = {(c.row, c.column): c for c in figure.comparisons}
+    headings = [
+        "row",
+        *(f"{name} ± {c.cells()[5]}" if c.difference is not None else name for name, c in columns.items()),
+    ]
+    rows = []
+    for label in of:
+        rows.append([label, *(_cell(cells.get((label, name))) for name in columns)])
+    return "Ours (the paper's); ≠: outside the tolerance, –: not computed, see below", headings, rows
+
+
+def _cell(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    _, _, ours, paper, *_ = comparison.cells()
+    return f"{ours} ({paper})" + (" ≠" if comparison.verdict in (KNOWN, DIFFERS) else "")
+
+
+def _escaped(cells: Iterable[str]) -> list[str]:
+    return [cell.replace("|", "\\|") for cell in cells]
+
+
+def _table(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    style = {"title_justify": "left", "title_style": "bold", "header_style": "", "box": SIMPLE_HEAD}
+    table = Table(title=title or None, **style)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,126 @@
+"""One call of ``accelsim reproduce``: what was asked for, and the simulations that several figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from accelsim.errors import AccelsimError, TraceError
+from accelsim.files import find, shipped
+from accelsim.hardware.machine import Machine, baseline_of, load_machine
+from accelsim.simulate import simulate_records
+from accelsim.study.reproduction import flops
+from accelsim.study.results import Summary, convolutions, covers, frame, summarize
+from accelsim.workload.networks import Network
+from accelsim.workload.trace import Layer, Snapshot, Trace
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trace on a machine, over its convolutions; or the reason why there is none."""
+
+    machine: str
+    summary: Summary | None = None
+    whole: bool = False
+    problem: str = ""
+
+
+@dataclass
+class Session:
+    """Options, and what was simulated so far.
+
+    Parameters
+    ----------
+    trace_file : str
+        The trace of Table 6, as ``accelsim run --trace`` takes it.
+    layers : list of str
+        Shell patterns: what is simulated of it. The paper's Table 6 compares with the whole network only.
+    jobs : int
+        Layers simulated at once.
+    measure : bool
+        Measure Table 9 here, in place of the recorded run.
+    progress : callable
+        As that of ``simulate_records``.
+    """
+
+    trace_file: str | Path = "resnet50.npz"
+    layers: list[str] = field(default_factory=lambda: ["*"])
+    jobs: int = 1
+    measure: bool = False
+    progress: Callable[[int, int], None] = lambda done, total: None
+    _runs: dict = field(default_factory=dict, repr=False)
+
+    @contextmanager
+    def trace(self) -> Iterator[Trace]:
+        """The trace, open."""
+        with Trace.open(find(self.trace_file, "traces", TraceError)) as trace:
+            yield trace
+
+    def runs(self) -> list[Run]:
+        """The trace on every shipped machine. Raises AccelsimError if none can run it, with what the first one said."""
+        runs = [self.run(machine) for machine in self.machines()]
+        if all(run.problem for run in runs):
+            raise AccelsimError(runs[0].problem)
+        return runs
+
+    @staticmethod
+    def machines() -> list[Machine]:
+        """All that ship, by name."""
+        return [load_machine(path) for path in sorted(shipped("configs").glob("*.yaml"))]
+
+    def run(self, machine: Machine) -> Run:
+        """The trace on a machine, beside the dense baseline; simulated once."""
+        if machine.name not in self._runs:
+            with self.trace() as trace:
+                self._runs[machine.name] = self._simulate(machine, trace, self.layers)
+        return self._runs[machine.name]
+
+    def random(self, machine: Machine, network: Network, sparsity: float, zeros: float) -> Run:
+        """A network with random masks, dense and at a sparsity, on a machine; simulated once.
+
+        ``zeros`` are those that ReLU leaves. Random non-zeros are more even than a trained network's, so that what
+        a machine keeps here is more than it would keep there.
+        """
+        key = machine.name, network.name
+        if key not in self._runs:
+            snapshots = [random_snapshot(network, s, zeros) for s in (0.0, sparsity)]
+            self._runs[key] = self._simulate(machine, SimpleNamespace(path=network.name, snapshots=snapshots), ["*"])
+        return self._runs[key]
+
+    def _simulate(self, machine: Machine, trace, layers: list[str]) -> Run:
+        baseline = baseline_of(machine).model_copy(update={"name": "dense baseline"})
+        records = simulate_records([machine, baseline], trace, layers=layers, jobs=self.jobs, progress=self.progress)
+        try:
+            table = frame(records)
+        except AccelsimError as error:  # the machine's limits or, if no machine can, the user's mistake
+            return Run(machine.name, problem=str(error))
+        rows = convolutions(table)
+        return Run(machine.name, summarize(rows, machine.name, baseline.name), covers(table, trace))
+
+
+def random_snapshot(network: Network, sparsity: float, zeros: float, seed: int = 0) -> Snapshot:
+    """One SWAT-U step of one sample with random masks: weights and saved activations at their densities, ReLU's zeros.
+
+    The gradient is dense, as it nearly is in training; so is the image.
+    """
+    random = np.random.default_rng([seed, round(1000 * sparsity)])
+    scheme = flops.swat(network, sparsity, natural_zeros=zeros)
+    layers = []
+    for row in network.layers:
+        bare = Layer(row.name, row.kind, row.geometry, 1, not row.first, {})
+        natural = 1.0 if row.first else 1 - zeros
+        draw = random.random(bare.shape_of("activation"))
+        tensors = {
+            "weight": random.random(bare.shape_of("weight")) < scheme.weight[row.name],
+            "activation": draw < natural,
+            "saved_activation": draw < scheme.saved[row.name],
+            "gradient": np.ones(bare.shape_of("gradient"), bool),
+        }
+        layers.append(Layer(row.name, row.kind, row.geometry, 1, not row.first, tensors))
+    name = f"random{100 * sparsity:g}" if sparsity else "dense"
+    return Snapshot(name, sparsity, 0, "SWAT-U" if sparsity else "dense", 1, 1, tuple(layers))

@@ -1,0 +1,305 @@
+"""Synthetic traces: shapes from anywhere, masks drawn from a seed, alike or as a real trace's statistics say.
+
+A trace is drawn layer by layer when a tensor is asked for, the same each time, so none is too large. At each sparsity
+weights and saved activations are what SWAT-U's Top-K would leave: exactly as many, and those of a greater sparsity are
+among those of a smaller one. Activations and output gradients keep their own density.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from accelsim.errors import TraceError
+from accelsim.workload.geometry import Geometry
+from accelsim.workload.mask_model import MaskModel, greatest
+from accelsim.workload.metadata import tensor_shape
+from accelsim.workload.npz import blame
+from accelsim.workload.sparsify import check_sparsity, kept
+from accelsim.workload.trace import Layer, Snapshot, Trace, TraceWriter
+
+Shape = tuple[int, int, int, int]
+DRAWN = ("weight", "activation", "gradient")
+NEVER = np.float32(-np.inf)  # the score of what is zero whatever the sparsity
+
+
+class Source(Protocol):
+    """Where a mask comes from: a model (``MaskModel``), numbers that a file holds, a pattern."""
+
+    def scores(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        """A number for each position; the greatest survive a Top-K, and none that is ``NEVER``."""
+
+    def natural(self, scores: np.ndarray) -> np.ndarray:
+        """Of these scores the mask before any Top-K."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Numbers, or a mask, that a file holds; ``read`` gives them anew each time."""
+
+    read: Callable[[], np.ndarray]
+
+    def scores(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        """Magnitudes; TraceError if the file holds another shape, or NaN."""
+        values = self.read()
+        if values.shape != shape:
+            raise TraceError(f"must have shape {shape}, got {values.shape}")
+        magnitudes = np.abs(values).astype(np.float32)
+        if np.isnan(magnitudes).any():
+            raise TraceError("must be numbers, got NaN")
+        return np.where(values != 0, magnitudes, NEVER)
+
+    def natural(self, scores: np.ndarray) -> np.ndarray:
+        """Where a number is not zero."""
+        return scores > NEVER
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """N:M sparsity: of each ``size`` weights of a filter, C R S in this order, ``kept`` non-zero, drawn at random."""
+
+    kept: int
+    size: int
+
+    def scores(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        """Random numbers for the chosen."""
+        rows = rng.random((shape[0], int(np.prod(shape[1:]))), np.float32)
+        fill = -rows.shape[1] % self.size
+        blocks = np.pad(rows, [(0, 0), (0, fill)], constant_values=NEVER).reshape(shape[0], -1, self.size)
+        least = np.sort(blocks, axis=2)[..., -self.kept, None]
+        return np.where(blocks >= least, blocks, NEVER).reshape(shape[0], -1)[:, : rows.shape[1]].reshape(shape)
+
+    def natural(self, scores: np.ndarray) -> np.ndarray:
+        """The chosen."""
+        return scores > NEVER
+
+
+@dataclass(frozen=True, eq=False)
+class Blueprint:
+    """One layer, and where its masks come from.
+
+    Parameters
+    ----------
+    name, kind, geometry, input_grad
+        As in :class:`accelsim.workload.trace.Layer`.
+    weight, activation, gradient : Source
+    saved : MaskModel, optional
+        Of the activation's Top-K, where it is known to differ from a higher threshold on the activation alone.
+    dense : bool
+        Nothing of it is ever sparsified, as of the first layer.
+    """
+
+    name: str
+    kind: str
+    geometry: Geometry
+    input_grad: bool
+    weight: Source
+    activation: Source
+    gradient: Source
+    saved: MaskModel | None = None
+    dense: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticTrace:
+    """What the simulator takes in place of a :class:`accelsim.workload.trace.Trace`; ``path`` is what it is like."""
+
+    path: Path
+    network: str
+    dataset: str
+    snapshots: tuple[Snapshot, ...]
+    provenance: dict = field(default_factory=dict)
+
+
+class _Tensors(Mapping):
+    """The tensors of one layer at one sparsity, drawn at each access."""
+
+    def __init__(self, blueprint: Blueprint, sparsity: float, samples: int, seed: int, origin: str):
+        self._of, self._sparsity, self._samples, self._origin = blueprint, sparsity, samples, origin
+        self._seed = [seed, zlib.crc32(blueprint.name.encode())]
+        saved = () if blueprint.dense or not sparsity else ("saved_activation",)
+        self._names = (*DRAWN[:2], *saved, *DRAWN[2:])
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        with blame(f"{self._origin}{self._of.name}/{name}"):
+            if name == "saved_activation":
+                return self._saved()
+            source, scores = getattr(self._of, name), self._scores(name)
+            if name != "weight" or self._of.dense:
+                return source.natural(scores)
+            return _top_k(scores, self._sparsity)
+
+    def _scores(self, name: str, source: Source | None = None) -> np.ndarray:
+        rng = np.random.default_rng([*self._seed, DRAWN.index(name)])
+        return (source or getattr(self._of, name)).scores(tensor_shape(self._of.geometry, self._samples, name), rng)
+
+    def _saved(self) -> np.ndarray:
+        """Of the activation the greatest: of the same field, with the offsets that saved activations have."""
+        scores = self._scores("activation")
+        active = self._of.activation.natural(scores)
+        if self._of.saved:
+            scores = self._scores("activation", self._of.saved)
+        return _top_k(np.where(active, scores, NEVER), self._sparsity)
+
+    def __contains__(self, name: object) -> bool:  # Mapping's own would draw the tensor
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _top_k(scores: np.ndarray, sparsity: float) -> np.ndarray:
+    return greatest(scores, kept(scores.size, sparsity)) & (scores > NEVER)
+
+
+def assemble(
+    blueprints: Iterable[Blueprint],
+    sparsities: Sequence[float],
+    *,
+    path: str | os.PathLike,
+    network: str,
+    dataset: str = "synthetic",
+    samples: int = 1,
+    batch: int | None = None,
+    seed: int = 0,
+    provenance: dict | None = None,
+) -> SyntheticTrace:
+    """A trace with a snapshot for each sparsity: "dense", "swat80", …
+
+    Raises
+    ------
+    AccelsimError
+        If a sparsity is outside [0, 1), or occurs twice, or there is no layer.
+    """
+    blueprints, sparsities = tuple(blueprints), [check_sparsity(sparsity) for sparsity in sparsities]
+    if not blueprints:
+        raise TraceError(f"{path}: must have a layer, has none")
+    if not sparsities or len(set(sparsities)) < len(sparsities):
+        raise TraceError(f"sparsity: must be one or more, each once, got {sparsities}")
+    batch = batch or samples
+    if not 1 <= samples <= batch:
+        raise TraceError(f"samples: must be in 1…batch, {batch}; got {samples}")
+    if seed < 0:
+        raise TraceError(f"seed: must be 0 or more, got {seed}")
+    snapshots = []
+    for sparsity in sparsities:
+        name = f"swat{100 * sparsity:g}" if sparsity else "dense"
+        layers = []
+        for b in blueprints:
+            origin = f"{path}: {name}/"
+            tensors = _Tensors(b, sparsity, samples, seed, origin)
+            layers.append(Layer(b.name, b.kind, b.geometry, samples, b.input_grad, tensors, origin))
+        algorithm = "SWAT-U" if sparsity else "dense"
+        snapshots.append(Snapshot(name, sparsity, 0, algorithm, batch, samples, tuple(layers)))
+    origin = {"synthetic": f"accelsim, seed {seed}", **(provenance or {})}
+    return SyntheticTrace(Path(path), network, dataset, tuple(snapshots), origin)
+
+
+def fit(layer: Layer, seed: int = 0) -> Blueprint:
+    """What a real layer's masks are like. A weight without a zero is taken for one that is never sparsified.
+
+    Raises
+    ------
+    TraceError
+        If it has no weight, activation or gradient, or their bytes are damaged.
+    """
+    models = {name: MaskModel.fit(layer.tensor(name) != 0, seed) for name in DRAWN}
+    saved = None
+    if "saved_activation" in layer.tensors:
+        # The activation's own field is cut at another threshold, so its correlation is the activation's.
+        saved = MaskModel.fit(layer.tensor("saved_activation") != 0, seed)
+        saved = replace(saved, correlation=models["activation"].correlation)
+    dense = models["weight"].density == 1
+    return Blueprint(layer.name, layer.kind, layer.geometry, layer.input_grad, **models, saved=saved, dense=dense)
+
+
+def reference_of(trace: Trace, name: str | None = None) -> Snapshot:
+    """The snapshot that a trace is fitted to: of that name, or the first that is sparse, or else the first."""
+    if name is not None:
+        return trace.snapshot(name)
+    return next((snapshot for snapshot in trace.snapshots if snapshot.sparsity), trace.snapshots[0])
+
+
+def fitted(
+    trace: Trace, sparsities: Sequence[float] | None = None, *, reference: str | None = None, seed: int = 0
+) -> SyntheticTrace:
+    """A synthetic trace like a real one, at any sparsities.
+
+    Parameters
+    ----------
+    trace : Trace
+    sparsities : sequence of float, optional
+        By default those of the trace.
+    reference : str, optional
+        The snapshot it is fitted to, by default the first that is sparse; layers whose weights are dense there stay
+        dense.
+    seed : int
+
+    Returns
+    -------
+    SyntheticTrace
+        Its own statistics are in memory, a few numbers for each filter, channel and place.
+
+    Raises
+    ------
+    AccelsimError
+        As :func:`fit` and :func:`assemble`.
+    """
+    snapshot = reference_of(trace, reference)
+    if sparsities is None:
+        sparsities = [s.sparsity for s in trace.snapshots]
+    blueprints = [fit(layer) for layer in snapshot.layers]
+    if not snapshot.sparsity:  # every weight is dense there; only the first layer stays so
+        blueprints = [replace(b, dense=number == 0) for number, b in enumerate(blueprints)]
+    return assemble(
+        blueprints, sparsities, path=trace.path, network=trace.network, dataset=trace.dataset,
+        samples=snapshot.samples, batch=snapshot.batch, seed=seed,
+        provenance={"fitted to": f"{trace.path.name}: {snapshot.name}", "sha256": trace.digest},
+    )  # fmt: skip
+
+
+def resparsified(trace: Trace, reference: str, sparsities: Sequence[float]) -> SyntheticTrace:
+    """Top-K at other sparsities of the numbers that a snapshot holds; its first layer stays as it is."""
+    snapshot = trace.snapshot(reference)
+    blueprints = []
+    for number, layer in enumerate(snapshot.layers):
+        sources = {name: Stored(partial(layer.tensor, name)) for name in DRAWN}
+        blueprints.append(
+            Blueprint(layer.name, layer.kind, layer.geometry, layer.input_grad, **sources, dense=number == 0)
+        )
+    return assemble(
+        blueprints, sparsities, path=trace.path, network=trace.network, dataset=trace.dataset,
+        samples=snapshot.samples, batch=snapshot.batch,
+        provenance={"Top-K of": f"{trace.path.name}: {snapshot.name}", "sha256": trace.digest},
+    )  # fmt: skip
+
+
+def write(trace: SyntheticTrace, path: str | os.PathLike) -> None:
+    """Write a synthetic trace as a file, streamed, whole or not at all.
+
+    Raises
+    ------
+    TraceError, OutputError
+        As ``TraceWriter``, or as what its tensors are read from.
+    """
+    with TraceWriter(path, network=trace.network, dataset=trace.dataset, provenance=trace.provenance) as out:
+        for s in trace.snapshots:
+            out.snapshot(
+                s.name, sparsity=s.sparsity, step=s.step, algorithm=s.algorithm, batch=s.batch, samples=s.samples
+            )
+            for layer in s.layers:
+                out.layer(layer.name, kind=layer.kind, geometry=layer.geometry, input_grad=layer.input_grad)
+                for name in layer.tensors:
+                    out.tensor(name, layer.tensor(name), as_mask=True)
