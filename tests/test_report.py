@@ -59,6 +59,7 @@ class Tree(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.open, self.cells, self.scripts = [], [], {}, []
+        self.text = text
         self.feed(text)
         self.close()
         assert self.open == []
@@ -137,6 +138,19 @@ def test_the_summary_holds_the_figures_of_the_run_and_the_paper_s_beside(page, r
         assert cells[1:5] == [text for c in ("fwd", "input_grad") for text in (f"{row[c]:.2f}×", f"{paper[c]:g}×")]
     shown = [text for row in page.cells["comparison"] for text in row]
     assert f"{data['cycles'][1]['step']:,}" in shown and f"{100 * data['utilization'][1]['fwd']:.1f} %" in shown
+
+
+def test_the_findings_are_those_of_the_sparsest_snapshot_over_convolutions(results, page):
+    data = json.loads((results / "run.json").read_text(encoding="utf-8"))
+    big = re.findall("<p class='big'>(.*?)</p>", page.text)
+    speedup, used = data["speedup"][1], data["utilization"][1]
+    assert big[:4] == [f"{speedup[c]:.2f}×" for c in ("fwd", "input_grad", "weight_grad", "step")]
+    rows = pd.read_csv(results / "layers.csv").query("snapshot == 'swat80' and kind == 'conv'")
+    lost = (
+        rows.filter(like="_slots").drop(columns="effectual_slots").sum() / (rows["cycles"] * rows["multipliers"]).sum()
+    )
+    assert big[4:] == [f"{100 * used['step']:.1f} %", f"{100 * lost.max():.1f} %"]
+    assert f"largest loss: {lost.idxmax().removesuffix('_slots').replace('_', ' ')}" in page.text
 
 
 def test_the_table_of_layers_agrees_with_the_csv(page, results):

@@ -13,7 +13,7 @@ from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.study.report.drawing import machine_html
 from accelsim.study.report.folders import Run, read_run
 from accelsim.study.report.page import Cell, Page, Section, count, details, downloads, esc, flat, percent, table, times
-from accelsim.study.results import COLUMNS
+from accelsim.study.results import COLUMNS, convolutions
 from accelsim.study.tables import HEADINGS
 
 PASSES = {name: " ".join(HEADINGS[name].split()) for name in COLUMNS}
@@ -71,7 +71,8 @@ def _cards(run: Run) -> str:
         if used is not data["utilization"][0]:
             notes.append(f"{100 * (data['utilization'][0][last] or 0):.1f} % at {_label(data['utilization'][0])}")
         cards.append(("utilization", f"{100 * used[last]:.1f} %", notes))
-    rows = run.table[run.table["snapshot"] == speedup["snapshot"]]
+    rows = convolutions(run.table)
+    rows = rows[rows["snapshot"] == speedup["snapshot"]]
     lost = {name: total for name, total in _shares(rows).items() if name != "effectual"}
     if lost:
         worst = max(lost, key=lost.get)
