@@ -94,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("file", metavar="FILE", help="a trace (.npz) or a machine (.yaml)")
     info.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     info.set_defaults(command=_info)
+    report = commands.add_parser(
+        "report", parents=[common], help="results as one HTML file (needs Plotly: pip install 'accelsim[report]')"
+    )
+    report.add_argument("folder", type=Path, metavar="DIR", help="what run --out wrote")
+    report.add_argument("--out", type=Path, metavar="FILE", help="the file (default: DIR/report.html)")
+    report.set_defaults(command=_report)
     schema = commands.add_parser("schema", parents=[common], help="print the JSON Schema of machine files")
     schema.set_defaults(command=_schema)
     return parser
@@ -319,6 +325,12 @@ def _info(options: argparse.Namespace) -> None:
         facts = machine.resolved() | {"multipliers": machine.accelerator.multipliers}
         parts = describe.machine_tables(machine, str(path))
     _print(export.to_json(facts, ascii_only=True) if options.json else tables.render(parts, _is_terminal(sys.stdout)))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from accelsim.study.report import write_report
+
+    _print(f"{write_report(options.folder, options.out)}\n")
 
 
 def _schema(options: argparse.Namespace) -> None:

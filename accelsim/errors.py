@@ -21,6 +21,10 @@ class MachineError(AccelsimError):
     """A machine that cannot run a given convolution."""
 
 
+class ResultsError(AccelsimError):
+    """A folder of results that is missing, damaged, or that contradicts itself."""
+
+
 class OutputError(AccelsimError):
     """Results that could not be written."""
 

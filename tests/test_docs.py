@@ -37,6 +37,8 @@ def test_the_second_command_installs_the_test_extras_and_runs_the_tests():
 def test_commands_in_the_readme_run(command, tmp_path):
     if "capture" in command:
         pytest.importorskip("torch")
+    if "report" in command:
+        pytest.importorskip("plotly")
     result = run(command, tmp_path)
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     assert result.stdout
@@ -50,7 +52,8 @@ def test_commands_in_the_readme_run(command, tmp_path):
     elif "capture" in command:
         assert written == ["captured.npz"]
     else:
-        assert written == ["action_counts.yaml", "layers.csv", "layers.parquet", "run.json", "summary.txt"]
+        made = ["report.html"] if "report" in command else []
+        assert written == ["action_counts.yaml", "layers.csv", "layers.parquet", *made, "run.json", "summary.txt"]
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))

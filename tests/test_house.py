@@ -25,6 +25,7 @@ CONFINED = {
     "matplotlib": ["study/plots.py"],
     "simpy": ["hardware/memory.py"],
     "dask": ["study/sweep.py"],
+    "plotly": ["study/report/"],
     "distributed": ["study/sweep.py"],
 }
 HEAVY = {*CONFINED}

@@ -1,0 +1,54 @@
+"""``accelsim report``: a folder of results as one HTML file that needs neither network nor server.
+
+Data goes ``folders`` (what was written, checked) → ``run`` (what is shown of it) → ``page`` (HTML, with style, script
+and Plotly inside). A second kind of folder is a module like ``run`` and a line in ``KINDS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from accelsim.errors import ResultsError
+from accelsim.files import staged
+from accelsim.study.report import page, run
+
+# The file that makes a folder one of a kind → the page of such a folder.
+KINDS: dict[str, Callable[[Path], page.Page]] = {"run.json": run.page_of}
+
+
+def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Writes the report of a folder that ``accelsim run --out`` wrote; by default into it, as ``report.html``.
+
+    The same folder gives the same bytes.
+
+    Parameters
+    ----------
+    folder : path
+    out : path, optional
+        The file to write; one that exists is replaced.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    ResultsError
+        If the folder holds no results, or damaged ones.
+    OutputError
+        If the file cannot be written.
+    AccelsimError
+        If Plotly is not installed.
+    """
+    folder = Path(folder)
+    out = folder / "report.html" if out is None else Path(out)
+    kind = next((build for name, build in KINDS.items() if (folder / name).is_file()), None)
+    if kind is None:
+        what = " or ".join(KINDS)
+        raise ResultsError(f"{folder}: must be a folder with {what}, as `accelsim run --out` writes it")
+    text = page.to_html(kind(folder))
+    with staged(out.parent) as stage:
+        (stage / out.name).write_text(text, encoding="utf-8")
+    return out
