@@ -45,6 +45,7 @@ BARS = {
     "exchange": ("#54278f", "----", "white"),
     "waiting off chip": ("#000000", "////", "white"),
     "waiting on chip": ("#fb9a99", "\\\\\\\\", "black"),
+    "overheads": ("#dddddd", "++++", "#7a0177"),
 }
 
 
@@ -168,6 +169,7 @@ def roofline(rows: pd.DataFrame, machine: Machine, title: str) -> Figure:
 def speedups(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each layer and pass over the first snapshot with sparsity 0, per sample, with the bound; empty without one."""
     keys = ["layer", "pass"]
+    rows = rows[["snapshot", "sparsity", "samples", *keys, "cycles", "effectual_slots"]]
     dense = rows[rows["sparsity"] == 0]
     dense = dense[dense["snapshot"] == dense["snapshot"].iloc[0]] if len(dense) else dense
     others = rows[~rows["snapshot"].isin(dense["snapshot"])]
@@ -245,6 +247,8 @@ def _boxes(axes: Axes, left: np.ndarray, right: np.ndarray, height: float, **sty
 
 def _group(cause: str) -> str:
     """The bar that a cause of ``CAUSES`` is part of."""
+    if cause in ("rotate", "top_k", "format"):
+        return "overheads"
     place = {"offchip": "waiting off chip", "onchip": "waiting on chip"}
     return place.get(cause.partition("_")[0], cause.replace("_", " "))
 
