@@ -185,8 +185,7 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
             table.add_column(heading, justify="right")
         table.add_column("skips:\ntime", no_wrap=True)
         table.add_column("\nbytes")
-        for row in rows.to_dict(orient="records"):
-            row = {name: None if pd.isna(value) else value for name, value in row.items()}
+        for row in _plain(rows):
             contender = contenders[row["machine"]]
             table.add_row(
                 row["machine"], count(row["baseline_multipliers"]),
@@ -199,6 +198,11 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
         yield from map(Text, _legend(comparison))
     for machine, reason in comparison.refused.items():
         yield Text(f"{machine} is left out: it cannot run the trace ({reason.removeprefix(f'{machine}: ')})")
+
+
+def _plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Python's own numbers; None for what is missing."""
+    return [{key: None if pd.isna(x) else x for key, x in row.items()} for row in rows.to_dict(orient="records")]
 
 
 def _scaled(row: dict[str, Any], column: str, unit: float) -> str:
@@ -226,10 +230,10 @@ def traffic_code(contender: Contender) -> str:
 
 def _legend(comparison: Comparison) -> Iterator[str]:
     """What the columns mean, as far as they are there."""
-    yield "multipliers: those of the dense DaDianNao compared with, which has the same clock and memories; as many as the"
-    yield "  machine's own, of a bit-serial machine as many as it is worth"
+    yield "multipliers: those of the dense DaDianNao compared with, of the same clock and memories; as many as the"
+    yield "  machine has, of a bit-serial one as many as it is worth"
     yield "MB, mJ: per sample, over the passes shown; on chip: read from and written to the memories there"
-    yield "skips: whose zeros save time, pass by pass, or bytes by how they are stored: activations, weights, gradients"
+    yield "skips: zeros of activations (A), weights (W) and gradients (G) that save time, pass by pass, or bytes"
     seen = {how for c in comparison.contenders for skips in c.skips.values() for how in skips.values()}
     for sign, how in (("A|W", "sparser"), ("A°", "bits"), ("W*", "pattern")):
         if how in seen:
@@ -242,7 +246,7 @@ def report(comparison: Comparison, origin: dict[str, Any]) -> dict[str, Any]:
         "layers": comparison.layers,
         "machines": [asdict(contender) for contender in comparison.contenders],
         "refused": comparison.refused,
-        "rows": json.loads(comparison.rows.to_json(orient="records", double_precision=15)),
+        "rows": _plain(comparison.rows),
         "provenance": origin,
     }
 
