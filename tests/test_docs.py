@@ -111,8 +111,8 @@ def test_the_comparison_has_all_machines_and_the_readme_shows_its_part():
         assert multipliers == f"{names[name].accelerator.baseline_multipliers:,}"
 
 
-def test_the_comparison_is_current_in_a_part(tmp_path):
-    """What a pass of a layer costs a machine is in the page's sums: dense cycles and skips say if it has moved."""
+def test_the_page_says_of_each_machine_what_the_command_says_that_it_skips(tmp_path):
+    """On one layer, which takes seconds; the figures are checked by the slow test above."""
     result = run("accelsim compare --trace resnet50.npz --layers layer4.2.conv1 --snapshots swat90 --quiet", tmp_path)
     skips = re.compile(r"^  ([\w-]+) .*? ((?:[AWG|*]+ [AWG|*]+ [AWG|*]+|–)) +–$", re.M)
     assert dict(skips.findall(result.stdout)) == dict(skips.findall(compared()))
