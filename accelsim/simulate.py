@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from itertools import chain, islice, product
+from functools import cache
+from itertools import chain, islice
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -86,29 +87,37 @@ class Task:
             names = {"activation" if name == "saved_activation" else name: None for name in names}
         return tuple(names)
 
-    def run(self, machines: Iterable[Machine]) -> list[Counted]:
-        """Counts every machine and pass, machine by machine."""
+    def run(self, machines: Iterable[Machine]) -> list[list[Counted | MachineError]]:
+        """Counts every pass on every machine: of each machine its passes."""
         layer = replace(self.layer, tensors={name: self.layer.tensor(name) for name in self.reads})
-        return [self._count(layer, which, machine) for machine in machines for which in self.passes]
+        by_pass = [self._run_pass(layer, which, machines) for which in self.passes]
+        return [list(of_machine) for of_machine in zip(*by_pass, strict=True)]
 
-    def _count(self, layer: Layer, which: str, machine: Machine) -> Counted:
+    def _run_pass(self, layer: Layer, which: str, machines: Iterable[Machine]) -> list[Counted | MachineError]:
+        """One pass on every machine. Lowering is done once for all, the rest once for equal accelerators."""
+        matters = which == "input_grad" and layer.geometry.stride != (1, 1)
+        lowered = cache(lambda strided: lower(layer, which, strided=strided, batch=self.snapshot.batch))
+        run = cache(lambda a: [a.run(conv) for conv in lowered(a.strided_input_grad if matters else "phase")])
+        moved = cache(lambda accelerator: joined([each.traffic() for each in run(accelerator)], shared=True))
+        return [self._count(layer, which, machine, run, moved) for machine in machines]
+
+    def _count(self, layer: Layer, which: str, machine: Machine, run, moved) -> Counted | MachineError:
+        """What a machine does; or why it cannot, to be raised when its records are asked for."""
         accelerator, s = machine.accelerator, self.snapshot
         slots, accesses = Counter(), Counter()
         traffic = None
         try:
-            convolutions = lower(layer, which, strided=accelerator.strided_input_grad, batch=s.batch)
-            activities = [accelerator.run(conv) for conv in convolutions]
+            activities = run(accelerator)
             for activity in activities:
                 slots.update(activity.slots)
                 accesses.update(activity.accesses)
             if machine.memory and activities:
-                moved = joined([activity.traffic() for activity in activities], shared=True)
                 place = layer.name, which, self.position, layer.geometry, layer.samples, s.batch
-                traffic = LayerTraffic(*place, accesses, moved)
+                traffic = LayerTraffic(*place, accesses, moved(accelerator))
         except MachineError as error:
-            raise MachineError(f"{machine.name}: {s.name}/{layer.name}: {which}: {error}") from None
+            return MachineError(f"{machine.name}: {s.name}/{layer.name}: {which}: {error}")
         cycles = sum(activity.cycles for activity in activities)
-        multiplications = layer.samples * layer.geometry.multiplications if convolutions else 0
+        multiplications = layer.samples * layer.geometry.multiplications if activities else 0
         record = Record(
             s.name, s.sparsity, s.step, s.algorithm, s.batch, s.samples, layer.name, layer.kind, which, machine.name,
             accelerator.multipliers, machine.clock_mhz, cycles, cycles, multiplications, dict(slots),
@@ -159,6 +168,7 @@ def simulate_records(
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
     timeline: Timeline | None = None,
+    refused: dict[str, str] | None = None,
 ) -> Iterator[Record]:
     """Runs the chosen layers and passes of a trace on one or more machines.
 
@@ -179,6 +189,9 @@ def simulate_records(
     timeline : callable, optional
         Called with the machine, snapshot, pass and plan of each replay; gives what ``memory.replay`` is to tell what
         happens, or None.
+    refused : dict, optional
+        A machine that cannot run a layer ends the run; or, where this is given, the others go on and the reason is put
+        here by its name. Records of its earlier layers may have come.
 
     Yields
     ------
@@ -200,13 +213,13 @@ def simulate_records(
     running = deque(pool.submit(task.run, machines) for task in islice(waiting, jobs))
     try:
         progress(0, len(tasks))
-        counted: list[list[Counted]] = []
+        counted: list[list[list[Counted | MachineError]]] = []
         for done, task in enumerate(tasks, start=1):
             counted.append(running.popleft().result())
             running.extend(pool.submit(task.run, machines) for task in islice(waiting, 1))
             over = done == len(tasks) or tasks[done].snapshot is not task.snapshot
             if over or not any(machine.memory for machine in machines):
-                yield from _completed(machines, counted, timeline)
+                yield from _completed(machines, counted, timeline, refused)
                 counted = []
             progress(done, len(tasks))
     finally:
@@ -214,17 +227,27 @@ def simulate_records(
 
 
 def _completed(
-    machines: tuple[Machine, ...], layers: list[list[Counted]], timeline: Timeline | None
+    machines: tuple[Machine, ...], layers: list, timeline: Timeline | None, refused: dict[str, str] | None
 ) -> Iterator[Record]:
     """The records of a snapshot, layer by layer, with what memories and overheads add, and their energy."""
-    passes = len(layers[0]) // len(machines)
     columns = []
-    for number, (machine, _) in enumerate(product(machines, range(passes))):
-        counted = [of_layer[number] for of_layer in layers]
-        records = _replayed(machine, counted, timeline) if machine.memory else [c.record for c in counted]
-        costs = (c.cost for c in counted)
-        columns.append([_priced(machine, r, cost) for r, cost in zip(records, costs, strict=True)])
+    for machine, of_layers in zip(machines, zip(*layers, strict=True), strict=True):
+        try:
+            columns += [_records(machine, list(of_pass), timeline) for of_pass in zip(*of_layers, strict=True)]
+        except MachineError as error:
+            if refused is None:
+                raise
+            refused.setdefault(machine.name, str(error))
     return chain.from_iterable(zip(*columns, strict=True))
+
+
+def _records(machine: Machine, layers: list[Counted | MachineError], timeline: Timeline | None) -> list[Record]:
+    """One pass of one machine. Raises MachineError where it cannot run a layer."""
+    for counted in layers:
+        if isinstance(counted, MachineError):
+            raise counted
+    records = _replayed(machine, layers, timeline) if machine.memory else [counted.record for counted in layers]
+    return [_priced(machine, record, counted.cost) for record, counted in zip(records, layers, strict=True)]
 
 
 def _priced(machine: Machine, record: Record, cost: Cost | None) -> Record:

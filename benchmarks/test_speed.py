@@ -67,7 +67,7 @@ def test_the_scheduling_kernel_against_a_plain_pass(benchmark, layers):
     words = []
     for layer, tensors in zip(layers[2], layers[3], strict=True):
         conv = lower_tensors(layer.geometry, "fwd", tensors["activation"], tensors["weight"])[0]
-        words += [lines.words() for lines in to_lines(conv, 16, "kernel")]
+        words += [lines.words for lines in to_lines(conv, 16, "kernel")]
     nothing = np.empty((0, 0, 0, 0), np.int64)
     executed = benchmark(lambda: sum(int(accelerator._executed_lines(w, nothing).sum()) for w in words))
     start = time.process_time()

@@ -88,7 +88,7 @@ def test_lookahead_gains_at_most_its_depth_and_loses_nothing(which, machine, lay
     """Of T lines at least floor(T / (1 + h)) are executed: h may be dropped before each, and h after the last."""
     for conv in lower(layer, which, strided=machine.strided_input_grad):
         cycles, most = machine.run(conv).cycles, machine.dense_cycles(conv)
-        depth = next(machine._lines(conv)).shape[2]
+        depth = machine._lines(conv)[0].shape[2]
         assert most // depth * (depth // (1 + machine.lookahead_h)) <= cycles <= most
 
 

@@ -100,7 +100,9 @@ def listing(folder):
 # Help and output ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["info", "-h"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["compare", "--help"], ["info", "-h"], ["--version"]]
+)
 def test_help_comes_within_a_second_and_loads_nothing_heavy(here, arguments):
     code = (
         "import sys\nfrom accelsim.cli import main\ntry:\n    main(sys.argv[1:])\n"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from accelsim import load_machine
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^accelsim .*$", "".join(re.findall(r"```sh\n(.*?)```", README, re.S)), re.M)
@@ -47,6 +49,8 @@ def test_commands_in_the_readme_run(command, tmp_path):
         assert written and {Path(name).suffix for name in written} == {".png", ".svg"}
     elif "--timeline" in command:
         assert written == ["run.json.gz"]
+    elif "--plot" in command:
+        assert written == ["speedups.png"]
     elif "--out" not in command:
         assert written == []
     elif "capture" in command:
@@ -84,11 +88,41 @@ def test_the_machine_of_table_6_is_first_in_its_page():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "page"), [("table6_choices", "table6"), ("machine_speedups", "machines")])
-def test_a_generated_table_is_current(script, page):
-    command = [sys.executable, ROOT / "benchmarks" / f"{script}.py"]
+def test_a_generated_table_is_current():
+    command = [sys.executable, ROOT / "benchmarks" / "table6_choices.py"]
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert table in (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert table in (ROOT / "docs" / "table6.md").read_text(encoding="utf-8")
+
+
+def compared():
+    """The comparison of all machines as the page on machines shows it."""
+    page = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8")
+    return re.search(r"```text\n(Speedup over.*?)```", page, re.S)[1]
+
+
+@pytest.mark.slow
+def test_the_comparison_of_all_machines_is_current(tmp_path):
+    result = run("accelsim compare --trace resnet50.npz --quiet", tmp_path)
+    assert (result.returncode, result.stdout) == (0, compared())
+
+
+def test_the_comparison_has_all_machines_and_the_readme_shows_its_part():
+    """Which names and skips are there is cheap to check, and that one page says what the other does."""
+    shown = re.search(r"```text\n(Speedup over.*?)```", README, re.S)[1]
+    assert "Top-K 90 % (swat90)" in shown and shown in compared()
+    names = {load_machine(file).name: load_machine(file) for file in (ROOT / "configs").glob("*.yaml")}
+    rows = dict(re.findall(r"^  ([\w-]+) +([\d,]+) .*×", shown, re.M))
+    refused = re.findall(r"^([\w-]+) is left out", compared(), re.M)
+    assert sorted([*rows, *refused]) == sorted(names)
+    for name, multipliers in rows.items():
+        assert multipliers == f"{names[name].accelerator.baseline_multipliers:,}"
+
+
+def test_the_page_says_of_each_machine_what_the_command_says_that_it_skips(tmp_path):
+    """On one layer, which takes seconds; the figures are checked by the slow test above."""
+    result = run("accelsim compare --trace resnet50.npz --layers layer4.2.conv1 --snapshots swat90 --quiet", tmp_path)
+    skips = re.compile(r"^  ([\w-]+) .*? ((?:[AWG|*]+ [AWG|*]+ [AWG|*]+|–)) +–$", re.M)
+    assert dict(skips.findall(result.stdout)) == dict(skips.findall(compared()))
 
 
 def test_every_test_that_the_page_on_machines_names_exists():

@@ -13,10 +13,12 @@ from strategies import layers
 from accelsim.errors import MachineError
 from accelsim.hardware.accelerators import serial
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.kernels.compressed import compressed_cycles
 from accelsim.hardware.kernels.serial import serial_cycles
 from accelsim.hardware.lines import to_words
-from accelsim.hardware.machine import baseline_of, load_machine
+from accelsim.hardware.machine import baseline_of, load_machine, load_section
+from accelsim.hardware.traffic import measured
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, READS, lower, lower_tensors
 from accelsim.workload.sparsify import structured_mask
@@ -348,6 +350,27 @@ def test_the_serial_kernel_is_its_naive_twin(data, machine):
     expected = reference.serial_cycles(source, machine.rows, longest)
     for counted, right in zip(serial_cycles(source, machine.rows, longest), expected, strict=True):
         assert counted.tolist() == right.tolist()
+
+
+@pytest.mark.parametrize(("bits", "percent"), [(32, 3.125), (16, 6.25), (8, 12.5)])
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
+def test_zero_value_compression_costs_a_bit_a_value_and_saves_the_zeros(bits, percent, density):
+    """cDMA (HPCA 2018): a mask of 32 bits for each 32 values, 3.1 % of values of 32 bits, then the non-zeros alone.
+
+    From that: all zeros shrink ``bits``-fold and nothing more; no zeros cost the masks; whole masks are stored.
+    """
+    memory = load_section(Memory, "layer-at-a-time.yaml", "memory")
+    formats = memory.formats.model_copy(update={"activation": "zvc"})
+    memory = memory.model_copy(update={"value_bits": bits, "formats": formats})
+    values = np.random.default_rng(0).random((3, 32 * 40)) < density
+    operand = measured("activation", "activation", [values], np.arange(3))
+    stored, dense = memory.stored_bytes(operand), memory.value_bytes(operand.values)
+    assert (stored - memory.value_bytes(operand.nonzeros) == dense * percent / 100).all()
+    assert (dense <= stored * bits).all() and (stored <= dense * (1 + percent / 100)).all()
+    if density in (0, 1):
+        assert (dense == stored * bits).all() if density == 0 else (stored == dense * (1 + percent / 100)).all()
+    one = measured("activation", "activation", [np.ones((1, 33), bool)], np.arange(1))
+    assert memory.stored_bytes(one) == 8 + 33 * bits // 8
 
 
 def test_a_bit_serial_machine_is_compared_with_the_bit_parallel_one_that_it_is_worth():

@@ -23,11 +23,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
-from accelsim.workload.lowering import EVERYWHERE, Convolution, pad
+from accelsim.workload.lowering import EVERYWHERE, READS, Convolution, pad
 
 Window = np.lib.stride_tricks.sliding_window_view
 
@@ -108,6 +109,7 @@ class Lines(ABC):
         """All repeats: (repeats, windows, T, lanes)."""
         return np.stack(list(self.column_blocks()))
 
+    @cached_property
     def words(self) -> np.ndarray:
         """All blocks as words, (blocks, streams, T), gathered one at a time."""
         return np.stack([to_words(block) for block in self.blocks()])
@@ -247,13 +249,22 @@ class GradientLines(Exchanged):
         return ActivationLines(self.conv, self.lanes)
 
 
-def on_rows(conv: Convolution, weight_grad_rows: str) -> str:
+def on_rows(which: str, weight_grad_rows: str) -> str:
     """The side of a convolution on the rows: the weights, or in the weight gradient, which has none, the one named."""
-    return "input" if conv.which == "weight_grad" and weight_grad_rows == "activation" else "kernel"
+    return "input" if which == "weight_grad" and weight_grad_rows == "activation" else "kernel"
 
 
-def to_lines(conv: Convolution, lanes: int, on_rows: str) -> Iterator[Lines]:
-    """The groups of a convolution, one after another; ``on_rows``: "input" or "kernel"."""
+def tensor_on(which: str, side: str) -> str:
+    """The layer's tensor that is the "input" or the "kernel" of a pass's convolutions."""
+    return READS[which][side == "kernel"]
+
+
+def to_lines(conv: Convolution, lanes: int, on_rows: str) -> tuple[Lines, ...]:
+    """The groups of a convolution, one after another; ``on_rows``: "input" or "kernel". Machines share them."""
+    return conv.once(("lines", lanes, on_rows), lambda: tuple(_groups(conv, lanes, on_rows)))
+
+
+def _groups(conv: Convolution, lanes: int, on_rows: str) -> Iterator[Lines]:
     kinds = {"input": WindowLines, "kernel": FilterLines}
     if conv.which == "weight_grad":
         kinds = {"input": ActivationLines, "kernel": GradientLines}
@@ -286,6 +297,10 @@ def space_to_depth(conv: Convolution) -> Convolution:
     ((r mod st)·st + s mod st)·C + c at (r div st, s div st); the activations likewise. For ungrouped, undilated
     convolutions.
     """
+    return conv.once(("space to depth",), lambda: _space_to_depth(conv))
+
+
+def _space_to_depth(conv: Convolution) -> Convolution:
     geometry = conv.geometry
     sizes = [-(-k // st) for k, st in zip(geometry.kernel, conv.stride, strict=True)]
     # Rows and columns beyond the last window are never read.

@@ -66,7 +66,7 @@ def summary(
 
 def speedup_table(chosen: Summary, papers: list[dict]) -> Iterator[Table | Text]:
     """The paper's Table 6: a row per Top-K sparsity, the paper's figure beside ours where it has one."""
-    table = _table(f"Speedup on {chosen.machine} against Top-K 0 % on the same machine, over {chosen.layers}")
+    table = new_table(f"Speedup on {chosen.machine} against Top-K 0 % on the same machine, over {chosen.layers}")
     table.add_column("Top-K\nsparsity", no_wrap=True)
     for column in COLUMNS:
         table.add_column(HEADINGS[column], justify="right")
@@ -75,7 +75,7 @@ def speedup_table(chosen: Summary, papers: list[dict]) -> Iterator[Table | Text]
     for row, paper in zip(chosen.speedup, papers, strict=True):
         cells = []
         for column in COLUMNS:
-            cells.append(_times(row[column]))
+            cells.append(times(row[column]))
             if any(column in other for other in papers):
                 cells.append(f"{paper[column]:g}×" if column in paper else NOTHING)
         table.add_row(_label(row), *cells)
@@ -90,16 +90,16 @@ def speedup_table(chosen: Summary, papers: list[dict]) -> Iterator[Table | Text]
 
 def comparison_table(chosen: Summary) -> Table:
     """Below Table 6: against the dense baseline, the effectual-work bound, utilization, cycles."""
-    table = _table(f"What it is made of, over {chosen.layers}")
+    table = new_table(f"What it is made of, over {chosen.layers}")
     table.add_column("")
     for column in COLUMNS:
         table.add_column(HEADINGS[column], justify="right")
     if chosen.baseline:
         over = f"speedup over {chosen.baseline}, {chosen.baseline_multipliers:,} multipliers"
-        _section(table, over, chosen.speedup_over_baseline, _times)
-    _section(table, "bound on the speedup: effectual multiplications alone", chosen.bound, _times)
-    _section(table, f"utilization of {chosen.multipliers:,} multipliers", chosen.utilization, _percent)
-    _section(table, "cycles", chosen.cycles, _count)
+        _section(table, over, chosen.speedup_over_baseline, times)
+    _section(table, "bound on the speedup: effectual multiplications alone", chosen.bound, times)
+    _section(table, f"utilization of {chosen.multipliers:,} multipliers", chosen.utilization, percent)
+    _section(table, "cycles", chosen.cycles, count)
     return table
 
 
@@ -110,8 +110,8 @@ def linear_note(chosen: Summary, everything: Summary) -> Iterator[Text]:
     yield Text("With the linear layers as well:")
     for row, without, both in zip(everything.speedup, chosen.cycles, everything.cycles, strict=True):
         last = next(c for c in reversed(COLUMNS) if both[c] is not None)
-        parts = [f"{_percent(1 - without[last] / both[last] if both[last] else None)} of the cycles are theirs"]
-        parts += [f"{HEADINGS[c]} {_times(row[c])}".replace("\n", " ") for c in COLUMNS if row[c] is not None]
+        parts = [f"{percent(1 - without[last] / both[last] if both[last] else None)} of the cycles are theirs"]
+        parts += [f"{HEADINGS[c]} {times(row[c])}".replace("\n", " ") for c in COLUMNS if row[c] is not None]
         yield Text(f"  {_label(row)}: {', '.join(parts)}")
 
 
@@ -120,14 +120,14 @@ def energy_tables(chosen: Summary) -> Iterator[Table | Text]:
     if not chosen.energy:
         return
     known = any(row[column] is not None for row in chosen.energy.energy_pj for column in COLUMNS)
-    table = _table(f"Energy, over {chosen.layers}" if known else f"Energy of computing alone, over {chosen.layers}")
+    table = new_table(f"Energy, over {chosen.layers}" if known else f"Energy of computing alone, over {chosen.layers}")
     table.add_column("")
     for column in COLUMNS:
         table.add_column(HEADINGS[column], justify="right")
     if known:
-        _section(table, "times less than at Top-K 0 %", chosen.energy.saving, _times)
+        _section(table, "times less than at Top-K 0 %", chosen.energy.saving, times)
         if chosen.baseline:
-            _section(table, f"times less than {chosen.baseline}", chosen.energy.saving_over_baseline, _times)
+            _section(table, f"times less than {chosen.baseline}", chosen.energy.saving_over_baseline, times)
     totals = chosen.energy.energy_pj if known else chosen.energy.compute_pj
     _section(table, "mJ a sample", _per_sample(totals, 1e-9), _short)
     if known:
@@ -143,14 +143,14 @@ def energy_tables(chosen: Summary) -> Iterator[Table | Text]:
 
 def component_table(energy: Energy, layers: str) -> Table:
     """The share of each component in the energy that is known."""
-    table = _table(f"Where the energy goes, all simulated passes, over {layers}")
+    table = new_table(f"Where the energy goes, all simulated passes, over {layers}")
     table.add_column("component")
     cells = {name: [] for name in COMPONENTS if any(row[name] for row in energy.components)}
     for row in energy.components:
         table.add_column(_label(row), justify="right")
         total = sum(row[name] or 0 for name in cells)
         for name, shares in cells.items():
-            shares.append(_percent(row[name] / total if total and row[name] is not None else None))
+            shares.append(percent(row[name] / total if total and row[name] is not None else None))
     for name, shares in cells.items():
         table.add_row(name.replace("_", " "), *shares)
     return table
@@ -173,7 +173,9 @@ def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:
     rows = table[table["machine"] == machine]
     causes = [cause for cause in CAUSES if rows[f"{cause}_slots"].any()]
     for snapshot, of_snapshot in rows.groupby("snapshot", sort=False):
-        shown = _table(f"Where the multiplier slots of {machine} went, snapshot {snapshot}, over all simulated layers")
+        shown = new_table(
+            f"Where the multiplier slots of {machine} went, snapshot {snapshot}, over all simulated layers"
+        )
         shown.add_column("cause")
         cells = []
         for which, group in of_snapshot.groupby("pass", sort=False):
@@ -181,7 +183,7 @@ def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:
             shown.add_column("", justify="right", style="dim")
             counts = [int(group[f"{cause}_slots"].sum()) for cause in causes]
             total = int((group["cycles"] * group["multipliers"]).sum())
-            cells.append([(_count(n), _percent(n / total if total else None)) for n in [*counts, total]])
+            cells.append([(count(n), percent(n / total if total else None)) for n in [*counts, total]])
         for name, *parts in zip([cause.replace("_", " ") for cause in causes], *cells, strict=False):
             shown.add_row(name, *chain.from_iterable(parts))
         shown.add_section()
@@ -199,7 +201,7 @@ def cause_notes(table: pd.DataFrame, machine: str) -> Iterator[Text]:
 
 def capture_tables(runs: list, trace: Path) -> Iterator[Table | Text]:
     """What ``accelsim capture`` trained: the last iteration of each run."""
-    table = _table(f"{trace}: recorded; the last iteration of each run")
+    table = new_table(f"{trace}: recorded; the last iteration of each run")
     for heading in (
         "Top-K sparsity",
         "steps",
@@ -212,7 +214,7 @@ def capture_tables(runs: list, trace: Path) -> Iterator[Table | Text]:
         table.add_column(heading, justify="right")
     for run in runs:
         shares = (run.accuracy, run.weight_sparsity, run.activation_sparsity)
-        accuracy, weights, activations = (_percent(share) for share in shares)
+        accuracy, weights, activations = (percent(share) for share in shares)
         numbers = f"{100 * run.sparsity:g} %", str(run.steps), f"{run.loss:.3f}"
         table.add_row(*numbers, accuracy, weights, activations, f"{run.seconds:.2f}")
     yield table
@@ -220,7 +222,8 @@ def capture_tables(runs: list, trace: Path) -> Iterator[Table | Text]:
         yield Text(f"{runs[-1].images_skipped} images did not open and were skipped")
 
 
-def _table(title: str) -> Table:
+def new_table(title: str) -> Table:
+    """An empty table in the style of all."""
     return Table(title=title, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
 
 
@@ -239,11 +242,13 @@ def _label(row: dict) -> str:
     return f"{100 * row['sparsity']:g} % ({row['snapshot']})"
 
 
-def _times(value) -> str:
+def times(value) -> str:
+    """A ratio."""
     return NOTHING if value is None else f"{value:.2f}×"
 
 
-def _percent(value) -> str:
+def percent(value) -> str:
+    """A share."""
     return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
@@ -252,5 +257,6 @@ def _short(value) -> str:
     return NOTHING if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def _count(value) -> str:
+def count(value) -> str:
+    """An integer."""
     return NOTHING if value is None else f"{value:,}"

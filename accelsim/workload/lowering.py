@@ -16,8 +16,10 @@ activation that the forward pass saved; the output gradient is never sparsified.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +71,7 @@ class Convolution:
     scatter: tuple[slice, slice] = field(default=EVERYWHERE)
     held: tuple[slice, slice] = field(default=EVERYWHERE)
     operands: tuple[np.ndarray, np.ndarray] | None = None
+    _made: dict = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -78,6 +81,12 @@ class Convolution:
             channels, height, width, self.kernel.shape[0], self.kernel.shape[2:], self.stride, self.padding,
             self.dilation, self.groups,
         )  # fmt: skip
+
+    def once(self, key: tuple, make: Callable[[], Any]) -> Any:
+        """What was made of it before under this key, or is now: machines share it while the convolution lives."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     @property
     def samples(self) -> int:

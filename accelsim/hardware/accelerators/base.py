@@ -44,6 +44,14 @@ ACCESSES = {
     "accumulator_updates": "partial sums read, added to, and written",
 }
 
+# How a machine may skip the zeros of an operand.
+SKIPS = {
+    "zeros": "each zero may save time, as far as the machine reaches",
+    "sparser": "those of the operand with the larger share of zeros, whichever it is",
+    "bits": "zero bits may save time, and a zero has no others",
+    "pattern": "where the whole tensor has the machine's pattern",
+}
+
 # What the key of that name means, on every machine.
 STRIDED_INPUT_GRAD = (
     "input gradient of a strided layer: stride² convolutions on the gradient, or one on the gradient with zeros "
@@ -97,6 +105,9 @@ class Accelerator(Protocol):
     @property
     def baseline_multipliers(self) -> int:
         """Multipliers of the dense machine that it is compared with."""
+
+    def skips(self, which: str) -> dict[str, str]:
+        """The tensors of a pass (``READS``) whose zeros can save time, and how (``SKIPS``); no others change cycles."""
 
     def run(self, conv: Convolution) -> Activity:
         """Counts. Raises MachineError where the machine cannot run the convolution."""

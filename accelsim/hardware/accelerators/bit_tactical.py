@@ -44,6 +44,14 @@ class BitTactical(SearchParameters, FixedRows):
         """A bit-serial lane needs ``value_bits`` cycles for a full product: so many of them are worth a multiplier."""
         return max(1, self.multipliers // (1 if self.back_end == "bit_parallel" else self.value_bits))
 
+    def skips(self, which: str) -> dict[str, str]:
+        """What is on the rows, as far as the lookahead; bit-serial, bits of the other; see ``Accelerator``."""
+        rows = self._row_tensor(which)
+        skipped = {rows: "zeros"} if self.lookahead_h else {}
+        if self.back_end != "bit_parallel":
+            skipped |= {name: "bits" for name in READS[which] if name != rows}
+        return skipped
+
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
         return super().run(self._priced(conv))
@@ -118,13 +126,14 @@ class BitTactical(SearchParameters, FixedRows):
 
     def _schedule(self, lines: Lines):
         """Lines that each set executes; products executed; what an empty lane of a used row is."""
-        words = lines.words()
-        executed = self._executed_lines(words, np.empty((0, 0, 0, 0), np.int64))
+        words = lines.words
+        key = "executed", self.rows, self.search_map  # not how many tiles or columns there are
+        executed = lines.conv.once(key, lambda: self._executed_lines(words, np.empty((0, 0, 0, 0), np.int64)))
         return executed, lines.partners * int(np.bitwise_count(words).sum(dtype=np.int64)), "lookahead"
 
     def _sources(self, lines: Lines) -> np.ndarray:
         """The place of the weight that each slot executes, as the kernel chose it."""
-        return self._sources_of(lines.words())
+        return self._sources_of(lines.words)
 
     def _sources_of(self, words: np.ndarray) -> np.ndarray:
         sources = np.empty((*words.shape, self.lanes), np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 
 from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
-from accelsim.hardware.lines import Lines, on_rows, to_lines
+from accelsim.hardware.lines import Lines, on_rows, tensor_on, to_lines
 from accelsim.hardware.parameters import check, integer, option
 from accelsim.hardware.traffic import joined
 from accelsim.workload.lowering import Convolution
@@ -40,6 +40,10 @@ class CambriconX(AcceleratorParameters):
     @property
     def multipliers(self) -> int:
         return self.pes * self.lanes
+
+    def skips(self, which: str) -> dict[str, str]:
+        """What the PEs hold; see ``Accelerator``."""
+        return {tensor_on(which, on_rows(which, self.weight_grad_rows)): "zeros"}
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
@@ -90,7 +94,7 @@ class CambriconX(AcceleratorParameters):
 
     def _lines(self, conv: Convolution):
         """Streams without padding: a compressed filter has no lines to fill."""
-        return to_lines(conv, 1, on_rows(conv, self.weight_grad_rows))
+        return to_lines(conv, 1, on_rows(conv.which, self.weight_grad_rows))
 
     def _streams(self, lines: Lines) -> tuple[np.ndarray, int]:
         """Cycles of every stream, block after block, and non-zeros in all."""

@@ -18,7 +18,7 @@ import numpy as np
 from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
-from accelsim.hardware.lines import Lines, on_rows, to_lines
+from accelsim.hardware.lines import Lines, on_rows, tensor_on, to_lines
 from accelsim.hardware.parameters import integer, option
 from accelsim.hardware.traffic import joined
 from accelsim.workload.lowering import Convolution
@@ -50,6 +50,10 @@ class Cnvlutin(AcceleratorParameters):
         """The machine without skipping."""
         shape = {"tiles": self.tiles, "rows": self.rows, "columns": 1, "lanes": self.lanes}
         return DaDianNao(model="dadiannao", **shape, strided_input_grad=self.strided_input_grad)
+
+    def skips(self, which: str) -> dict[str, str]:
+        """What is on the neuron lanes; see ``Accelerator``."""
+        return {tensor_on(which, "kernel" if self._filters(which) == "input" else "input"): "zeros"}
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
@@ -124,9 +128,12 @@ class Cnvlutin(AcceleratorParameters):
         for sample in conv.input:
             yield from self._groups(replace(conv, input=sample[None]))
 
-    def _groups(self, conv: Convolution) -> Iterator[Lines]:
-        rows = "gradient" if self.weight_grad_skips == "activation" else "activation"
-        return to_lines(conv, self.brick, on_rows(conv, rows))
+    def _groups(self, conv: Convolution) -> tuple[Lines, ...]:
+        return to_lines(conv, self.brick, self._filters(conv.which))
+
+    def _filters(self, which: str) -> str:
+        """The side of a convolution in the filters' place."""
+        return on_rows(which, "gradient" if self.weight_grad_skips == "activation" else "activation")
 
     def _passes(self, filters: int) -> int:
         """How often all windows are walked: once for as many filters as the tiles hold."""

@@ -15,6 +15,10 @@ class DaDianNao(FixedRows):
 
     model: Literal["dadiannao"]
 
+    def skips(self, which: str) -> dict[str, str]:
+        """Nothing; see ``Accelerator``."""
+        return {}
+
     def _schedule(self, lines: Lines):
         """Lines that each set executes; products executed; what an empty lane of a used row is."""
         blocks, streams, depth = lines.shape

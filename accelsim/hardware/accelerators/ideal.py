@@ -35,6 +35,11 @@ class Ideal(AcceleratorParameters):
     )
     strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD)
 
+    def skips(self, which: str) -> dict[str, str]:
+        """As its keys say; see ``Accelerator``."""
+        skipped = getattr(self, f"{which}_skips")
+        return {name: "zeros" for name in READS[which] if skipped in (name.removeprefix("saved_"), "both")}
+
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
         products = self._charged(conv).effectual

@@ -15,7 +15,7 @@ from accelsim.errors import MachineError
 from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
 from accelsim.hardware.accelerators.pe_array_traffic import of_convolution, of_weight_grad
 from accelsim.hardware.parameters import check, integer, option
-from accelsim.workload.lowering import Convolution, pad
+from accelsim.workload.lowering import READS, Convolution, pad
 
 BANKS = 32  # numbers that ``bank`` gives before the modulo
 
@@ -62,6 +62,10 @@ class PEArray(AcceleratorParameters):
     @property
     def multipliers(self) -> int:
         return self.pe_rows * self.pe_columns * self.activation_width * self.weight_width
+
+    def skips(self, which: str) -> dict[str, str]:
+        """Both operands; see ``Accelerator``."""
+        return dict.fromkeys(READS[which], "zeros")
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""

@@ -36,6 +36,10 @@ class Structured(FixedRows):
             raise ValueError(f"lanes must be a multiple of n, {self.n}, got {self.lanes}")
         return self
 
+    def skips(self, which: str) -> dict[str, str]:
+        """What is on the rows, if it has the pattern; see ``Accelerator``."""
+        return {self._row_tensor(which): "pattern"}
+
     def has_pattern(self, conv: Convolution) -> bool:
         """Whether the operand on the rows, all groups of a grouped convolution together, has the pattern."""
         folded = self._folded(conv)

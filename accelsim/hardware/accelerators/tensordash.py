@@ -47,6 +47,15 @@ class TensorDash(SearchParameters, TiledParameters):
             raise ValueError(f"skipping two_sided needs columns of at most 256, got {self.columns}")
         return self
 
+    def skips(self, which: str) -> dict[str, str]:
+        """What is scheduled, as far as the lookahead; two-sided both operands; see ``Accelerator``."""
+        if not self.lookahead_h:
+            return {}
+        named = [name for name in READS[which] if name.removeprefix("saved_") == self.scheduled_operand]
+        if self.skipping == "one_sided" and named:
+            return {named[0]: "zeros"}
+        return dict.fromkeys(READS[which], "sparser" if self.skipping == "one_sided" else "zeros")
+
     def scheduled(self, conv: Convolution) -> str:
         """The operand on the rows: "weight", "activation" or "gradient".
 

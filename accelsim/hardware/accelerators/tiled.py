@@ -9,14 +9,13 @@ and meet at the end of each round of ``tiles`` sets.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 
 from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
-from accelsim.hardware.lines import Lines, on_rows, space_to_depth, to_lines
+from accelsim.hardware.lines import Lines, on_rows, space_to_depth, tensor_on, to_lines
 from accelsim.hardware.parameters import integer, option
 from accelsim.hardware.traffic import Traffic, joined
 from accelsim.workload.lowering import Convolution
@@ -81,7 +80,7 @@ class TiledParameters(AcceleratorParameters):
             cycles += lines.repeats * -(-lines.windows // self.columns) * rounds * depth
         return cycles
 
-    def _lines(self, conv: Convolution) -> Iterator[Lines]:
+    def _lines(self, conv: Convolution) -> tuple[Lines, ...]:
         return to_lines(self._folded(conv), self.lanes, self._on_rows(conv))
 
     def _folded(self, conv: Convolution) -> Convolution:
@@ -186,4 +185,7 @@ class FixedRows(TiledParameters):
 
     def _on_rows(self, conv: Convolution) -> str:
         """The side of the convolution on the rows, "input" or "kernel"."""
-        return on_rows(conv, self.weight_grad_rows)
+        return on_rows(conv.which, self.weight_grad_rows)
+
+    def _row_tensor(self, which: str) -> str:
+        return tensor_on(which, on_rows(which, self.weight_grad_rows))

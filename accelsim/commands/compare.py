@@ -1,0 +1,74 @@
+"""``accelsim compare``: one trace on many machines, each against a dense machine of its size."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from accelsim.commands.shared import cores, is_terminal, jobs, names, progress, show
+from accelsim.workload.lowering import PASSES
+
+
+def add(commands, common) -> None:
+    """Adds the command and its arguments."""
+    command = commands.add_parser(
+        "compare",
+        parents=[common],
+        help="simulate a trace on many machines and compare them, each with a dense machine of its size",
+        description="Speedup over a dense DaDianNao with as many multipliers, same clock and memories; utilization, "
+        "bytes, and which zeros each machine can skip. A machine that cannot run the trace is listed with its reason.",
+    )
+    add = command.add_argument
+    add("--trace", required=True, metavar="FILE", help="trace, e.g. resnet50.npz")
+    add("--machines", type=names, metavar="FILE,…", help="e.g. pe16x16.yaml,tensordash.yaml (default: all that ship)")
+    add("--passes", type=names, default=list(PASSES), metavar="P,…", help=f"of {','.join(PASSES)}")
+    add("--layers", type=names, default=["*"], metavar="GLOB,…", help="layers, e.g. 'layer1.*,conv1'")
+    add("--snapshots", type=names, metavar="NAME,…", help="snapshots of the trace (default: all)")
+    add("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
+    add("--out", type=Path, metavar="DIR", help="write machines.csv, machines.parquet, compare.json, summary.txt")
+    add("--plot", type=_picture, metavar="FILE", help="draw the speedups: .png or .svg")
+    add("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    add("--quiet", action="store_true", help="no progress bar, and the tables without what explains them")
+    command.set_defaults(command=compare)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Trace × machines × passes → a table per snapshot, and files where asked for."""
+    from accelsim import open_trace
+    from accelsim.files import shipped
+    from accelsim.hardware.machine import load_machine
+
+    files = sorted(shipped("configs").glob("*.yaml")) if options.machines is None else options.machines
+    machines = [load_machine(file) for file in files]
+
+    # After the machines are known to be some: pandas takes its time.
+    from accelsim.study import compare, export, tables
+
+    if options.out:
+        export.check_writable(options.out)
+    if options.plot:
+        export.check_writable(options.plot.parent)
+    with open_trace(options.trace) as trace, progress(options) as tell:
+        comparison = compare.compare(
+            machines, trace, passes=options.passes, layers=options.layers, snapshots=options.snapshots,
+            jobs=options.jobs or cores(), progress=tell,
+        )  # fmt: skip
+        origin = export.provenance(trace, machines, options.command_line)
+        title = f"{trace.network} on {trace.dataset}"
+    parts = list(compare.shown(comparison, notes=not options.quiet))
+    data = compare.report(comparison, origin)
+    if options.out:
+        compare.write(options.out, comparison, data, tables.render(parts))
+    if options.plot:
+        from accelsim.study.compare_plot import write_plot
+
+        write_plot(options.plot, comparison, title, origin)
+    show(export.to_json(data, ascii_only=True) if options.json else tables.render(parts, is_terminal(sys.stdout)))
+
+
+def _picture(text: str) -> Path:
+    """A file whose ending says what it is to be."""
+    if Path(text).suffix.lower() not in (".png", ".svg"):
+        raise argparse.ArgumentTypeError(f"must end in .png or .svg, got {text[-40:]}")
+    return Path(text)

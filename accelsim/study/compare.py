@@ -1,0 +1,273 @@
+"""Many machines on one trace: each against a dense DaDianNao of as many multipliers, and which zeros it can skip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from accelsim.errors import AccelsimError, ConfigError
+from accelsim.files import staged
+from accelsim.hardware.accelerators.base import SKIPS
+from accelsim.hardware.machine import Machine, baseline_of
+from accelsim.simulate import simulate_records
+from accelsim.study.export import to_json
+from accelsim.study.results import COLUMNS, convolutions, frame, summarize
+from accelsim.study.tables import HEADINGS, NOTHING, count, new_table, percent, times
+from accelsim.workload.lowering import PASSES
+from accelsim.workload.trace import Trace
+
+OFFCHIP = ("offchip_read_bytes", "offchip_write_bytes")
+ONCHIP = tuple(f"{memory}_memory_{way}_bytes" for memory in ("activation", "weight") for way in ("read", "write"))
+LETTERS = {"activation": "A", "saved_activation": "A", "weight": "W", "gradient": "G"}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A machine that was compared.
+
+    Parameters
+    ----------
+    machine : str
+    multipliers, baseline_multipliers : int
+        Its own, and those of the dense machine that it is compared with.
+    skips : dict
+        Of each pass that was simulated, the tensors whose zeros save time, and how (``SKIPS``).
+    formats : dict or None
+        Of each tensor how it is stored, which says whose zeros save bytes; None without a memory.
+    """
+
+    machine: str
+    multipliers: int
+    baseline_multipliers: int
+    skips: dict[str, dict[str, str]]
+    formats: dict[str, str] | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Machines on a trace.
+
+    Parameters
+    ----------
+    layers : str
+        What it is over: "convolutions", or "linear layers" of a trace that has no other.
+    contenders : list of Contender
+        Machines that could run it, in the order given.
+    refused : dict
+        Of each other machine the reason.
+    rows : DataFrame
+        A row per snapshot × machine, in each snapshot the fastest first. Speedups, by pass, are over the dense machine;
+        bytes and pJ over the passes simulated and all samples stored, and missing where not modelled.
+    """
+
+    layers: str
+    contenders: list[Contender]
+    refused: dict[str, str]
+    rows: pd.DataFrame
+
+
+def compare(
+    machines: Iterable[Machine],
+    trace: Trace,
+    *,
+    passes: Iterable[str] = PASSES,
+    layers: str | Iterable[str] = "*",
+    snapshots: Iterable[str] | None = None,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Comparison:
+    """Simulates all machines and their dense baselines in one go, so that each tensor is read once.
+
+    Parameters are those of ``simulate_records``.
+
+    Raises
+    ------
+    AccelsimError
+        As ``simulate_records``, if two machines have one name, or if no machine can run the trace.
+    """
+    machines, dense = list(machines), {}
+    for machine in machines:
+        baseline = baseline_of(machine)
+        named = baseline.model_copy(update={"name": f"dense baseline {len(dense) + 1}"})
+        dense.setdefault(baseline, named)
+    everyone = [*machines, *dense.values()]
+    for number, machine in enumerate(everyone):
+        if machine.name in [other.name for other in everyone[:number]]:
+            raise ConfigError(f"machines: names must differ, got {machine.name} twice")
+    refused = {}
+    records = simulate_records(
+        everyone, trace, passes=passes, layers=layers, snapshots=snapshots, jobs=jobs, progress=progress,
+        refused=refused,
+    )  # fmt: skip
+    table = convolutions(frame(records))
+    contenders, rows, kinds = [], [], []
+    for machine in machines:
+        baseline = dense[baseline_of(machine)]
+        reason = refused.get(machine.name) or refused.get(baseline.name)
+        if reason:
+            refused[machine.name] = reason
+            continue
+        of_machine = summarize(table, machine.name, baseline.name)
+        kinds.append(of_machine.layers)
+        contenders.append(_contender(machine, [which for which in PASSES if which in passes]))
+        rows += _rows(of_machine, table[table["machine"] == machine.name], bool(machine.memory))
+    if not contenders:
+        raise AccelsimError(next(iter(refused.values()), "machines: must name at least one"))
+    refused = {machine.name: refused[machine.name] for machine in machines if machine.name in refused}
+    return Comparison(kinds[0], contenders, refused, _sorted(rows))
+
+
+def _contender(machine: Machine, passes: list[str]) -> Contender:
+    accelerator = machine.accelerator
+    return Contender(
+        machine=machine.name,
+        multipliers=accelerator.multipliers,
+        baseline_multipliers=accelerator.baseline_multipliers,
+        skips={which: accelerator.skips(which) for which in passes},
+        formats=machine.memory.formats.model_dump() if machine.memory else None,
+    )
+
+
+def _rows(summary, table: pd.DataFrame, has_memory: bool) -> Iterator[dict[str, Any]]:
+    """A machine's rows, snapshot by snapshot. ``table`` has its records; energies are the columns that it may have."""
+    by_snapshot = dict(iter(table.groupby("snapshot", sort=False)))
+    for row, cycles in zip(summary.speedup_over_baseline, summary.cycles, strict=True):
+        group = by_snapshot[row["snapshot"]]
+        slots = int((group["cycles"] * group["multipliers"]).sum())
+        energy = float(group["energy_pj"].sum(skipna=False)) if "energy_pj" in group else float("nan")
+        yield {
+            "machine": summary.machine,
+            "snapshot": row["snapshot"],
+            "sparsity": row["sparsity"],
+            "samples": cycles["samples"],
+            "multipliers": summary.multipliers,
+            "baseline_multipliers": summary.baseline_multipliers,
+            **{f"{column}_speedup": row[column] for column in COLUMNS},
+            "utilization": int(group["effectual_slots"].sum()) / slots if slots else None,
+            "cycles": int(group["cycles"].sum()),
+            "offchip_bytes": int(group[[*OFFCHIP]].to_numpy().sum()) if has_memory else None,
+            "onchip_bytes": int(group[[*ONCHIP]].to_numpy().sum()) if has_memory else None,
+            "energy_pj": energy if energy == energy else None,
+        }
+
+
+def _sorted(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Snapshots in the trace's order, machines by the speedup of the step, or of the last pass that there is."""
+    table = pd.DataFrame(rows).convert_dtypes()
+    place = {name: number for number, name in enumerate(pd.unique(table["snapshot"]))}
+    speedups = table[[f"{column}_speedup" for column in COLUMNS]].astype(float)
+    keys = {"place": table["snapshot"].map(place), "speedup": speedups.ffill(axis=1).iloc[:, -1]}
+    order = pd.DataFrame(keys).sort_values(["place", "speedup"], ascending=[True, False], kind="stable").index
+    return table.loc[order].reset_index(drop=True)
+
+
+def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
+    """A table per snapshot; below them, with ``notes``, what the columns mean, and always who could not run."""
+    contenders = {contender.machine: contender for contender in comparison.contenders}
+    passes = list(comparison.contenders[0].skips)
+    columns = [*passes, "step"] if len(passes) == len(PASSES) else passes
+    energy = ["energy_pj"] if comparison.rows["energy_pj"].notna().any() else []
+    for (snapshot, sparsity), rows in comparison.rows.groupby(["snapshot", "sparsity"], sort=False):
+        over = f"{comparison.layers}, Top-K {100 * sparsity:g} % ({snapshot})"
+        table = new_table(f"Speedup over a dense machine with as many multipliers, over {over}")
+        table.collapse_padding = True
+        table.add_column("machine", no_wrap=True)
+        headings = ["multi-\npliers", *(HEADINGS[column] for column in columns), "utili-\nzation", "off-chip\nMB"]
+        headings += ["on-chip\nMB", *("energy\nmJ" for _ in energy)]
+        for heading in headings:
+            table.add_column(heading, justify="right")
+        table.add_column("skips:\ntime", no_wrap=True)
+        table.add_column("\nbytes")
+        for row in _plain(rows):
+            contender = contenders[row["machine"]]
+            table.add_row(
+                row["machine"], count(row["baseline_multipliers"]),
+                *(times(row[f"{column}_speedup"]) for column in columns), percent(row["utilization"]),
+                _scaled(row, "offchip_bytes", 1e6), _scaled(row, "onchip_bytes", 1e6),
+                *(_scaled(row, column, 1e9) for column in energy), time_code(contender), traffic_code(contender),
+            )  # fmt: skip
+        yield table
+    if notes:
+        yield from map(Text, _legend(comparison))
+    for machine, reason in comparison.refused.items():
+        yield Text(f"{machine} is left out: it cannot run the trace ({reason.removeprefix(f'{machine}: ')})")
+
+
+def _plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Python's own numbers; None for what is missing."""
+    return [{key: None if pd.isna(x) else x for key, x in row.items()} for row in rows.to_dict(orient="records")]
+
+
+def _scaled(row: dict[str, Any], column: str, unit: float) -> str:
+    """Of a sample."""
+    return NOTHING if row[column] is None else f"{row[column] / row['samples'] / unit:.1f}"
+
+
+def time_code(contender: Contender) -> str:
+    """Whose zeros save time, pass by pass: ``AW GW AG``."""
+    codes = [_code(skips) for skips in contender.skips.values()]
+    return " ".join(codes) if any(code != NOTHING for code in codes) else NOTHING
+
+
+def _code(skips: dict[str, str]) -> str:
+    signs = {"zeros": "{}", "sparser": "{}", "bits": "{}°", "pattern": "{}*"}
+    between = "|" if "sparser" in skips.values() else ""
+    return between.join(signs[how].format(LETTERS[name]) for name, how in skips.items()) or NOTHING
+
+
+def traffic_code(contender: Contender) -> str:
+    """Whose zeros save bytes."""
+    stored = contender.formats or {}
+    return "".join(LETTERS[name] for name, form in stored.items() if form != "dense") or NOTHING
+
+
+def _legend(comparison: Comparison) -> Iterator[str]:
+    """What the columns mean, as far as they are there."""
+    yield "multipliers: those of the dense DaDianNao compared with, of the same clock and memories; as many as the"
+    yield "  machine has, of a bit-serial one as many as it is worth"
+    yield "MB, mJ: per sample, over the passes shown; on chip: read from and written to the memories there"
+    yield "skips: zeros of activations (A), weights (W) and gradients (G) that save time, pass by pass, or bytes"
+    seen = {how for c in comparison.contenders for skips in c.skips.values() for how in skips.values()}
+    for sign, how in (("A|W", "sparser"), ("A°", "bits"), ("W*", "pattern")):
+        if how in seen:
+            yield f"  {sign}: {SKIPS[how]}"
+
+
+def report(comparison: Comparison, origin: dict[str, Any]) -> dict[str, Any]:
+    """The object that ``compare --json`` prints and ``compare.json`` holds."""
+    return {
+        "layers": comparison.layers,
+        "machines": [asdict(contender) for contender in comparison.contenders],
+        "refused": comparison.refused,
+        "rows": _plain(comparison.rows),
+        "provenance": origin,
+    }
+
+
+def write(folder: Path, comparison: Comparison, data: dict[str, Any], text: str) -> None:
+    """Writes machines.csv, machines.parquet, compare.json and summary.txt into a folder, all or none.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written, or the disk is full.
+    """
+    codes = {c.machine: (time_code(c), traffic_code(c)) for c in comparison.contenders}
+    table = comparison.rows.assign(
+        skips_time=[codes[name][0] for name in comparison.rows["machine"]],
+        skips_traffic=[codes[name][1] for name in comparison.rows["machine"]],
+        trace_sha256=data["provenance"]["trace"]["sha256"],
+    )
+    table.attrs["provenance"] = json.dumps(data["provenance"])
+    with staged(folder) as stage:
+        table.to_csv(stage / "machines.csv", index=False)
+        table.to_parquet(stage / "machines.parquet", index=False)
+        (stage / "compare.json").write_text(to_json(data), encoding="utf-8")
+        (stage / "summary.txt").write_text(text, encoding="utf-8")
