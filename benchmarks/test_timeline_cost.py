@@ -22,7 +22,7 @@ def seconds_of(trace, machine, timeline=None):
     return time.process_time() - start, cycles
 
 
-@pytest.mark.parametrize(("detail", "most_ratio"), [("layers", 2), ("auto", 2), ("jobs", 5)])
+@pytest.mark.parametrize(("detail", "most_ratio"), [("layers", 2), ("auto", 3), ("jobs", 5)])
 def test_timeline_cost(tmp_path, capsys, detail, most_ratio):
     memory = load_section(Memory, "ddr4.yaml", "memory")
     machine = accelsim.load_machine("pe16x16.yaml").model_copy(update={"memory": memory})

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,11 @@ class _Track:
 
     def add(self, entry: _Slices | _Level) -> None:
         self._append(entry)
-        while self.size > self.most and self.window <= self.entries[-1].end:
-            self.window = max(1, 2 * self.window)
+        while self.size > self.most and self.window < math.inf:
+            pairs = pairwise(self.entries)
+            lengths = sorted(then.end - first.start for first, then in pairs if first.layer == then.layer)
+            # At least every fourth goes into the one before it.
+            self.window = max(2 * self.window, lengths[len(lengths) // 2], 1) if lengths else math.inf
             entries, self.entries, self.size = self.entries, [], 0
             for each in entries:
                 self._append(each)
@@ -264,7 +268,7 @@ class _Process:
         else:
             self._transfer(place, stream, number, start, end)
 
-    def finish(self) -> dict[str, int]:
+    def finish(self) -> dict[str, int | str]:
         """Writes all that was not yet; returns the windows of the tracks that were put together."""
         self._work(self.stalls)
         for key, room in self.rooms.items():
@@ -275,7 +279,7 @@ class _Process:
         for track in (*self.tracks[1:], *self.levels.values()):
             self._flush(track)
         tracks = (*self.tracks[1:], *self.levels.values())
-        return {track.name: track.window for track in tracks if 0 < track.window < math.inf}
+        return {t.name: t.window if t.window < math.inf else "layer" for t in tracks if t.window}
 
     # What happens
 
