@@ -1,0 +1,73 @@
+"""The commands that exchange files with other tools: ``accelsim import`` and ``accelsim export``. Thin, as cli.py."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from accelsim.errors import OutputError, TraceError
+
+
+def add_import(commands, common, print_text: Callable[[str], None]) -> None:
+    """Adds ``accelsim import``; its result goes to ``print_text``."""
+    parser = commands.add_parser(
+        "import",
+        parents=[common],
+        help="make a trace of another tool's file: SCALE-Sim, DNNsim, ONNX, PyTorch",
+        description="Reads layers, and weights and activations where the file holds them, and writes a trace. What the "
+        "file does not hold is drawn from a seed: at given densities, or like a real trace.",
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", type=Path, help="topology .csv, DNNsim's folder, .onnx, .pt, .safetensors, or a trace")
+    add("--format", default="auto", metavar="NAME", help="scalesim, dnnsim, onnx, pytorch or trace (default: by name)")
+    add("--out", required=True, type=Path, metavar="FILE", help="the trace (.npz)")
+    add("--force", action="store_true", help="replace the trace if it exists")
+    add("--sparsity", type=_numbers, default=(0.0,), metavar="S,…", help="a snapshot for each, e.g. 0,0.8,0.9 (0)")
+    add("--density-activation", type=float, default=0.5, metavar="X", help="of activations that are drawn (0.5)")
+    add("--density-gradient", type=float, default=1.0, metavar="X", help="of output gradients that are drawn (1)")
+    add("--like", metavar="TRACE", help="draw masks like those of a real trace, e.g. resnet50.npz")
+    add("--topology", metavar="FILE", help="strides and sizes for PyTorch's weights: .csv, .onnx or a trace")
+    add("--tensors", type=Path, metavar="DIR", help="DNNsim's .npy files (default: net_traces/NETWORK, or beside)")
+    add("--batch", type=int, metavar="N", help="samples of the training batch (default: those in the file, or 1)")
+    add("--seed", type=int, default=0, metavar="N", help="of what is drawn (0)")
+    parser.set_defaults(command=lambda options: print_text(_import(options)))
+
+
+def _import(options: argparse.Namespace) -> str:
+    """Another tool's file → a trace, and a line about it."""
+    from accelsim.files import find
+    from accelsim.workload.importers import read, to_trace
+    from accelsim.workload.synthetic import write
+    from accelsim.workload.trace import Trace
+
+    if options.out.exists() and not options.force:
+        raise OutputError(f"{options.out}: exists; --force replaces it")
+    path, topology = options.file, options.topology
+    if path.suffix == ".npz":
+        path = find(path, "traces", TraceError)
+    if topology and topology.endswith(".npz"):
+        topology = find(topology, "traces", TraceError)
+    imported = read(path, options.format, topology=topology, tensors=options.tensors)
+    how = {"density_activation": options.density_activation, "density_gradient": options.density_gradient}
+    how |= {"batch": options.batch, "seed": options.seed}
+    if options.like:
+        with Trace.open(find(options.like, "traces", TraceError)) as like:
+            trace = to_trace(imported, options.sparsity, like=like, **how)
+    else:
+        trace = to_trace(imported, options.sparsity, **how)
+    write(trace, options.out)
+    held = sorted({tensor for layer in imported.layers for tensor in layer.tensors})
+    lines = [f"{options.out}: {len(imported.layers)} layers × {len(trace.snapshots)} snapshots of {imported.network}"]
+    lines.append(f"from the file: {', '.join(['shapes', *held])}; the rest is drawn with seed {options.seed}")
+    if imported.left_out:
+        lines.append(f"left out, no layer with a weight: {', '.join(imported.left_out)}")
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """``0,0.8`` as numbers."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas between, got {text}") from None
