@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from accelsim import __version__
-from accelsim.cli_exchange import add_import
+from accelsim.cli_exchange import add_export, add_import
 from accelsim.errors import AccelsimError, ConfigError, OutputError, TraceError, printable
 from accelsim.workload.lowering import PASSES
 
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands, common)
     _add_capture(commands, common)
     add_import(commands, common, _print)
+    add_export(commands, common, _print)
     info = commands.add_parser("info", parents=[common], help="describe a trace or a machine file")
     info.add_argument("file", metavar="FILE", help="a trace (.npz) or a machine (.yaml)")
     info.add_argument("--json", action="store_true", help="one JSON object instead of tables")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from accelsim.errors import OutputError, TraceError
+from accelsim.errors import AccelsimError, OutputError, TraceError
 
 
 def add_import(commands, common, print_text: Callable[[str], None]) -> None:
@@ -71,3 +73,69 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be numbers with commas between, got {text}") from None
+
+
+def add_export(commands, common, print_text: Callable[[str], None]) -> None:
+    """Adds ``accelsim export``; its result goes to ``print_text``."""
+    parser = commands.add_parser(
+        "export",
+        parents=[common],
+        help="write a trace or results as files of another tool: Timeloop, SCALE-Sim",
+        description="A trace as Timeloop problems with measured densities or as a SCALE-Sim topology; the results of "
+        "accelsim run --out as SCALE-Sim's reports.",
+    )
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--trace", metavar="FILE", help="trace, e.g. resnet50.npz")
+    what.add_argument("--results", type=Path, metavar="DIR", help="folder of accelsim run --out")
+    add("--format", required=True, metavar="NAME", help="timeloop (of a trace), scalesim (of a trace or results)")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder for the files, new or empty")
+    add("--snapshot", metavar="NAME", help="of the trace (default: the first that is sparse)")
+    add("--layers", default="*", metavar="GLOB", help="layers of the trace, e.g. 'layer1.*'")
+    parser.set_defaults(command=lambda options: print_text(_export(options)))
+
+
+def _export(options: argparse.Namespace) -> str:
+    """A trace or results → files, and a line about them."""
+    from accelsim.files import find, staged
+
+    if options.out.is_dir() and any(options.out.iterdir()):
+        raise OutputError(f"{options.out}: must be new or an empty folder, has files in it")
+    if options.results is not None:
+        if options.format != "scalesim":
+            raise AccelsimError(f"format: must be scalesim for results, got {options.format}")
+        from accelsim.study.scalesim_reports import reports
+
+        return _written(options.out, reports(options.results), staged)
+    from accelsim.workload.synthetic import reference_of
+    from accelsim.workload.trace import Trace
+
+    with Trace.open(find(options.trace, "traces", TraceError)) as trace:
+        snapshot = reference_of(trace, options.snapshot)
+        layers = tuple(layer for layer in snapshot.layers if fnmatchcase(layer.name, options.layers))
+        if not layers:
+            raise AccelsimError(f"layers: must match a layer of the trace, got {options.layers}")
+        return _written(options.out, _exported(replace(snapshot, layers=layers), trace, options.format), staged)
+
+
+def _exported(snapshot, trace, format: str) -> Iterator[tuple[str, str]]:
+    if format == "timeloop":
+        from accelsim.workload.exporters.timeloop import problems
+
+        yield from problems(snapshot)
+    elif format == "scalesim":
+        from accelsim.workload.exporters.scalesim import topology
+
+        yield f"{trace.network.replace('/', '-')}.csv", topology(snapshot)
+    else:
+        raise AccelsimError(f"format: must be timeloop or scalesim, got {format}")
+
+
+def _written(folder: Path, files: Iterable[tuple[str, str]], staged) -> str:
+    count = 0
+    with staged(folder) as stage:
+        for name, text in files:
+            (stage / name).parent.mkdir(exist_ok=True)
+            (stage / name).write_text(text, encoding="utf-8")
+            count += 1
+    return f"{folder}: {count} files\n"

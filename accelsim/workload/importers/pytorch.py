@@ -110,10 +110,10 @@ def _state_dict(path: Path) -> dict[str, _Weight]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises anything
-        text = " ".join(str(error).split())[:200] or type(error).__name__
+        text = " ".join(str(error).split())
         if "weights_only" in text or "GLOBAL" in text:
             text = "refused: a pickle with more than tensors, which would run code; save the state_dict alone"
-        raise ImportFormatError(f"{path}: must be a state_dict by torch.save: {text}") from error
+        raise ImportFormatError(f"{path}: must be a state_dict by torch.save: {text[:200]}") from error
     while isinstance(content, dict):
         inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), dict)]
         if not inner:
