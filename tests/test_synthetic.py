@@ -253,6 +253,9 @@ def test_cycles_of_a_fitted_trace_are_those_of_the_real_one(resnet, tmp_path):
         assert abs(errors[sparsity, "weight_grad"]) < 0.2
     with pytest.raises(AccelsimError, match="is none of them"):
         cycle_errors(accelsim.load_machine("pe16x16.yaml"), part, fitted(part, [0.33]))
+    other = replace(fitted(part, [0.8]), snapshots=(replace(part.snapshots[1], batch=1),))
+    with pytest.raises(AccelsimError, match="must be the real trace's, are 1 of 1 and 1 of 32"):
+        cycle_errors(accelsim.load_machine("pe16x16.yaml"), part, other)
 
 
 class Part:

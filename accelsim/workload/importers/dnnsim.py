@@ -192,10 +192,20 @@ def _layer(line: _Line, files: Callable[[str, str], Path | None]) -> tuple[int, 
     wanted = {"weight": geometry.weight_shape, "activation": geometry.activation_shape(n)}
     wanted["gradient"] = geometry.gradient_shape(n)
     for tensor, shape in shapes.items():
-        if prod(shape) != prod(wanted[tensor]):
+        if not _fits(line, tensor, shape, wanted[tensor]):
             raise ImportFormatError(f"{tensor}: must have shape {wanted[tensor]}, got {shape}")
-    lstm = line.type == "lstm"
-    return n, kind, geometry, {t: Stored(_reader(f, wanted[t], lstm and t != "weight")) for t, f in opened.items() if f}
+    steps_first = {"activation", "gradient"} if line.type == "lstm" else set()
+    stored = {t: Stored(_reader(file, wanted[t], t in steps_first)) for t, file in opened.items() if file}
+    return n, kind, geometry, stored
+
+
+def _fits(line: _Line, tensor: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a file's array is a tensor of that shape, in the layout that DNNsim has for the type of layer."""
+    if line.type == "lstm" and tensor != "weight":
+        wanted = (wanted[2], *wanted[:2])
+    elif line.type == "fc":  # what is flattened in between
+        shape = (shape[0], prod(shape[1:]))
+    return shape == wanted[: len(shape)] and prod(wanted[len(shape) :]) == 1
 
 
 def _shape(line: _Line, weight: tuple[int, ...], activation: tuple[int, ...]) -> tuple[int, str, Geometry]:
