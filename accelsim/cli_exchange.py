@@ -31,7 +31,12 @@ def add_import(commands, common, print_text: Callable[[str], None]) -> None:
     add("--like", metavar="TRACE", help="draw masks like those of a real trace, e.g. resnet50.npz")
     add("--topology", metavar="FILE", help="strides and sizes for PyTorch's weights: .csv, .onnx or a trace")
     add("--tensors", type=Path, metavar="DIR", help="DNNsim's .npy files (default: net_traces/NETWORK, or beside)")
-    add("--batch", type=int, metavar="N", help="samples of the training batch (default: those in the file, or 1)")
+    add(
+        "--batch",
+        type=int,
+        metavar="N",
+        help="samples of the training batch (default: as in the file or in --like, or 1)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of what is drawn (0)")
     parser.set_defaults(command=lambda options: print_text(_import(options)))
 

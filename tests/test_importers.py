@@ -508,12 +508,14 @@ def test_what_is_drawn_can_be_like_a_real_trace(tiny, tmp_path):
     with Trace.open(tiny) as like:
         ours = to_trace(read(tiny), [0.8], like=like).snapshots[0]
         theirs = like.snapshot("swat80")
+        assert (ours.batch, ours.samples) == (theirs.batch, theirs.samples) == (8, 1)
         for a, b in zip(ours.layers, theirs.layers, strict=True):
             assert a.geometry == b.geometry
             for name in ("activation", "gradient"):
                 assert a.tensor(name).sum() == b.tensor(name).sum()
         other = to_trace(read(SCALESIM / "sparse_conv.csv"), [0.8], like=like)
         assert other.snapshots[0].layers[0].tensor("activation").shape == (1, 2, 5, 5)
+        assert other.snapshots[0].batch == 8
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def to_trace(
         What is drawn is like this trace, and has its densities: a layer like the one of its name, or else like the one
         as far from the first layer.
     batch : int, optional
-        Samples of the training batch, by default those imported.
+        Samples of the training batch, by default as the file says, or ``like``, or those imported.
     seed : int
 
     Raises
@@ -118,13 +118,14 @@ def to_trace(
     origin = {"imported": f"{imported.path.name} ({imported.format})"}
     if like is not None:
         models = _like(imported, like)
+        batch = batch or imported.batch or max(imported.samples, reference_of(like).batch)
         origin["like"] = f"{like.path.name}, sha256 {like.digest}"
     blueprints = [
         _blueprint(i, layer, model) for i, (layer, model) in enumerate(zip(imported.layers, models, strict=True))
     ]
     return assemble(
         blueprints, sparsities, path=imported.path, network=imported.network, samples=imported.samples,
-        batch=batch, seed=seed, provenance=origin,
+        batch=batch or imported.batch, seed=seed, provenance=origin,
     )  # fmt: skip
 
 

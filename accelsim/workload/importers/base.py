@@ -51,6 +51,8 @@ class Imported:
         In the order of the forward pass.
     samples : int
         N, of every layer.
+    batch : int, optional
+        Samples of the training batch, where the file says.
     left_out : tuple of str
         What is in the file and cannot be in a trace, such as a product of two activations.
     """
@@ -60,6 +62,7 @@ class Imported:
     network: str
     layers: tuple[ImportedLayer, ...]
     samples: int = 1
+    batch: int | None = None
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self):

@@ -49,7 +49,7 @@ def read(path: str | os.PathLike) -> Imported:
                     raise ImportFormatError(f"batch: must be {samples} as before, is {shape[0]}")
                 name = layer_name(label, layers)
                 layers[name] = ImportedLayer(name, kind, geometry, weight)
-    return Imported(path, "onnx", path.stem, tuple(layers.values()), samples or 1, tuple(left_out))
+    return Imported(path, "onnx", path.stem, tuple(layers.values()), samples or 1, left_out=tuple(left_out))
 
 
 class _Graph:
