@@ -13,6 +13,10 @@ class TraceError(AccelsimError):
     """A trace file that is missing, truncated, corrupt, of another version, or that contradicts itself."""
 
 
+class ImportFormatError(AccelsimError):
+    """A file of another tool that is missing, malformed, or describes what has no place in a trace."""
+
+
 class ConfigError(AccelsimError):
     """A machine file that is missing, malformed, or asks for what cannot be built."""
 

@@ -55,6 +55,10 @@ def test_commands_in_the_readme_run(command, tmp_path):
         assert written == []
     elif "capture" in command:
         assert written == ["captured.npz"]
+    elif "import" in command:
+        assert written == ["swat95.npz"]
+    elif "export" in command:
+        assert written and all(name.endswith(".yaml") for name in written)
     else:
         made = ["report.html"] if "report" in command else []
         assert written == ["action_counts.yaml", "layers.csv", "layers.parquet", *made, "run.json", "summary.txt"]
@@ -85,6 +89,28 @@ def test_the_machine_of_table_6_is_first_in_its_page():
     assert len(ours) == 4
     shown = re.search(r"```text\n(.*?)```", README, re.S)[1]
     assert all(f"{figure}×" in shown for figure in ours)
+
+
+IMPORTERS = ROOT / "docs" / "importers.md"
+
+
+def test_the_page_on_files_of_other_tools_does_what_it_says(tmp_path):
+    """Its commands one after the other, in one folder."""
+    page = IMPORTERS.read_text(encoding="utf-8")
+    for block in re.findall(r"```sh\n(.*?)```", page, re.S):
+        result = run("set -e\n" + block, tmp_path)
+        assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    assert {path.name for path in tmp_path.iterdir()} > {"net.npz", "alike.npz", "problems", "topology", "reports"}
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.count("neighbours") == 4, result.stderr
+
+
+@pytest.mark.slow
+def test_the_table_of_synthetic_traces_is_current():
+    script = ROOT / "benchmarks" / "fidelity.py"
+    table = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
+    assert table in IMPORTERS.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

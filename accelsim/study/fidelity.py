@@ -39,11 +39,15 @@ def cycle_errors(
     Raises
     ------
     AccelsimError
-        If there is no sparsity that both have, or as ``simulate_records``.
+        If there is no sparsity that both have, they hold other shares of a batch, or as ``simulate_records``.
     """
     shared = {s.sparsity for s in real.snapshots} & {s.sparsity for s in synthetic.snapshots}
     if not shared:
         raise AccelsimError(f"{synthetic.path}: sparsity: must be one of the real trace's, is none of them")
+    batches = {(s.batch, s.samples) for trace in (real, synthetic) for s in trace.snapshots if s.sparsity in shared}
+    if len(batches) > 1:
+        got = " and ".join(f"{samples} of {batch}" for batch, samples in sorted(batches))
+        raise AccelsimError(f"{synthetic.path}: samples of the batch: must be the real trace's, are {got}")
     tables = []
     for trace in (real, synthetic):
         names = [s.name for s in trace.snapshots if s.sparsity in shared]

@@ -1,9 +1,9 @@
 """A statistical model of a mask: what a real one is like, and masks like it at any density.
 
-A tensor (A, B, H, W) is cut out of a Gaussian field at a threshold. Each index of axis 0 (filters of a weight, samples of
-an activation), each of axis 1 (channels) and each place (H, W) moves the threshold by an offset of its own, fitted to the
-densities counted there; places next to each other are correlated so that they are non-zero together as often as in the
-real mask. Masks of one seed at growing sparsities are nested, as Top-K's are.
+A tensor (A, B, H, W) is cut out of a Gaussian field at a threshold. Each index of axis 0 (filters of a weight, samples
+of an activation), each of axis 1 (channels) and each place (H, W) moves the threshold by an offset of its own, fitted
+to the densities counted there; places next to each other are correlated so that they are non-zero together as often as
+in the real mask. Masks of one seed at growing sparsities are nested, as Top-K's are.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def greatest(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def pair_density(mask: np.ndarray, axis: int) -> float:
-    """How often a place and the next one along an axis (2: below, 3: to the right) are both non-zero; 0 with no next."""
+    """How often a place and the next along an axis (2: below, 3: to the right) are both non-zero; 0 with no next."""
     here, there = _neighbours(mask, axis)
     return float((here & there).mean()) if here.size else 0.0
 

@@ -1,0 +1,122 @@
+"""``accelsim capture``: SWAT training, recorded. Needs PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelsim.commands.shared import is_terminal, names, show
+from accelsim.errors import AccelsimError
+
+
+def add(commands, common) -> None:
+    """Adds the command and its arguments."""
+    command = commands.add_parser(
+        "capture",
+        parents=[common],
+        help="train a model with SWAT and record a trace of it (needs PyTorch: pip install 'accelsim[capture]')",
+        description="Trains a model with SWAT for some steps, for each sparsity from the same weights, and records "
+        "what the convolutions of chosen steps multiply. Ctrl-C leaves a valid trace of the steps recorded so far.",
+    )
+    add = command.add_argument
+    add("--model", required=True, metavar="NAME", help="e.g. resnet50, cifar_resnet18, or your own module:factory")
+    add("--out", required=True, type=Path, metavar="FILE", help="the trace (.npz)")
+    add("--force", action="store_true", help="replace the trace if it exists")
+    add("--data", type=Path, metavar="PATH", help="images by class, CIFAR-10/100, or .npz (default: synthetic images)")
+    add(
+        "--weights", type=_paths, default=(), metavar="FILE,…", help="checkpoint for all runs, or one for each sparsity"
+    )
+    add(
+        "--sparsity", dest="sparsities", type=_numbers(float), default=(0.8,), metavar="S,…", help="e.g. 0,0.8,0.9; 0.8"
+    )
+    add("--steps", type=int, default=10, metavar="N", help="iterations for each sparsity (10)")
+    add("--batch", type=int, default=32, metavar="N", help="samples of an iteration (32)")
+    add("--record", type=_numbers(int), metavar="STEP,…", help="iterations to record, from 0 (default: the last)")
+    add("--samples", type=int, default=1, metavar="N", help="samples of the batch to keep (1)")
+    add("--values", action="store_true", help="keep numbers instead of masks")
+    add("--learning-rate", type=float, default=0.1, metavar="X", help="of SGD (0.1)")
+    add("--momentum", type=float, default=0.9, metavar="X", help="of SGD (0.9)")
+    add("--weight-decay", type=float, default=1e-4, metavar="X", help="of SGD (0.0001)")
+    add("--label-smoothing", type=float, default=0.0, metavar="X", help="of the loss (0)")
+    add("--schedule", default="constant", metavar="NAME", help="of the learning rate: constant, cosine or step")
+    add("--decay-at", type=_numbers(int), default=(), metavar="STEP,…", help="where --schedule step divides it by 10")
+    add("--warmup", type=int, default=0, metavar="N", help="iterations over which the learning rate rises (0)")
+    add("--precision", default="fp32", metavar="NAME", help="fp32 or bf16")
+    add("--device", metavar="NAME", help="cpu, cuda, … (default: cuda where there is one)")
+    add("--seed", type=int, default=0, metavar="N", help="of weights, batches and synthetic images (0)")
+    add("--num-classes", type=int, metavar="N", help="where the data does not say")
+    add("--image-size", type=int, metavar="N", help="height and width of the images of a folder, or synthetic ones")
+    add("--augment", action="store_true", help="random crops and flips")
+    add("--network", metavar="NAME", help="name of the network in the trace (default: the model's)")
+    add("--dataset", metavar="NAME", help="name of the data set in the trace (default: that of its folder)")
+    add("--distribution", default="uniform", metavar="NAME", help="of the sparsity over layers: uniform, erk, momentum")
+    add("--structure", default="unstructured", metavar="NAME", help="unstructured, or channel")
+    add("--activation-sparsity", type=float, metavar="S", help="where it differs from the weights'")
+    add("--activation-scope", default="NCHW", metavar="NAME", help="within what Top-K selects: NCHW, CHW or HW")
+    add("--period", type=int, default=1, metavar="N", help="iterations between exact thresholds (1)")
+    add("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(command=capture)
+
+
+def capture(options: argparse.Namespace) -> None:
+    """Training → trace."""
+    try:
+        from accelsim.capture import train
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise AccelsimError("capture needs PyTorch: pip install 'accelsim[capture]'") from error
+    from accelsim.study.tables import capture_tables, render
+
+    swat = ("distribution", "structure", "activation_sparsity", "activation_scope", "period")
+    other = ("command", "command_line", "debug", "quiet", *swat)
+    plan = train.Plan(
+        **{name: value for name, value in vars(options).items() if name not in other},
+        swat={name: getattr(options, name) for name in swat},
+    )
+    with _training_bar(options) as tell:
+        history = train.capture(plan, tell)
+    show(render(capture_tables(list(train.last_of(history)), plan.out), is_terminal(sys.stdout)))
+
+
+@contextmanager
+def _training_bar(options: argparse.Namespace) -> Iterator[Callable]:
+    """A bar with loss, accuracy, sparsity reached and time left, on a terminal."""
+    if options.quiet or not is_terminal(sys.stderr, sys.stdout):
+        yield lambda progress: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("training", total=options.steps * len(options.sparsities))
+
+        def tell(p) -> None:
+            told = f"Top-K {100 * p.sparsity:g} %  loss {p.loss:.3f}  accuracy {100 * p.accuracy:.0f} %"
+            bar.update(task, advance=1, description=f"{told}  zeros {100 * p.weight_sparsity:.1f} % of weights")
+
+        yield tell
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    """``a,b`` as paths."""
+    return tuple(Path(name) for name in names(text))
+
+
+def _numbers(kind: type) -> Callable[[str], tuple]:
+    """``1,2`` as numbers of a kind."""
+
+    def parse(text: str) -> tuple:
+        try:
+            return tuple(kind(part) for part in names(text))
+        except ValueError:
+            name = {int: "integers", float: "numbers"}[kind]
+            raise argparse.ArgumentTypeError(f"must be {name} with commas between, got {text}") from None
+
+    return parse

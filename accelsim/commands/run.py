@@ -1,0 +1,108 @@
+"""``accelsim run``: one trace on one machine, against itself at Top-K 0 % and a dense machine of its size."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from accelsim.commands.shared import cores, is_terminal, jobs, names, progress, show
+from accelsim.workload.lowering import PASSES
+
+# Sections of a machine that ``run`` takes from another file, and one that is shipped.
+SECTIONS = {"memory": "ddr4.yaml", "energy": "28nm.yaml", "overheads": "swat.yaml"}
+
+
+def add(commands, common) -> None:
+    """Adds the command and its arguments."""
+    command = commands.add_parser(
+        "run",
+        parents=[common],
+        help="simulate a trace on a machine and print its speedups as the paper's Table 6",
+        description="Counts the cycles of each pass of each layer of a trace on a machine. FILE names without a path "
+        "are looked up here, then among the files that accelsim ships.",
+    )
+    command.add_argument("--config", required=True, metavar="FILE", help="machine, e.g. pe16x16.yaml")
+    command.add_argument("--trace", required=True, metavar="FILE", help="trace, e.g. resnet50.npz")
+    command.add_argument("--passes", type=names, default=list(PASSES), metavar="P,…", help=f"of {','.join(PASSES)}")
+    command.add_argument("--layers", type=names, default=["*"], metavar="GLOB,…", help="layers, e.g. 'layer1.*,conv1'")
+    command.add_argument("--snapshots", type=names, metavar="NAME,…", help="snapshots of the trace (default: all)")
+    command.add_argument(
+        "--baseline", default="dadiannao", metavar="FILE",
+        help="machine to compare with; by default a DaDianNao with as many multipliers; none: no comparison",
+    )  # fmt: skip
+    for section in SECTIONS:
+        other = f"{section} section of both machines: of this file instead, or none"
+        command.add_argument(f"--{section}", metavar="FILE", help=f"{other}, e.g. {SECTIONS[section]}")
+    command.add_argument("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="write tables, run.json, summary.txt, action_counts.yaml"
+    )
+    command.add_argument(
+        "--plots", type=Path, metavar="DIR", help="write pictures (PNG, SVG): cycles, roofline, speedup"
+    )
+    command.add_argument(
+        "--timeline", type=Path, metavar="FILE", help="write what happened when, for Perfetto: .json[.gz]"
+    )
+    details = {"choices": ("layers", "auto", "jobs"), "default": "auto"}
+    command.add_argument(
+        "--timeline-detail", **details, help="auto: what 200,000 events can show; jobs: all, however much"
+    )
+    command.add_argument("--explain", action="store_true", help="show where every multiplier slot went")
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    command.add_argument("--quiet", action="store_true", help="no progress bar, and the speedup table only")
+    command.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Trace × machine × passes → a table, and files where asked for."""
+    from accelsim import open_trace
+    from accelsim.hardware.machine import baseline_of, load_machine
+    from accelsim.simulate import simulate_records
+
+    sections = {name: getattr(options, name) for name in SECTIONS}
+    machine = load_machine(options.config, **sections)
+    baseline = None
+    if options.baseline != "none":
+        named = options.baseline != "dadiannao"
+        baseline = load_machine(options.baseline, **sections) if named else baseline_of(machine)
+    if baseline and baseline.name == machine.name:
+        baseline = baseline.model_copy(update={"name": f"{baseline.name} (baseline)"})
+    machines = [machine, baseline] if baseline else [machine]
+
+    # After the machine is known to be one: pandas takes its time.
+    from accelsim.study import export, tables
+    from accelsim.study.accelergy import action_counts
+    from accelsim.study.paper import table6
+    from accelsim.study.results import convolutions, covers, frame, summarize
+    from accelsim.study.timeline import recording
+
+    for folder in filter(None, (options.out, options.plots)):
+        export.check_writable(folder)
+    with open_trace(options.trace) as trace, progress(options) as tell:
+        origin = export.provenance(trace, machines, options.command_line)
+        replays = len(options.passes) * len(options.snapshots or trace.snapshots)
+        how = {"detail": options.timeline_detail, "origin": origin}
+        with recording(options.timeline, machine, replays, **how) if options.timeline else nullcontext() as timeline:
+            records = simulate_records(
+                machines, trace, passes=options.passes, layers=options.layers, snapshots=options.snapshots,
+                jobs=options.jobs or cores(), progress=tell, timeline=timeline,
+            )  # fmt: skip
+            table = frame(records)
+        other = baseline and baseline.name
+        everything = summarize(table, machine.name, other)
+        chosen = summarize(convolutions(table), machine.name, other)
+        comparable = covers(table, trace)
+        paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]
+    shown = {"full": not options.quiet, "explain": options.explain}
+    parts = list(tables.summary(chosen, everything, table, paper, **shown))
+    data = export.report(chosen, everything, table, paper, origin)
+    if options.plots:
+        from accelsim.study.plots import write_plots
+
+        parts += write_plots(options.plots, table, machine, origin)
+    if options.out:
+        counts = action_counts(machine, table)
+        export.write_results(options.out, table, data, tables.render(parts), counts)
+    show(export.to_json(data, ascii_only=True) if options.json else tables.render(parts, is_terminal(sys.stdout)))

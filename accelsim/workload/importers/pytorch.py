@@ -1,0 +1,169 @@
+"""Weights of PyTorch: a state_dict (.pt, .pth, .bin; by PyTorch, executing no pickle), or safetensors (needs nothing).
+
+A state_dict knows no strides and no sizes of maps, so they come from a topology: any other file that can be imported,
+such as a trace, an ONNX model or a SCALE-Sim topology. Layers are matched by name, or, where names differ, by order and
+shape.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from accelsim.errors import ImportFormatError
+from accelsim.workload.importers.base import LARGEST_TENSOR, Imported, ImportedLayer, blame
+from accelsim.workload.synthetic import Stored
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which training scripts keep a state_dict
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+SUFFIX = ".weight"
+LARGEST_HEADER = 100_000_000  # bytes, safetensors' own rule
+DTYPES = {
+    "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8",
+    "F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """One tensor of a file: its shape, and what reads it."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+def read(path: str | os.PathLike, topology: Imported | None) -> Imported:
+    """Read weights, and put them into the layers of a topology.
+
+    Raises
+    ------
+    ImportFormatError
+        One line that names the file, if it cannot be read or does not fit the topology, or there is no topology.
+    """
+    path = Path(path)
+    if topology is None:
+        rule = "weights alone know no strides and no sizes of maps: give a --topology"
+        raise ImportFormatError(f"{path}: {rule} (SCALE-Sim .csv, .onnx, or a trace)")
+    if not path.is_file():
+        raise ImportFormatError(f"{path}: no such file")
+    found = _safetensors(path) if path.suffix.lower() == ".safetensors" else _state_dict(path)
+    weights = {
+        name.removesuffix(SUFFIX): weight
+        for name, weight in _unprefixed(found).items()
+        if name.endswith(SUFFIX) and len(weight.shape) in (2, 3, 4)
+    }
+    layers = _by_name(path, topology, weights) or _by_order(path, topology, weights)
+    return replace(topology, path=path, format="pytorch", layers=tuple(layers))
+
+
+def _unprefixed(tensors: dict[str, _Weight]) -> dict[str, _Weight]:
+    for prefix in PREFIXES * 2:  # either may be around the other
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name[len(prefix) :]: weight for name, weight in tensors.items()}
+    return tensors
+
+
+# ---- which weight is of which layer
+
+
+def _by_name(path: Path, topology: Imported, weights: dict[str, _Weight]) -> list[ImportedLayer] | None:
+    if not all(layer.name in weights for layer in topology.layers):
+        return None
+    return [_filled(path, layer, layer.name, weights[layer.name]) for layer in topology.layers]
+
+
+def _by_order(path: Path, topology: Imported, weights: dict[str, _Weight]) -> list[ImportedLayer]:
+    if len(weights) != len(topology.layers):
+        missing = next(layer.name for layer in topology.layers if layer.name not in weights)
+        counts = f"{len(weights)} weights for {len(topology.layers)} layers"
+        raise ImportFormatError(f"{path}: must fit {topology.path}: no weight {missing}{SUFFIX}, and {counts}")
+    pairs = zip(topology.layers, weights.items(), strict=True)
+    return [_filled(path, layer, name, weight) for layer, (name, weight) in pairs]
+
+
+def _filled(path: Path, layer: ImportedLayer, name: str, weight: _Weight) -> ImportedLayer:
+    wanted = layer.geometry.weight_shape
+    if prod(weight.shape) != prod(wanted) or weight.shape[:2] != wanted[:2]:
+        raise ImportFormatError(f"{path}: {name}{SUFFIX}: must have shape {wanted} of {layer.name}, got {weight.shape}")
+    stored = Stored(lambda: weight.read().reshape(wanted))
+    return replace(layer, tensors={**layer.tensors, "weight": stored})
+
+
+# ---- files
+
+
+def _state_dict(path: Path) -> dict[str, _Weight]:
+    try:
+        import torch
+    except ImportError as error:
+        rule = "a state_dict needs PyTorch: pip install 'accelsim[torch]', or save it as .safetensors"
+        raise ImportFormatError(f"{path}: {rule}") from error
+    if tarfile.is_tarfile(path):  # before 2.6, PyTorch executed the pickles in these whatever it was told
+        raise ImportFormatError(f"{path}: refused: a tar archive of PyTorch 0.1; save it anew as a state_dict")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises anything
+        text = " ".join(str(error).split())
+        if "weights_only" in text or "GLOBAL" in text:
+            text = "refused: a pickle with more than tensors, which would run code; save the state_dict alone"
+        raise ImportFormatError(f"{path}: must be a state_dict by torch.save: {text[:200]}") from error
+    while isinstance(content, dict):
+        inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), dict)]
+        if not inner:
+            break
+        content = inner[0]
+    if not isinstance(content, dict) or not content:
+        raise ImportFormatError(f"{path}: must hold a state_dict, tensors by name, holds {type(content).__name__}")
+    return {
+        name: _Weight(tuple(value.shape), lambda value=value: value.detach().float().numpy())
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout is torch.strided
+    }
+
+
+def _safetensors(path: Path) -> dict[str, _Weight]:
+    """The file's own layout: length of the header, the header in JSON, the numbers."""
+    size = path.stat().st_size
+    with blame(path), open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(LARGEST_HEADER, size - 8):
+            raise ImportFormatError(f"must be a safetensors file, claims a header of {length} bytes")
+        header = json.loads(file.read(length))
+        if not isinstance(header, dict):
+            raise ImportFormatError("header: must be an object")
+        header.pop("__metadata__", None)
+        start = 8 + length
+        return {name: _entry(path, name, entry, start, size - start) for name, entry in header.items()}
+
+
+def _entry(path: Path, name: str, entry: object, start: int, size: int) -> _Weight:
+    """One tensor, checked before anything of it is read."""
+    fields = entry if isinstance(entry, dict) else {}
+    dtype, shape, span = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
+    sizes = [*shape, *span] if isinstance(shape, list) and isinstance(span, list) and len(span) == 2 else [None]
+    if not isinstance(dtype, str) or not all(type(n) is int and n >= 0 for n in sizes) or len(sizes) > 12:
+        raise ImportFormatError(f"{name[:60]}: must have dtype, shape and two data_offsets, got {str(entry)[:80]!r}")
+    begin, end = span
+    width = np.dtype(DTYPES.get(dtype, "|u1")).itemsize
+    fits = end <= size and end - begin == prod(shape) * width and prod(shape) <= LARGEST_TENSOR
+    if dtype in DTYPES and not fits:  # a dtype that we don't know may still be of a tensor that nobody reads
+        raise ImportFormatError(f"{name[:60]}: {dtype} {shape} must lie in the file, lies in {begin}…{end} of {size}")
+
+    def read() -> np.ndarray:
+        if dtype not in DTYPES:
+            raise ImportFormatError(
+                f"{path}: {name[:60]}: dtype must be one of {', '.join(DTYPES)}; got {dtype[:20]!r}"
+            )
+        array = np.memmap(path, DTYPES[dtype], "r", start + begin, tuple(shape))
+        if dtype == "BF16":
+            return (array.astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(array)
+
+    return _Weight(tuple(shape), read)

@@ -1,0 +1,23 @@
+"""accelsim's own traces, for their shapes: to draw their layers anew, or as the topology of weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from accelsim.workload.importers.base import Imported, ImportedLayer
+from accelsim.workload.trace import Trace
+
+
+def read(path: str | os.PathLike) -> Imported:
+    """The layers of a trace's first snapshot, without their tensors.
+
+    Raises
+    ------
+    TraceError
+        As ``Trace.open``.
+    """
+    with Trace.open(path) as trace:
+        first = trace.snapshots[0]
+        layers = tuple(ImportedLayer(layer.name, layer.kind, layer.geometry) for layer in first.layers)
+        return Imported(Path(path), "trace", trace.network, layers, first.samples, first.batch)
