@@ -192,11 +192,12 @@ class Planner:
                 self._add_loads(index, load, {"store": np.full(load.jobs.size, self._count("store"))})
             else:
                 self._add_loads(index, load, {f"fetch {load.operand.tensor}": self._fetch(index, load, stays)})
-        if outgoing := leaving + int(spilled.max(initial=0)):
-            # Its room is needed when the first job ends: what that job reads enters before it. It is free again when
-            # the next layer ends, which reads what is kept, or meanwhile lets the last of it leave.
-            until = int(self.starts[min(index + 2, len(self.layers))]) - 1
-            self.rooms[name].enter(*(np.array([n]) for n in (self.starts[index], outgoing, until)), rank=1)
+        # Room for results is needed when the first job ends: what that job reads enters before it. It is free again
+        # when the next layer ends, which reads what is kept, or meanwhile lets the last of it leave.
+        if result.size:
+            sizes, ends = (leaving, int(spilled.max())), self.starts[[min(index + 2, len(self.layers)), index + 1]]
+            jobs = np.full(2, self.starts[index])
+            self.outgoing = self.rooms[name].enter(jobs, np.array(sizes), ends - 1, rank=1)
 
     def _whole(self, index: int, name: str) -> int:
         """Bytes of a memory that a layer takes if nothing is fetched twice and its results stay."""
@@ -243,16 +244,20 @@ class Planner:
             complete = np.maximum(opened[id(room)][start:stop][of] + 1, earliest)
             stream.needs[JOBS][first:last] = complete.tolist()
             if name == layer.result_memory:
-                # The room of a layer's results, free when the layer after it has ended: if by then they have left.
-                finished = np.searchsorted(self.starts[1:], complete, side="right")
-                left = np.array(self.writes_before)[np.maximum(finished - 1, rewritten)]
-                stream.needs["write"][first:last] = left.tolist()
+                stream.needs["write"][first:last] = self._left_by(complete, rewritten).tolist()
 
         self.unsettled.append(settle)
         self.actions[index]["offchip_read_bytes"] += int(offchip.moved_bytes(sizes).sum())
         self.actions[index][f"{name}_write_bytes"] += int(sizes.sum())
         arrived = np.append(0, np.bincount(of, minlength=jobs.size).cumsum())
         return first + arrived[np.cumsum(moved)[visits.of_use]]
+
+    def _left_by(self, complete: np.ndarray, least: int = 0) -> np.ndarray:
+        """Writes for the room that so many complete jobs free: what layers leave, free when the next one has ended, must
+        have left by then. In any case those of the first ``least`` layers.
+        """
+        finished = np.searchsorted(self.starts[1:], complete, side="right")
+        return np.array(self.writes_before)[np.maximum(finished - 1, least)]
 
     # From PEs to memory and off chip
 
@@ -302,12 +307,18 @@ class Planner:
             needed[inside] = of_result[first_wait[inside]] + start
         cycles = place.transfer_cycles(sizes)
         store.extend(at + start, sizes, cycles, {JOBS: at + start + 1, "write": waits})
+
+        def settle(opened, outgoing=slice(*self.outgoing)):
+            complete = opened[id(self.rooms[name])][outgoing].max() + 1
+            store.needs["write"][stored : stored + at.size] = np.maximum(waits, self._left_by(complete)).tolist()
+
+        self.unsettled.append(settle)
         if self.kept and self.memory.write_back == "unless_kept":
             leaves[:], pieces, needed = False, pieces[:0], needed[:0]
         cycles = offchip.transfer_cycles(pieces, self.clock_mhz)
         write.extend(needed, pieces, cycles, {"store": stored + np.flatnonzero(leaves) + 1})
         self.writes_before.append(len(write.job))
-        self._load_spilled(index, spilled, earlier)
+        self._load_spilled(index, spilled, earlier + per_job)
         counts = self.actions[index]
         counts[f"{name}_write_bytes"] += int(sizes.sum())
         counts[f"{name}_read_bytes"] += int(pieces.sum())
@@ -324,11 +335,11 @@ class Planner:
         self.stores_needed[self.starts[index] : self.starts[index + 1]] = np.array(self.stores_by)[before - sets]
 
     def _load_spilled(self, index: int, spilled: np.ndarray, stores: np.ndarray) -> None:
-        """Partial sums come back for the next job once the one before has left them."""
+        """Partial sums come back for the next job once the one that leaves them has."""
         at = np.flatnonzero(spilled)
         if not at.size:
             return
-        name, jobs = self.layers[index].result_memory, at + self.starts[index]
+        name, jobs = self.layers[index].result_memory, at + self.starts[index] + 1
         place = self.memories[name]
         stream = self._stream("load partial", name, "partial", place.latency_cycles)
         of_job = self.load_of_job.setdefault(stream.name, np.full(self.starts[-1], -1))

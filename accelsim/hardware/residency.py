@@ -32,7 +32,7 @@ class Visits:
         """Visits from the jobs, ascending, that use parts."""
         begins = np.diff(parts, prepend=-1) != 0
         at = np.flatnonzero(begins)
-        return cls(parts[at], jobs[at], jobs[np.append(at[1:], jobs.size) - 1], np.cumsum(begins) - 1, sizes)
+        return cls(parts[at], jobs[at], jobs[np.append(at, jobs.size)[1:] - 1], np.cumsum(begins) - 1, sizes)
 
     @property
     def largest(self) -> int:
