@@ -102,6 +102,9 @@ def operands(draw, tensor, buffer, jobs, largest=24):
     placeholders = [draw(st.integers(0, (n - z) // 16)) for n, z in zip(values, nonzeros, strict=True)]
     part = draw(st.lists(st.integers(-1, parts - 1), min_size=jobs, max_size=jobs))
     streamed = draw(st.one_of(st.none(), st.lists(st.integers(0, 2 * largest), min_size=jobs, max_size=jobs)))
+    if buffer == "activation":  # what a layer before may have left is read by some job
+        part[0] = 0
+        streamed = streamed and [max(1, streamed[0]), *streamed[1:]]
     counts = (np.array(c, np.int64) for c in (values, nonzeros, placeholders, part))
     return Operand(
         tensor, buffer, *counts, draw(st.integers(1, 3)), draw(st.integers(1, 3)),

@@ -155,3 +155,227 @@ def _outside_until(at: _Pass, name: str, number: int) -> int:
     needs = at.plan.streams[name].needs
     before = [(other, counts[number] - 1) for other, counts in needs.items() if other != JOBS and counts[number]]
     return max((_outside_until(at, *one) for one in before), default=0)
+
+
+@dataclass
+class _Held:
+    """Bytes that something takes in a place, from a cycle to another."""
+
+    place: str
+    size: int
+    since: int
+    until: int
+
+
+def recount(case, plan: Plan, log) -> list[str]:
+    """Reads a log as a ledger and returns what is wrong with it.
+
+    What a part is, who needs it and when it may go is taken from the layers' traffic, not from the plan. A part is in a
+    memory from the start of its first fetch to the end of the last job that loads it from there; in a buffer likewise.
+    """
+    return _Ledger(case, plan, log).wrong
+
+
+class _Ledger:
+    def __init__(self, case, plan, log):
+        self.case, self.plan, self.memory = case, plan, case.memory
+        self.wrong, self.held, self.times = [], [], {}
+        for where, name, number, start, end in log:
+            self.times[name, number] = (start, end + (plan.streams[name].latency if name else 0))
+            if (plan.streams[name].port if name else JOBS) != where:
+                self.wrong.append(f"{name} {number} is at {where}")
+        self.jobs = [self.times["", job] for job in range(len(plan.job_cycles))]
+        self.loads = Counter()
+        self.read, self.written, self.outside = Counter(), Counter(), Counter()
+        self.check_order(log)
+        first = 0
+        for index, layer in enumerate(case.layers):
+            jobs = range(first, first + layer.traffic.job_cycles.size)
+            self.layer(index, layer, jobs)
+            first = jobs.stop
+        self.check_rooms()
+
+    def complain(self, condition, what):
+        if not condition:
+            self.wrong.append(what)
+
+    def check_order(self, log):
+        """Jobs follow each other; a port makes one transfer at a time; a stream's come in order; nothing is left."""
+        for job, ((_, before), (start, _)) in enumerate(zip([(0, 0), *self.jobs], self.jobs, strict=False)):
+            self.complain(before <= start, f"job {job} before its predecessor's end")
+        for port in PORTS:
+            busy = sorted((start, end) for where, _, _, start, end in log if where == port)
+            for (_, end), (start, _) in zip(busy, busy[1:], strict=False):
+                self.complain(end <= start, f"{port}: two at once at {start}")
+        for name, stream in self.plan.streams.items():
+            times = [self.times.get((name, number)) for number in range(len(stream.job))]
+            self.complain(None not in times and times == sorted(times), f"{name} is out of order")
+
+    def stream(self, name, jobs):
+        """Numbers and jobs of a stream's transfers that belong to a layer's jobs."""
+        of = self.plan.streams[name].job if name in self.plan.streams else []
+        return [(number, job) for number, job in enumerate(of) if job in jobs]
+
+    def layer(self, index, layer, jobs):
+        self.counts = Counter()
+        reused = False
+        for operand in layer.traffic.operands:
+            reused |= self.operand(index, layer, operand, jobs)
+        self.result(index, layer, jobs)
+        for action, size in self.counts.items():
+            self.complain(self.plan.actions[index].get(action, 0) == size, f"{layer.name}: {action} is not {size}")
+
+    def operand(self, index, layer, operand, jobs):
+        stored = self.memory.stored_bytes(operand).tolist()
+        place = "weight_memory" if operand.tensor == "weight" else "activation_memory"
+        buffer = getattr(self.case.buffers, operand.buffer)
+        part = {job: int(p) for job, p in zip(jobs, operand.part, strict=True) if p >= 0 and stored[p]}
+        inside = {p: -(-stored[p] // operand.units) for p in part.values()}
+        through = max(inside.values(), default=0) <= buffer.capacity_bytes
+        if not through and operand.streamed is not None:
+            part = {job: p for job, p in part.items() if operand.streamed[job - jobs.start]}
+        loads = self.stream(f"load {operand.tensor}", jobs)
+        fetches: dict[int, list] = {}
+        for number, job in self.stream(f"fetch {operand.tensor}", jobs):
+            fetches.setdefault(job, []).append(number)
+            self.count(f"fetch {operand.tensor}", number, "offchip_read_bytes", f"{place}_write_bytes")
+        reused = False
+        users: dict[int, list] = {}
+        for number, job in loads:
+            self.count(f"load {operand.tensor}", number, f"{place}_read_bytes")
+            earlier = [f for f in fetches if f <= job and part[f] == part[job]]
+            if earlier:
+                source = max(earlier)
+                users.setdefault(source, []).append(job)
+                arrived = max(self.times[f"fetch {operand.tensor}", n][1] for n in fetches[source])
+            else:
+                reused, arrived = True, self.kept_results(index, layer, operand)
+            self.complain(
+                arrived <= self.times[f"load {operand.tensor}", number][0], f"{layer.name}: load {number} of nothing"
+            )
+        for source, numbers in fetches.items():
+            self.complain(source in users, f"{layer.name}: fetched for nobody")
+            since = min(self.times[f"fetch {operand.tensor}", n][0] for n in numbers)
+            until = self.jobs[max(users.get(source, [source]))][1]
+            self.held.append(_Held(place, stored[part[source]], since, until))
+            moved = sum(self.plan.streams[f"fetch {operand.tensor}"].size[n] for n in numbers)
+            once = self.memory.weights_once_a_batch and operand.tensor == "weight"
+            share = -(-stored[part[source]] * layer.samples // layer.batch) if once else stored[part[source]]
+            self.complain(moved == share, f"{layer.name}: {moved} bytes of {share}")
+        self.to_pes(layer, operand, part, inside, through, loads, buffer)
+        return reused
+
+    def to_pes(self, layer, operand, part, inside, through, loads, buffer):
+        """Each job has what it reads; a buffer holds a part from its load to the last job before the next load."""
+        name = f"load {operand.tensor}"
+        users: dict[int, list] = {}
+        for job, p in part.items():
+            if not through:
+                own = [number for number, of in loads if of == job]
+                self.complain(len(own) == 1, f"{layer.name}: job {job} streams {own}")
+            else:
+                own = [number for number, of in loads if of <= job and part[of] == p][-1:]
+                self.complain(own, f"{layer.name}: job {job} without its {operand.tensor}")
+            for number in own:
+                users.setdefault(number, []).append(job)
+                start, done = self.times[name, number]
+                begin, end = self.jobs[job]
+                first_byte = start + self.plan.streams[name].latency
+                self.complain(first_byte <= begin and done <= end, f"{layer.name}: job {job} before its {name}")
+        for number, of in loads:
+            start, _ = self.times[name, number]
+            if through:
+                until = self.jobs[max(users[number])][1]
+                self.held.append(_Held(operand.buffer, inside[part[of]], start, until))
+                size = self.plan.streams[name].size[number]
+                self.counts[f"{operand.buffer}_buffer_write_bytes"] += size * operand.copies
+            if not through or buffer.ports == 1:
+                self.complain(not of or self.jobs[of - 1][1] <= start, f"{layer.name}: {name} beside another job")
+
+    def first(self, layer):
+        """A layer's first job."""
+        before = self.case.layers[: self.case.layers.index(layer)]
+        return sum(other.traffic.job_cycles.size for other in before)
+
+    def kept_results(self, index, layer, operand):
+        """When all that the layer before left on chip for this one is there."""
+        before = self.case.layers[index - 1] if index else None
+        if before is None or not before.feeds(layer) or operand is not layer.handed_on:
+            self.wrong.append(f"{layer.name}: {operand.tensor} is not on chip")
+            return 0
+        stores = self.stream("store", range(self.first(before), self.first(layer)))
+        return max((self.times["store", number][1] for number, _ in stores), default=0)
+
+    def result(self, index, layer, jobs):
+        """What a layer leaves: in memory from its store until it has left, or the next layer has read it."""
+        place = layer.result_memory
+        spilled = self.memory.partial_bytes(layer.traffic.spilled).tolist()
+        after = self.case.layers[index + 1] if index + 1 < len(self.case.layers) else None
+        following = range(jobs.stop, jobs.stop + (after.traffic.job_cycles.size if after else 0))
+        stores = self.stream("store", jobs)
+        read = after.handed_on.tensor if after is not None and layer.feeds(after) else None
+        fetched, loaded = (self.stream(f"{what} {read}", following) for what in ("fetch", "load"))
+        # Where the next layer finds nothing but zeros, which take no room, either will do.
+        silent = read and not fetched and not loaded and not self.plan.actions[index].get("offchip_write_bytes")
+        kept = bool(silent or (loaded and not fetched))
+        writes = iter(self.own_writes(layer, jobs, stores, spilled, kept))
+        for at, (number, job) in enumerate(stores):
+            start, arrived = self.times["store", number]
+            size = self.plan.streams["store"].size[number]
+            self.count("store", number, f"{place}_write_bytes")
+            self.complain(self.jobs[job][1] <= start, f"{layer.name}: store {number} before job {job}'s end")
+            last_of_job = at + 1 == len(stores) or stores[at + 1][1] != job
+            if spilled[job - jobs.start] and last_of_job:
+                back = dict((of, n) for n, of in self.stream("load partial", jobs))[job + 1]
+                self.complain(arrived <= self.times["load partial", back][0], f"{layer.name}: sums {back} too early")
+                self.complain(size == spilled[job - jobs.start], f"{layer.name}: {size} bytes of sums")
+                self.complain(
+                    size == self.plan.streams["load partial"].size[back], f"{layer.name}: other sums come back"
+                )
+                self.count("load partial", back, f"{place}_read_bytes")
+                self.held.append(_Held(place, size, start, self.jobs[job + 1][1]))
+                continue
+            write = next(writes, None)
+            until = self.jobs[following[-1]][1] if kept else start
+            if write is not None:
+                begun, left = self.times["write", write]
+                self.complain(arrived <= begun, f"{layer.name}: write {write} before its store")
+                self.complain(self.plan.streams["write"].size[write] == size, f"{layer.name}: write {write} of other bytes")
+                self.count("write", write, f"{place}_read_bytes", "offchip_write_bytes")
+                until = max(until, left)
+                for fetch, _ in fetched:
+                    self.complain(left <= self.times[f"fetch {read}", fetch][0], f"{layer.name}: read too early")
+            else:
+                self.complain(kept and self.memory.write_back == "unless_kept", f"{layer.name}: {number} vanishes")
+            self.held.append(_Held(place, size, start, until))
+
+    def own_writes(self, layer, jobs, stores, spilled, kept):
+        """The next writes, as many as the layer stores pieces of its result."""
+        if kept and self.memory.write_back == "unless_kept":
+            return []
+        pieces = len(stores) - sum(size > 0 for size in spilled)
+        first = self.loads["write"]
+        self.loads["write"] += pieces
+        return range(first, first + pieces)
+
+    def count(self, name, number, *actions):
+        """A transfer's bytes, where they are counted."""
+        size = self.plan.streams[name].size[number]
+        for action in actions:
+            moved = size
+            if action.startswith("offchip"):
+                burst = self.memory.offchip.burst_bytes
+                moved = -(-size // burst) * burst
+            self.counts[action] += moved
+
+    def check_rooms(self):
+        """No place ever holds more than fits."""
+        capacity = {name: getattr(self.memory, name).capacity_bytes for name in PORTS[1:]}
+        capacity |= {name: getattr(self.case.buffers, name).capacity_bytes for name in ("activation", "weight")}
+        for place, most in capacity.items():
+            changes = [(h.since, h.size) for h in self.held if h.place == place and h.until > h.since]
+            changes += [(h.until, -h.size) for h in self.held if h.place == place and h.until > h.since]
+            now = 0
+            for time, size in sorted(changes):
+                now += size
+                self.complain(now <= most, f"{place} holds {now} of {most} bytes at {time}")

@@ -19,7 +19,8 @@ from accelsim.hardware.plan import JOBS, OFFCHIP, Plan, Stream
 from accelsim.hardware.residency import Room, Visits
 from accelsim.hardware.traffic import ACTIVATIONS, WEIGHTS, LayerTraffic, Operand
 
-# What off-chip memory and stores are asked for at once: larger parts and results go in pieces, others in between.
+# What off-chip memory and stores are asked for at once, made up to a burst of every channel: larger parts and results go
+# in pieces, others in between.
 PIECE_BYTES = 1 << 14
 
 
@@ -51,6 +52,8 @@ class Planner:
         self.memories = {ACTIVATIONS: memory.activation_memory, WEIGHTS: memory.weight_memory}
         self.buffers = {"activation": buffers.activation, "weight": buffers.weight}
         self.accumulator_sets = buffers.accumulator_sets
+        round_bytes = memory.offchip.channels * memory.offchip.burst_bytes
+        self.piece_bytes = -(-PIECE_BYTES // round_bytes) * round_bytes
         self.rooms = {name: Room(place.capacity_bytes) for name, place in (self.memories | self.buffers).items()}
         self.streams: dict[str, Stream] = {}
         self.load_of_job: dict[str, np.ndarray] = {}
@@ -113,10 +116,11 @@ class Planner:
         memory = WEIGHTS if operand.tensor == "weight" else ACTIVATIONS
         held = bool(inside[operand.part[uses]].max(initial=0) <= buffer.capacity_bytes)
         if not held:
-            parts = operand.part[uses]
-            streamed = operand.streamed
-            sizes = stored[parts] if streamed is None else self.memory.value_bytes(streamed[uses])
-            jobs = uses + start
+            streamed = stored[operand.part]
+            if operand.streamed is not None:
+                streamed = self.memory.value_bytes(operand.streamed) * (streamed > 0)
+            uses = uses[streamed[uses] > 0]
+            jobs, parts, sizes = uses + start, operand.part[uses], streamed[uses]
             return _Loads(operand, memory, held, jobs, parts, sizes, Visits.of(jobs, parts, stored), None)
         visits = Visits.of(uses + start, operand.part[uses], inside)
         spare = buffer.capacity_bytes - 2 * visits.largest
@@ -173,7 +177,7 @@ class Planner:
         here = [was_kept and load.operand is layer.handed_on for load in loads]
         least = [0 if there else load.visits.largest for load, there in zip(loads, here, strict=True)]
         peaks = [0 if there else load.peak_bytes for load, there in zip(loads, here, strict=True)]
-        total, piece = int(result.sum()), min(int(result.max(initial=0)), PIECE_BYTES)
+        total, piece = int(result.sum()), min(int(result.max(initial=0)), self.piece_bytes)
         fixed = before + int(spilled.max(initial=0))
         needed = sum(least) + fixed + piece
         if needed > capacity:
@@ -233,7 +237,7 @@ class Planner:
         start, stop = room.enter(jobs, sizes, until[moved])
         if operand.tensor == "weight" and self.memory.weights_once_a_batch:
             sizes = -(-sizes * layer.samples // layer.batch)
-        of, pieces = _pieces(sizes)
+        of, pieces = self._pieces(sizes)
         cycles = offchip.transfer_cycles(pieces, self.clock_mhz)
         stream.extend(jobs[of], pieces, cycles, {JOBS: of * 0, "write": of * 0})
         earliest = self.starts[max(0, index - 1)]
@@ -286,7 +290,7 @@ class Planner:
         store = self._stream("store", name, "result", place.latency_cycles)
         write = self._stream("write", OFFCHIP, "result", offchip.latency_cycles(self.clock_mhz))
         stored, written = len(store.job), len(write.job)
-        of_result, pieces = _pieces(result)
+        of_result, pieces = self._pieces(result)
         of_spill = np.flatnonzero(spilled)
         at = np.concatenate([of_result, of_spill])
         order = np.argsort(at, kind="stable")
@@ -357,6 +361,13 @@ class Planner:
                 reads = np.int64(accesses[f"{load.operand.buffer}_buffer_reads"])
                 counts[f"{load.operand.buffer}_buffer_read_bytes"] += int(self.memory.value_bytes(reads))
 
+    def _pieces(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts transfers: of each piece the transfer that it belongs to, and its bytes; nothing for an empty one."""
+        counts = -(-sizes // self.piece_bytes)
+        of = np.repeat(np.arange(sizes.size), counts)
+        number = np.arange(of.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        return of, np.minimum(self.piece_bytes, sizes[of] - number * self.piece_bytes)
+
     def _stream(self, name: str, port: str, operand: str, latency: int) -> Stream:
         return self.streams.setdefault(name, Stream(name, port, operand, latency))
 
@@ -366,11 +377,3 @@ class Planner:
 
     def _refused(self, index: int, rule: str) -> MachineError:
         return MachineError(f"{self.layers[index].name}: {rule}")
-
-
-def _pieces(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts transfers into pieces: of each the transfer that it belongs to, and its bytes; nothing for an empty one."""
-    counts = -(-sizes // PIECE_BYTES)
-    of = np.repeat(np.arange(sizes.size), counts)
-    number = np.arange(of.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    return of, np.minimum(PIECE_BYTES, sizes[of] - number * PIECE_BYTES)
