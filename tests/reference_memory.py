@@ -213,7 +213,11 @@ class _Ledger:
 
     def stream(self, name, jobs):
         """Numbers and jobs of a stream's transfers that belong to a layer's jobs."""
-        of = self.plan.streams[name].job if name in self.plan.streams else []
+        if name not in self.plan.streams:
+            return []
+        stream = self.plan.streams[name]
+        # A store's is the job that it comes from; others' the one that they are for.
+        of = [count - 1 for count in stream.needs[JOBS]] if name == "store" else stream.job
         return [(number, job) for number, job in enumerate(of) if job in jobs]
 
     def layer(self, index, layer, jobs):

@@ -19,8 +19,8 @@ from accelsim.hardware.plan import JOBS, OFFCHIP, Plan, Stream
 from accelsim.hardware.residency import Room, Visits
 from accelsim.hardware.traffic import ACTIVATIONS, WEIGHTS, LayerTraffic, Operand
 
-# What off-chip memory and stores are asked for at once, made up to a burst of every channel: larger parts and results go
-# in pieces, others in between.
+# What off-chip memory and stores are asked for at once, made up to whole bursts: larger parts and results go in pieces,
+# others in between.
 PIECE_BYTES = 1 << 14
 
 
@@ -52,8 +52,7 @@ class Planner:
         self.memories = {ACTIVATIONS: memory.activation_memory, WEIGHTS: memory.weight_memory}
         self.buffers = {"activation": buffers.activation, "weight": buffers.weight}
         self.accumulator_sets = buffers.accumulator_sets
-        round_bytes = memory.offchip.channels * memory.offchip.burst_bytes
-        self.piece_bytes = -(-PIECE_BYTES // round_bytes) * round_bytes
+        self.piece_bytes = int(memory.offchip.moved_bytes(np.int64(PIECE_BYTES)))
         self.rooms = {name: Room(place.capacity_bytes) for name, place in (self.memories | self.buffers).items()}
         self.streams: dict[str, Stream] = {}
         self.load_of_job: dict[str, np.ndarray] = {}
@@ -81,6 +80,7 @@ class Planner:
         opened = {id(room): room.opened_by(int(self.starts[-1])) for room in self.rooms.values()}
         for settle in self.unsettled:
             settle(opened)
+        self._order_stores()
         return Plan(
             [layer.name for layer in self.layers],
             self.starts[1:].tolist(),
@@ -337,6 +337,17 @@ class Planner:
         self.stores_by += (earlier + stores)[producing].tolist()
         before = first + np.cumsum(producing) - producing
         self.stores_needed[self.starts[index] : self.starts[index + 1]] = np.array(self.stores_by)[before - sets]
+
+    def _order_stores(self) -> None:
+        """A store is as urgent as the job that needs its accumulators again, or its spilled partial sums."""
+        store = self.streams["store"]
+        numbers = np.arange(1, len(store.job) + 1)
+        again = np.searchsorted(self.stores_needed, numbers)
+        if "load partial" in self.streams:
+            partial = self.streams["load partial"]
+            back = np.array(partial.needs["store"]) - 1
+            again[back] = np.minimum(again[back], partial.job)
+        store.job = again.tolist()
 
     def _load_spilled(self, index: int, spilled: np.ndarray, stores: np.ndarray) -> None:
         """Partial sums come back for the next job once the one that leaves them has."""
