@@ -235,10 +235,19 @@ class _Ledger:
         buffer = getattr(self.case.buffers, operand.buffer)
         part = {job: int(p) for job, p in zip(jobs, operand.part, strict=True) if p >= 0 and stored[p]}
         inside = {p: -(-stored[p] // operand.units) for p in part.values()}
-        through = max(inside.values(), default=0) <= buffer.capacity_bytes
-        if not through and operand.streamed is not None:
-            part = {job: p for job, p in part.items() if operand.streamed[job - jobs.start]}
         loads = self.stream(f"load {operand.tensor}", jobs)
+        through = max(inside.values(), default=0) <= buffer.capacity_bytes
+        if operand.streamed is not None:
+            passing = {job: int(operand.streamed[job - jobs.start]) for job in part}
+            least = sum(-(-n * self.memory.value_bits // 8) for n in passing.values())
+            sizes = [self.plan.streams[f"load {operand.tensor}"].size[n] for n, _ in loads]
+            self.complain(sum(sizes) <= least, f"{layer.name}: {operand.tensor} should stream")
+            # A buffer is used where that moves no more: then each part comes whole, and before its first use.
+            firsts = {p: job for job, p in reversed(part.items())}
+            through &= sizes == [stored[part[of]] for _, of in loads]
+            through &= set(firsts.values()) <= {of for _, of in loads}
+            if not through:
+                part = {job: p for job, p in part.items() if passing[job]}
         fetches: dict[int, list] = {}
         for number, job in self.stream(f"fetch {operand.tensor}", jobs):
             fetches.setdefault(job, []).append(number)

@@ -96,7 +96,7 @@ class Planner:
         traffic = self.layers[index].traffic
         loads = self.loads[index]
         if traffic.crossed and not any(load.held for load in loads):
-            sizes = " and ".join(f"{o.buffer} {self._in_buffer(o)[o.part].max():,}" for o in traffic.operands)
+            sizes = " and ".join(f"{o.buffer} {self._in_buffer(o)[o.part[o.part >= 0]].max():,}" for o in traffic.operands)
             raise self._refused(index, f"buffers: one operand's part must fit its buffer, they need {sizes} bytes")
         result, spilled = self._result_bytes(index), self.memory.partial_bytes(traffic.spilled)
         before, was_kept = self.leaving, self.kept
@@ -109,30 +109,32 @@ class Planner:
     # From memory to PEs
 
     def _loads(self, index: int, operand: Operand) -> _Loads:
-        """A part that fits its buffer is loaded once a visit, or stays; another one streams past, in every job."""
+        """Parts that fit their buffer are loaded once a visit, or stay; others stream past, in every job.
+
+        They also stream where that moves less, as it may when PEs skip what they need not read.
+        """
         start, buffer = self.starts[index], self.buffers[operand.buffer]
         uses = np.flatnonzero(operand.part >= 0)
         stored, inside = self.memory.stored_bytes(operand), self._in_buffer(operand)
         memory = WEIGHTS if operand.tensor == "weight" else ACTIVATIONS
-        held = bool(inside[operand.part[uses]].max(initial=0) <= buffer.capacity_bytes)
-        if not held:
-            streamed = stored[operand.part]
-            if operand.streamed is not None:
-                streamed = self.memory.value_bytes(operand.streamed) * (streamed > 0)
-            uses = uses[streamed[uses] > 0]
-            jobs, parts, sizes = uses + start, operand.part[uses], streamed[uses]
-            return _Loads(operand, memory, held, jobs, parts, sizes, Visits.of(jobs, parts, stored), None)
+        streamed = stored[operand.part]
+        if operand.streamed is not None:
+            streamed = self.memory.value_bytes(operand.streamed) * (streamed > 0)
         visits = Visits.of(uses + start, operand.part[uses], inside)
-        spare = buffer.capacity_bytes - 2 * visits.largest
         kept = visits.kept_within(buffer.capacity_bytes)
         if not kept[visits.part].all():
-            kept = visits.kept_within(max(0, spare))
+            kept = visits.kept_within(max(0, buffer.capacity_bytes - 2 * visits.largest))
         moved, until = visits.moves(kept)
-        room = self.rooms[operand.buffer]
-        numbers = room.enter(visits.first[moved], inside[visits.part[moved]], until[moved])
         jobs, parts = visits.first[moved], visits.part[moved]
-        visits = Visits.of(jobs, parts, stored)
-        return _Loads(operand, memory, held, jobs, parts, stored[parts], visits, (room, *numbers))
+        if visits.largest > buffer.capacity_bytes or stored[parts].sum() > streamed[uses].sum():
+            uses = uses[streamed[uses] > 0]
+            jobs, parts = uses + start, operand.part[uses]
+            return _Loads(operand, memory, False, jobs, parts, streamed[uses], Visits.of(jobs, parts, stored), None)
+        room = self.rooms[operand.buffer]
+        numbers = room.enter(jobs, inside[parts], until[moved])
+        return _Loads(
+            operand, memory, True, jobs, parts, stored[parts], Visits.of(jobs, parts, stored), (room, *numbers)
+        )
 
     def _in_buffer(self, operand: Operand) -> np.ndarray:
         """Bytes of each part in one PE or tile."""
