@@ -18,13 +18,15 @@ class Played:
     ends: list[int]
     stalls: list[dict[str, int]]
     log: list[tuple[str, str, int, int, int]]
+    order: dict[str, list[str]]
 
 
 class _Pass:
     """A plan at a cycle: which transfers have started when, and which jobs have begun and ended."""
 
-    def __init__(self, plan: Plan):
-        self.plan = plan
+    def __init__(self, plan: Plan, order):
+        self.plan, self.told = plan, order
+        self.order = {port: [] for port in PORTS}
         self.starts = {name: [] for name in plan.streams}
         self.begun, self.ended = [], []
         self.free_at = dict.fromkeys(PORTS, 0)
@@ -83,11 +85,14 @@ class _Pass:
         moved = False
         while self.free_at[port] <= now:
             ready = [n for n, s in self.plan.streams.items() if s.port == port and self.next_ready(n, now)]
+            if self.told:
+                ready = [name for name in ready if name == self.told[port][len(self.order[port])]]
             if not ready:
                 break
             name = min(ready, key=lambda n: self.plan.streams[n].job[len(self.starts[n])])
             self.free_at[port] = now + self.plan.streams[name].cycles[len(self.starts[name])]
             self.starts[name].append(now)
+            self.order[port].append(name)
             moved = True
         return moved
 
@@ -97,9 +102,9 @@ class _Pass:
         )
 
 
-def replay(plan: Plan, limit: int = 200_000) -> Played:
-    """Plays a plan, a cycle at a time."""
-    at, now = _Pass(plan), 0
+def replay(plan: Plan, order: dict[str, list[str]] | None = None, limit: int = 200_000) -> Played:
+    """Plays a plan, a cycle at a time; ports choose for themselves, or are told the order of their transfers."""
+    at, now = _Pass(plan, order), 0
     while at.unfinished(now):
         assert now < limit, "deadlock"
         # Whoever acts may let others act: begin again until nobody can.
@@ -141,20 +146,21 @@ def _account(at: _Pass) -> Played:
         for n, start in enumerate(at.starts[name])
     ]
     log += [(JOBS, "", n, *times) for n, times in enumerate(zip(at.begun, at.ended, strict=True))]
-    return Played(ends, [dict(lost) for lost in stalls], sorted(log))
+    return Played(ends, [dict(lost) for lost in stalls], sorted(log), at.order)
 
 
 def _cause(at: _Pass, name: str, number: int, cycle: int) -> str:
     """Off chip until the last byte that a transfer waited for has come from there or gone there, then on chip."""
-    return f"{'offchip' if cycle < _outside_until(at, name, number) else 'onchip'}_{at.plan.streams[name].operand}"
+    until, moved = _outside(at, name, number)
+    return f"offchip_{moved}" if cycle < until else f"onchip_{at.plan.streams[name].operand}"
 
 
-def _outside_until(at: _Pass, name: str, number: int) -> int:
-    if at.plan.streams[name].port == "offchip":
-        return at.arrival(name, number)
-    needs = at.plan.streams[name].needs
-    before = [(other, counts[number] - 1) for other, counts in needs.items() if other != JOBS and counts[number]]
-    return max((_outside_until(at, *one) for one in before), default=0)
+def _outside(at: _Pass, name: str, number: int) -> tuple[int, str]:
+    stream = at.plan.streams[name]
+    if stream.port == "offchip":
+        return at.arrival(name, number), stream.operand
+    before = [(other, counts[number] - 1) for other, counts in stream.needs.items() if other != JOBS and counts[number]]
+    return max((_outside(at, *one) for one in before), default=(0, ""))
 
 
 @dataclass
@@ -392,3 +398,15 @@ class _Ledger:
             for time, size in sorted(changes):
                 now += size
                 self.complain(now <= most, f"{place} holds {now} of {most} bytes at {time}")
+
+
+def run_length(part) -> list[tuple[int, bool]]:
+    """A part coded as SCNN and EIE do: each value with the zeros before it, at most 15; a longer run spells a zero out."""
+    code, zeros = [], 0
+    for at, value in enumerate(part):
+        if value or (zeros == 15 and any(part[at:])):
+            code.append((zeros, bool(value)))
+            zeros = 0
+        else:
+            zeros += 1
+    return code

@@ -222,17 +222,19 @@ class _Replay:
 
     def _blame(self, begin: int, start: int, queue: _Queue, number: int, lost: Counter) -> None:
         """Cycles that PEs waited for a transfer: off chip until what it needed from there had arrived, then on chip."""
-        offchip = min(start, max(begin, self._offchip_until(queue, number)))
-        operand = queue.stream.operand
-        lost[f"offchip_{operand}"] += offchip - begin
-        lost[f"onchip_{operand}"] += start - offchip
+        until, operand = self._offchip_until(queue, number)
+        offchip = min(start, max(begin, until))
+        if offchip > begin:
+            lost[f"offchip_{operand}"] += offchip - begin
+        if start > offchip:
+            lost[f"onchip_{queue.stream.operand}"] += start - offchip
 
-    def _offchip_until(self, queue: _Queue, number: int) -> int:
-        """When the last transfer off chip was complete that this one waited for, or is."""
+    def _offchip_until(self, queue: _Queue, number: int) -> tuple[int, str]:
+        """When the last transfer off chip was complete that this one waited for, or is; and what moved."""
         if queue.stream.port == "offchip":
-            return queue.done[number]
+            return queue.done[number], queue.stream.operand
         needs = ((other, counts[number] - 1) for other, counts in queue.needs if other is not self.jobs)
-        return max((self._offchip_until(*need) for need in needs if need[1] >= 0), default=0)
+        return max((self._offchip_until(*need) for need in needs if need[1] >= 0), default=(0, ""))
 
     def _drain(self, ends: list[int], stalls: list[Counter]) -> Generator:
         """The pass is over when its last result has left."""

@@ -274,7 +274,8 @@ class Planner:
         if self._feeds_next(index):
             reader = self.layers[index + 1].handed_on
             stored, dense = (int(f(reader).sum()) for f in (self.memory.stored_bytes, self._dense_bytes))
-            return -(-sizes * stored // dense)
+            if dense:  # else the next layer sees nothing but its padding
+                return -(-sizes * stored // dense)
         if layer.which == "weight_grad" and self.memory.weights_once_a_batch:
             return -(-sizes * layer.samples // layer.batch)
         return sizes

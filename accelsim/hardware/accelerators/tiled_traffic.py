@@ -56,7 +56,8 @@ def _of_group(machine: TiledParameters, conv: Convolution, work: Work) -> Traffi
     source = conv if conv.groups == 1 else lines.conv
     visits = -(-lines.windows // machine.columns)
     height = source.stored.shape[2] if isinstance(lines, FilterLines) else visits
-    bands = max(n for n in (1, 2, 4, 8, BANDS) if n <= min(visits, height))
+    # A stride phase may see nothing but padding.
+    bands = max(n for n in (1, 2, 4, 8, BANDS) if n <= max(1, min(visits, height)))
     cuts = visits * np.arange(bands + 1) // bands
     windows = np.diff(np.minimum(cuts * machine.columns, lines.windows))
     shape = (work.slowest.size, lines.repeats, bands)
