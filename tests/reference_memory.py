@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -211,7 +212,7 @@ class _Ledger:
             self.complain(before <= start, f"job {job} before its predecessor's end")
         for port in PORTS:
             busy = sorted((start, end) for where, _, _, start, end in log if where == port)
-            for (_, end), (start, _) in zip(busy, busy[1:], strict=False):
+            for (_, end), (start, _) in itertools.pairwise(busy):
                 self.complain(end <= start, f"{port}: two at once at {start}")
         for name, stream in self.plan.streams.items():
             times = [self.times.get((name, number)) for number in range(len(stream.job))]
@@ -345,7 +346,7 @@ class _Ledger:
             self.complain(self.jobs[job][1] <= start, f"{layer.name}: store {number} before job {job}'s end")
             last_of_job = at + 1 == len(stores) or stores[at + 1][1] != job
             if spilled[job - jobs.start] and last_of_job:
-                back = dict((of, n) for n, of in self.stream("load partial", jobs))[job + 1]
+                back = {of: n for n, of in self.stream("load partial", jobs)}[job + 1]
                 self.complain(arrived <= self.times["load partial", back][0], f"{layer.name}: sums {back} too early")
                 self.complain(size == spilled[job - jobs.start], f"{layer.name}: {size} bytes of sums")
                 self.complain(
@@ -359,7 +360,9 @@ class _Ledger:
             if write is not None:
                 begun, left = self.times["write", write]
                 self.complain(arrived <= begun, f"{layer.name}: write {write} before its store")
-                self.complain(self.plan.streams["write"].size[write] == size, f"{layer.name}: write {write} of other bytes")
+                self.complain(
+                    self.plan.streams["write"].size[write] == size, f"{layer.name}: write {write} of other bytes"
+                )
                 self.count("write", write, f"{place}_read_bytes", "offchip_write_bytes")
                 until = max(until, left)
                 for fetch, _ in fetched:
@@ -401,7 +404,7 @@ class _Ledger:
 
 
 def run_length(part) -> list[tuple[int, bool]]:
-    """A part coded as SCNN and EIE do: each value with the zeros before it, at most 15; a longer run spells a zero out."""
+    """A part coded as by SCNN and EIE: each value with the zeros before it, at most 15; longer runs spell a zero out."""
     code, zeros = [], 0
     for at, value in enumerate(part):
         if value or (zeros == 15 and any(part[at:])):

@@ -1,23 +1,22 @@
 """Is the memory replayed as docs/memory.md says: as its naive twin does, with no byte lost, and as the laws demand?"""
 
-import warnings
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
+import machines as random_machines
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, reject, settings
-from hypothesis import strategies as st
-
-import machines as random_machines
 import reference_memory
 import strategies
+from hypothesis import HealthCheck, assume, given, reject, settings
+from hypothesis import strategies as st
+from memories import CLOCK_MHZ, Case, cases
+
 from accelsim import load_machine, open_trace
 from accelsim.errors import MachineError
 from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.hardware.hierarchy import PRESETS, Buffer, Buffers, Formats, Memory, OffChip, OnChip
-from accelsim.hardware.machine import Machine
 from accelsim.hardware.memory import replay
 from accelsim.hardware.planner import Planner
 from accelsim.hardware.residency import Visits
@@ -25,9 +24,10 @@ from accelsim.hardware.traffic import ACTIONS, LayerTraffic, Operand, Traffic
 from accelsim.simulate import PASSES, Task, simulate_records
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.trace import Snapshot
-from memories import CLOCK_MHZ, Case, buffers, cases, memories, passes
 
-SLOW = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+SLOW = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 # Each of them is better when it is larger, or smaller where the factor says so; none changes the plan's transfers.
 FASTER = {
     "offchip.megabytes_per_second": 2,
@@ -143,8 +143,8 @@ def test_real_layers_agree_too_and_lose_no_byte(case):
 @settings(SLOW, max_examples=250)
 @given(cases())
 def test_the_ledger_of_a_replay_balances(case):
-    """Loads find their parts; no memory or buffer overflows; all that is fetched is used and all that is stored leaves or
-    is read; bytes are counted as they move; jobs keep their order and ports make one transfer at a time.
+    """Loads find their parts; no memory or buffer overflows; all that is fetched is used and all that is stored
+    leaves or is read; bytes are counted as they move; jobs keep their order and ports make one transfer at a time.
     """
     plan = planned(case)
     assert reference_memory.recount(case, plan, logged(plan)[1]) == []
@@ -154,7 +154,7 @@ def test_the_ledger_of_a_replay_balances(case):
 def test_a_ledger_that_does_not_balance_is_noticed(harm):
     case = example()
     plan = case.plan()
-    replayed, log = logged(plan)
+    log = logged(plan)[1]
     assert reference_memory.recount(case, plan, log) == []
     if harm == "overflow":
         case = case.change("activation_memory.capacity_bytes", 5)
@@ -287,8 +287,8 @@ def example():
         activation_memory=OnChip(capacity_bytes=100, banks=1, width_bytes=2, latency_cycles=1),
     )
     one = layer(
-        [4, 4, 4], operand("activation", "activation", [4, 4, 4], [0, 1, 2]), operand("weight", "weight", [2], [0, 0, 0]),
-        [0, 0, 2],
+        [4, 4, 4], operand("activation", "activation", [4, 4, 4], [0, 1, 2]),
+        operand("weight", "weight", [2], [0, 0, 0]), [0, 0, 2],
     )  # fmt: skip
     return Case(memory, pe_buffers(activation=8), (one,))
 
@@ -325,18 +325,18 @@ def test_three_jobs_by_hand():
 
 
 def test_results_kept_on_chip_are_not_fetched_again():
-    """Two layers of 8 bytes each; in 32 bytes all stays, in 15 the second layer's activations come from outside again."""
+    """Two layers of 8 bytes each, in pieces of 4; in 32 bytes all stays, in 16 the second layer fetches."""
     first = layer([1], operand("activation", "activation", [8], [0]), operand("weight", "weight", [1], [0]), [8])
     second = replace(first, position=1)
     reads, writes = {}, {}
-    for capacity, how in [(32, "always"), (32, "unless_kept"), (15, "always")]:
+    for capacity, how in [(32, "always"), (32, "unless_kept"), (16, "always")]:
         case = Case(machine_memory(capacity, write_back=how), pe_buffers(), (first, second), 4)
         plan = case.plan()
         assert reference_memory.recount(case, plan, logged(plan)[1]) == []
         reads[capacity, how] = [counts["offchip_read_bytes"] for counts in plan.actions]
         writes[capacity, how] = [counts["offchip_write_bytes"] for counts in plan.actions]
-    assert reads == {(32, "always"): [9, 1], (32, "unless_kept"): [9, 1], (15, "always"): [9, 9]}
-    assert writes == {(32, "always"): [8, 8], (32, "unless_kept"): [0, 8], (15, "always"): [8, 8]}
+    assert reads == {(32, "always"): [9, 1], (32, "unless_kept"): [9, 1], (16, "always"): [9, 9]}
+    assert writes == {(32, "always"): [8, 8], (32, "unless_kept"): [0, 8], (16, "always"): [8, 8]}
 
 
 def test_the_next_layers_weights_come_while_this_one_computes():
@@ -385,6 +385,33 @@ def test_partial_sums_that_find_no_accumulator_go_out_and_come_back():
     assert +Counter(replayed.stalls[0]) == lost
 
 
+ANOMALIES = [
+    # what is improved, from, to; cycles before and after
+    ("offchip.megabytes_per_second", 1000, 2000, 29, 36),
+    ("buffers.activation.ports", 1, 2, 28, 36),
+]
+
+
+@pytest.mark.parametrize(("path", "worse", "better", "before", "after"), ANOMALIES)
+def test_more_may_cost_where_a_port_chooses(path, worse, better, before, after):
+    """The counter-example of docs/memory.md. Job 2 reads 10 bytes, in 10 cycles; job 1 needs job 0's accumulators.
+
+    At 2 bytes a cycle the 10 are on chip at 5 and their load takes the port until 15, while at 8 job 0 ends and its
+    store, more urgent but later, has to wait. So job 1 begins at 16 instead of 9. At a byte a cycle they come at 10: the
+    store is made by then. Likewise with 1 port, which loads them at 18, after job 1, and hides them under job 2.
+    """
+    place = OnChip(capacity_bytes=100, banks=1, width_bytes=1, latency_cycles=0)
+    late = operand("activation", "activation", [10], [-1, -1, 0])
+    one = layer([8, 10, 10], late, operand("weight", "weight", [1], [-1] * 3), [1, 0, 0])
+    case = Case(machine_memory(bytes_per_cycle=2, activation_memory=place), pe_buffers(activation=10, sets=1), (one,))
+    slow = case.change(path, worse)
+    fast = case.change(path, better)
+    assert replay(slow.plan()).ends == [before] and replay(fast.plan()).ends == [after]
+    # In the slower machine's order nothing is lost.
+    order = reference_memory.replay(slow.plan()).order
+    assert reference_memory.replay(fast.plan(), order=order).ends[-1] <= before
+
+
 STEPS = 143
 DNNSIM = {
     # rows of the local buffer, how the two cycles of the global buffer are described → cycles of all steps
@@ -403,10 +430,11 @@ def test_the_pipeline_of_dnnsim(how, rows):
     Its global buffer is busy for both cycles, and a step begins when all its operands are there. So one row costs
     2 + 1, and two cost max(2, 1) and one cycle more in all: (2·143 + 1) / 143 = 2.007.
 
-    We say in two keys what its one latency means. A memory that is *busy* for two cycles a step gives DNNsim's 2 a step
-    with two rows; without the cycle more, since our PEs begin a job on its first byte. For the same reason one row, too,
-    costs 2: the second cycle of the load is that of the compute. A memory that answers *late*, after two cycles, gives
-    DNNsim's 3 with one row, since nothing comes early; with two rows requests overlap, which DNNsim's do not: 1.5.
+    We say in two keys what its one latency means. A memory that is *busy* for two cycles a step gives DNNsim's 2 a
+    step with two rows; without the cycle more, since our PEs begin a job on its first byte. For the same reason one
+    row, too, costs 2: the second cycle of the load is that of the compute. A memory that answers *late*, after two
+    cycles, gives DNNsim's 3 with one row, since nothing comes early; with two rows requests overlap, which DNNsim's do
+    not: 1.5.
     """
     width, latency = (1, 0) if how == "busy" else (0, 2)
     place = OnChip(capacity_bytes=1 << 20, banks=1, width_bytes=width, latency_cycles=latency)
@@ -431,6 +459,7 @@ def test_stored_sizes_by_hand():
     assert sizes == {"dense": [80], "bitmask": [15], "run_length": [18], "zvc": [18]}
 
 
+@settings(deadline=None)
 @given(data=st.data(), values=st.integers(0, 150), density=st.sampled_from([0, 0.01, 0.1, 0.5, 1]))
 def test_run_length_codes_decode(data, values, density):
     """The kernel counts the zeros that a coder spells out, whose code decodes to the part."""
@@ -565,9 +594,9 @@ def stalled(replayed):
 
 def test_the_default_machine_waits_for_its_first_fill_and_last_drain_only(resnet):
     """Every pass, every snapshot: 100 and 283 cycles at most of a million and more, none between the ends."""
-    machine, passes = resnet
-    assert len(passes) == 9
-    for (_, which), layers in passes.items():
+    machine, moved = resnet
+    assert len(moved) == 9
+    for (_, which), layers in moved.items():
         replayed, plan = replayed_with(machine, layers)
         waiting = [number for number, lost in enumerate(replayed.stalls) if sum(lost.values())]
         assert set(waiting) <= {0, len(layers) - 1}
@@ -577,22 +606,19 @@ def test_the_default_machine_waits_for_its_first_fill_and_last_drain_only(resnet
         assert 0 < stalled(replayed) < 300 and stalled(replayed) < sum(plan.job_cycles) / 1000, which
 
 
-@pytest.mark.parametrize("snapshot", ["dense", "swat90"])
-def test_less_bandwidth_or_capacity_and_the_stalls_come(resnet, snapshot):
-    machine, passes = resnet
-    rate = machine.memory.offchip.megabytes_per_second
+@pytest.mark.parametrize("which", PASSES)
+def test_less_bandwidth_or_capacity_and_the_stalls_come(resnet, which):
+    """Each half of the bandwidth costs, and at a sixteenth of it each half of the capacity."""
+    machine, moved = resnet
+    layers, rate = moved["swat90", which], machine.memory.offchip.megabytes_per_second
+    by_rate = [replayed_with(machine, layers, offchip={"megabytes_per_second": rate // n})[0] for n in (1, 2, 4, 8, 16)]
+    stalls = [stalled(replayed) for replayed in by_rate]
+    assert stalls == sorted(stalls) and stalls[-1] > 20 * stalls[0], stalls
     sizes = {name: getattr(machine.memory, name).capacity_bytes for name in ("activation_memory", "weight_memory")}
-    for which in PASSES:
-        layers = passes[snapshot, which]
-        by_rate = [replayed_with(machine, layers, offchip={"megabytes_per_second": rate // n})[0] for n in (1, 4, 16)]
-        stalls = [stalled(replayed) for replayed in by_rate]
-        assert stalls == sorted(stalls) and stalls[-1] > 20 * stalls[0], (which, stalls)
-        slow = {"megabytes_per_second": rate // 16}
-        by_size, read = [], []
-        for n in (1, 2, 4):
-            smaller = {name: {"capacity_bytes": size // n} for name, size in sizes.items()}
-            replayed, plan = replayed_with(machine, layers, offchip=slow, **smaller)
-            by_size.append(stalled(replayed))
-            read.append(sum(counts["offchip_read_bytes"] for counts in plan.actions))
-        assert by_size == sorted(by_size) and read == sorted(read), (which, by_size, read)
-        assert by_size[-1] > by_size[0] or which == "weight_grad", (which, by_size)
+    slow, by_size, read = {"megabytes_per_second": rate // 16}, stalls[-1:], []
+    for n in (2, 4):
+        smaller = {name: {"capacity_bytes": size // n} for name, size in sizes.items()}
+        replayed, plan = replayed_with(machine, layers, offchip=slow, **smaller)
+        by_size.append(stalled(replayed))
+        read.append(sum(counts["offchip_read_bytes"] for counts in plan.actions))
+    assert by_size == sorted(by_size) and read == sorted(read), (by_size, read)

@@ -9,38 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from accelsim.errors import MachineError
 from accelsim.hardware.hierarchy import Buffers, Memory
 from accelsim.hardware.plan import JOBS, OFFCHIP, Plan, Stream
-from accelsim.hardware.residency import Room, Visits
+from accelsim.hardware.residency import Loads, Room, Visits
 from accelsim.hardware.traffic import ACTIVATIONS, WEIGHTS, LayerTraffic, Operand
 
 # What off-chip memory and stores are asked for at once, made up to whole bursts: larger parts and results go in pieces,
 # others in between.
 PIECE_BYTES = 1 << 14
-
-
-@dataclass(frozen=True, eq=False)
-class _Loads:
-    """What one operand of a layer brings from its memory to the PEs."""
-
-    operand: Operand
-    memory: str
-    held: bool
-    jobs: np.ndarray
-    parts: np.ndarray
-    sizes: np.ndarray
-    visits: Visits
-    opens: tuple[Room, int, int] | None
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most bytes at once in its memory, if each part is fetched but once."""
-        return self.visits.peak_bytes(np.ones(self.visits.sizes.size, bool))
 
 
 class Planner:
@@ -60,7 +40,7 @@ class Planner:
         self.writes_before = [0]  # layer by layer
         self.stores_by = [0] * buffers.accumulator_sets  # each job with a result, and some jobs before the first
         self.actions = [Counter() for _ in layers]
-        self.loads: list[list[_Loads]] = []
+        self.loads: list[list[Loads]] = []
         self.leaving = 0  # bytes of memory that a layer's results stay in, or pass through
         self.kept = False  # whether they stay for the next layer to read
         self.unsettled: list[Callable[[dict[int, np.ndarray]], None]] = []
@@ -96,7 +76,9 @@ class Planner:
         traffic = self.layers[index].traffic
         loads = self.loads[index]
         if traffic.crossed and not any(load.held for load in loads):
-            sizes = " and ".join(f"{o.buffer} {self._in_buffer(o)[o.part[o.part >= 0]].max():,}" for o in traffic.operands)
+            sizes = " and ".join(
+                f"{o.buffer} {self._in_buffer(o)[o.part[o.part >= 0]].max():,}" for o in traffic.operands
+            )
             raise self._refused(index, f"buffers: one operand's part must fit its buffer, they need {sizes} bytes")
         result, spilled = self._result_bytes(index), self.memory.partial_bytes(traffic.spilled)
         before, was_kept = self.leaving, self.kept
@@ -108,7 +90,7 @@ class Planner:
 
     # From memory to PEs
 
-    def _loads(self, index: int, operand: Operand) -> _Loads:
+    def _loads(self, index: int, operand: Operand) -> Loads:
         """Parts that fit their buffer are loaded once a visit, or stay; others stream past, in every job.
 
         They also stream where that moves less, as it may when PEs skip what they need not read.
@@ -129,10 +111,10 @@ class Planner:
         if visits.largest > buffer.capacity_bytes or stored[parts].sum() > streamed[uses].sum():
             uses = uses[streamed[uses] > 0]
             jobs, parts = uses + start, operand.part[uses]
-            return _Loads(operand, memory, False, jobs, parts, streamed[uses], Visits.of(jobs, parts, stored), None)
+            return Loads(operand, memory, False, jobs, parts, streamed[uses], Visits.of(jobs, parts, stored), None)
         room = self.rooms[operand.buffer]
         numbers = room.enter(jobs, inside[parts], until[moved])
-        return _Loads(
+        return Loads(
             operand, memory, True, jobs, parts, stored[parts], Visits.of(jobs, parts, stored), (room, *numbers)
         )
 
@@ -140,7 +122,7 @@ class Planner:
         """Bytes of each part in one PE or tile."""
         return -(-self.memory.stored_bytes(operand) // operand.units)
 
-    def _add_loads(self, index: int, load: _Loads, needs: dict[str, np.ndarray]) -> None:
+    def _add_loads(self, index: int, load: Loads, needs: dict[str, np.ndarray]) -> None:
         """``needs``: what must have arrived in the memory before each load."""
         buffer = self.buffers[load.operand.buffer]
         place, some = self.memories[load.memory], load.sizes > 0
@@ -180,17 +162,19 @@ class Planner:
         least = [0 if there else load.visits.largest for load, there in zip(loads, here, strict=True)]
         peaks = [0 if there else load.peak_bytes for load, there in zip(loads, here, strict=True)]
         total, piece = int(result.sum()), min(int(result.max(initial=0)), self.piece_bytes)
-        fixed = before + int(spilled.max(initial=0))
-        needed = sum(least) + fixed + piece
+        fixed, needed = before + int(spilled.max(initial=0)), before + self._least(index, name, was_kept)
         if needed > capacity:
             rule = f"memory.{name}.capacity_bytes: must hold {needed:,} bytes for a single job, got {capacity:,}"
             raise self._refused(index, rule)
         leaving = 0
         if result.size:
-            self.kept = self._feeds_next(index) and sum(peaks) + fixed + total <= capacity
+            # What this layer leaves must not take the room without which the next one cannot run.
+            rest = capacity - self._least(index + 1, name, True)
+            self.kept = self._feeds_next(index) and total <= min(capacity - fixed - sum(peaks), rest)
             free = min(capacity - fixed - sum(peaks), capacity - self._whole(index + 1, name))
-            least_leaving = min(2 * piece, capacity - fixed - sum(least))
-            self.leaving = leaving = total if self.kept else min(total, max(free, least_leaving))
+            some = min(2 * piece, capacity - fixed - sum(least))
+            most = max(piece, min(max(free, some), capacity - self._least(index + 1, name, False)))
+            self.leaving = leaving = total if self.kept else min(total, most)
         budget = capacity - fixed - leaving
         chosen = self._chosen([load.visits for load in loads], peaks, least, budget)
         for load, there, stays in zip(loads, here, chosen, strict=True):
@@ -204,6 +188,18 @@ class Planner:
             sizes, ends = (leaving, int(spilled.max())), self.starts[[min(index + 2, len(self.layers)), index + 1]]
             jobs = np.full(2, self.starts[index])
             self.outgoing = self.rooms[name].enter(jobs, np.array(sizes), ends - 1, rank=1)
+
+    def _least(self, index: int, name: str, kept: bool) -> int:
+        """Bytes of a memory without which a layer cannot run, besides what the layer before leaves or has ``kept``."""
+        if index == len(self.layers):
+            return 0
+        layer = self.layers[index]
+        there = layer.handed_on if kept else None
+        parts = sum(x.visits.largest for x in self.loads[index] if x.memory == name and x.operand is not there)
+        if name != layer.result_memory:
+            return parts
+        spilled = int(self.memory.partial_bytes(layer.traffic.spilled).max())
+        return parts + spilled + min(int(self._result_bytes(index).max()), self.piece_bytes)
 
     def _whole(self, index: int, name: str) -> int:
         """Bytes of a memory that a layer takes if nothing is fetched twice and its results stay."""
@@ -226,7 +222,7 @@ class Planner:
                 chosen[i], spare = visits[i].kept_within(spare), 0
         return [chosen[i] for i in range(len(visits))]
 
-    def _fetch(self, index: int, load: _Loads, kept: np.ndarray) -> np.ndarray:
+    def _fetch(self, index: int, load: Loads, kept: np.ndarray) -> np.ndarray:
         """Fetches of an operand; returns how many must have arrived before each of its loads."""
         offchip, layer = self.memory.offchip, self.layers[index]
         operand, visits, name = load.operand, load.visits, load.memory
@@ -259,8 +255,8 @@ class Planner:
         return first + arrived[np.cumsum(moved)[visits.of_use]]
 
     def _left_by(self, complete: np.ndarray, least: int = 0) -> np.ndarray:
-        """Writes for the room that so many complete jobs free: what layers leave, free when the next one has ended, must
-        have left by then. In any case those of the first ``least`` layers.
+        """Writes for the room that so many complete jobs free: what layers leave, free when the next one has ended,
+        must have left by then. In any case those of the first ``least`` layers.
         """
         finished = np.searchsorted(self.starts[1:], complete, side="right")
         return np.array(self.writes_before)[np.maximum(finished - 1, least)]
@@ -365,7 +361,7 @@ class Planner:
         stream.extend(jobs, spilled[at], place.transfer_cycles(spilled[at]), {JOBS: jobs, "store": stores[at]})
         self.actions[index][f"{name}_read_bytes"] += int(spilled.sum())
 
-    def _count_accesses(self, index: int, loads: list[_Loads]) -> None:
+    def _count_accesses(self, index: int, loads: list[Loads]) -> None:
         """What the PEs do; operands that stream past no buffer were read from the memory."""
         accesses, counts = self.layers[index].accesses, self.actions[index]
         counts["multiplications"] += accesses["multiplications"]
