@@ -8,6 +8,8 @@ import time
 import pytest
 
 import accelsim
+from accelsim.errors import AccelsimError
+from accelsim.files import find
 from accelsim.hardware.memory import replay
 from accelsim.hardware.planner import Planner
 from accelsim.simulate import Task
@@ -44,7 +46,7 @@ def test_jobs_per_second(benchmark, moved):
 @pytest.mark.parametrize("memory", ["layer-at-a-time.yaml", "ddr4.yaml"])
 def test_table6_with_memory_as_a_process(tmp_path, memory):
     """All snapshots and passes on 2 cores, with the memory that hides everything and with one that does not."""
-    shipped = accelsim.files.find("pe16x16.yaml", "configs", accelsim.AccelsimError)
+    shipped = find("pe16x16.yaml", "configs", AccelsimError)
     config = tmp_path / "machine.yaml"
     config.write_text(shipped.read_text(encoding="utf-8").replace("layer-at-a-time.yaml", memory), encoding="utf-8")
     command = [sys.executable, "-m", "accelsim.cli", "run", "--config", str(config), "--trace", "resnet50.npz"]

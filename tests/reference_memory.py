@@ -404,7 +404,7 @@ class _Ledger:
 
 
 def run_length(part) -> list[tuple[int, bool]]:
-    """A part coded as by SCNN and EIE: each value with the zeros before it, at most 15; longer runs spell a zero out."""
+    """A part coded as by SCNN and EIE: each value with the zeros before it, at most 15; longer runs spell zeros."""
     code, zeros = [], 0
     for at, value in enumerate(part):
         if value or (zeros == 15 and any(part[at:])):

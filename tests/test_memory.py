@@ -26,7 +26,7 @@ from accelsim.workload.geometry import Geometry
 from accelsim.workload.trace import Snapshot
 
 SLOW = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 # Each of them is better when it is larger, or smaller where the factor says so; none changes the plan's transfers.
 FASTER = {
@@ -130,7 +130,7 @@ def test_a_wrong_replay_would_be_noticed(case, data):
         assert reference_memory.recount(case, plan, early)
 
 
-@settings(SLOW, max_examples=40)
+@settings(SLOW, max_examples=30)
 @given(case=cases(layers=chains()))
 def test_real_layers_agree_too_and_lose_no_byte(case):
     assume(case.layers)
@@ -140,7 +140,7 @@ def test_real_layers_agree_too_and_lose_no_byte(case):
     assert reference_memory.recount(case, plan, log) == []
 
 
-@settings(SLOW, max_examples=250)
+@settings(SLOW, max_examples=120)
 @given(cases())
 def test_the_ledger_of_a_replay_balances(case):
     """Loads find their parts; no memory or buffer overflows; all that is fetched is used and all that is stored
@@ -175,7 +175,7 @@ def busy_cycles(plan):
     return busy
 
 
-@settings(SLOW, max_examples=200)
+@settings(SLOW, max_examples=100)
 @given(cases())
 def test_no_pass_is_shorter_than_its_work_or_longer_than_all_of_it_in_turn(case):
     """Compute and each port's transfers bound the total from below. At any time before the end PEs work, a port moves
@@ -217,7 +217,7 @@ def value(case, path):
     return section
 
 
-@settings(SLOW, max_examples=150)
+@settings(SLOW, max_examples=70)
 @given(case=cases(), path=st.sampled_from([*FASTER, *FREER]))
 def test_in_the_same_order_more_of_anything_never_costs_a_cycle(case, path):
     """Ports make the same transfers in the order in which the slower machine's ports chose to."""
@@ -229,7 +229,7 @@ def test_in_the_same_order_more_of_anything_never_costs_a_cycle(case, path):
     assert all(a >= b for a, b in zip(slower.ends, faster.ends, strict=True))
 
 
-@settings(SLOW, max_examples=150)
+@settings(SLOW, max_examples=70)
 @given(case=cases(), more=st.sampled_from([1, 7, 64, 1 << 20]), place=st.sampled_from(["activation", "weight"]))
 def test_more_capacity_never_moves_more_bytes(case, more, place):
     """What is read from off-chip memory falls or stays with the memories', what is read from them with the buffers'."""
@@ -325,9 +325,10 @@ def test_three_jobs_by_hand():
 
 
 def test_results_kept_on_chip_are_not_fetched_again():
-    """Two layers of 8 bytes each, in pieces of 4; in 32 bytes all stays, in 16 the second layer fetches."""
-    first = layer([1], operand("activation", "activation", [8], [0]), operand("weight", "weight", [1], [0]), [8])
-    second = replace(first, position=1)
+    """12 bytes in, 8 between, 8 out, in pieces of 4; in 32 bytes all stays, in 16 the second layer fetches."""
+    weight = operand("weight", "weight", [1], [0])
+    first = layer([1], operand("activation", "activation", [12], [0]), weight, [8])
+    second = layer([1], operand("activation", "activation", [8], [0]), weight, [8], position=1)
     reads, writes = {}, {}
     for capacity, how in [(32, "always"), (32, "unless_kept"), (16, "always")]:
         case = Case(machine_memory(capacity, write_back=how), pe_buffers(), (first, second), 4)
@@ -335,7 +336,7 @@ def test_results_kept_on_chip_are_not_fetched_again():
         assert reference_memory.recount(case, plan, logged(plan)[1]) == []
         reads[capacity, how] = [counts["offchip_read_bytes"] for counts in plan.actions]
         writes[capacity, how] = [counts["offchip_write_bytes"] for counts in plan.actions]
-    assert reads == {(32, "always"): [9, 1], (32, "unless_kept"): [9, 1], (16, "always"): [9, 9]}
+    assert reads == {(32, "always"): [13, 1], (32, "unless_kept"): [13, 1], (16, "always"): [13, 9]}
     assert writes == {(32, "always"): [8, 8], (32, "unless_kept"): [0, 8], (16, "always"): [8, 8]}
 
 
@@ -388,7 +389,7 @@ def test_partial_sums_that_find_no_accumulator_go_out_and_come_back():
 ANOMALIES = [
     # what is improved, from, to; cycles before and after
     ("offchip.megabytes_per_second", 1000, 2000, 29, 36),
-    ("buffers.activation.ports", 1, 2, 28, 36),
+    ("buffers.activation.ports", 1, 2, 29, 36),
 ]
 
 
@@ -397,8 +398,8 @@ def test_more_may_cost_where_a_port_chooses(path, worse, better, before, after):
     """The counter-example of docs/memory.md. Job 2 reads 10 bytes, in 10 cycles; job 1 needs job 0's accumulators.
 
     At 2 bytes a cycle the 10 are on chip at 5 and their load takes the port until 15, while at 8 job 0 ends and its
-    store, more urgent but later, has to wait. So job 1 begins at 16 instead of 9. At a byte a cycle they come at 10: the
-    store is made by then. Likewise with 1 port, which loads them at 18, after job 1, and hides them under job 2.
+    store, more urgent but later, has to wait. So job 1 begins at 16 instead of 9. At a byte a cycle they come at 10, when
+    the store is made. Likewise with 1 port, which loads them at 19, after job 1, and hides them under job 2.
     """
     place = OnChip(capacity_bytes=100, banks=1, width_bytes=1, latency_cycles=0)
     late = operand("activation", "activation", [10], [-1, -1, 0])
