@@ -398,8 +398,8 @@ def test_more_may_cost_where_a_port_chooses(path, worse, better, before, after):
     """The counter-example of docs/memory.md. Job 2 reads 10 bytes, in 10 cycles; job 1 needs job 0's accumulators.
 
     At 2 bytes a cycle the 10 are on chip at 5 and their load takes the port until 15, while at 8 job 0 ends and its
-    store, more urgent but later, has to wait. So job 1 begins at 16 instead of 9. At a byte a cycle they come at 10, when
-    the store is made. Likewise with 1 port, which loads them at 19, after job 1, and hides them under job 2.
+    store, more urgent but later, has to wait. So job 1 begins at 16 instead of 9. At a byte a cycle they come at 10,
+    when the store is made. Likewise with 1 port, which loads them at 19, after job 1, and hides them under job 2.
     """
     place = OnChip(capacity_bytes=100, banks=1, width_bytes=1, latency_cycles=0)
     late = operand("activation", "activation", [10], [-1, -1, 0])
