@@ -248,6 +248,10 @@ for seed, geometry in enumerate(geometries):
                 activity = machine.run(conv)
                 slots = {cause: int(count) for cause, count in activity.slots.items()}
                 counts.append([seed, name, which, activity.cycles, activity.job_cycles.tolist(), slots])
+from accelsim.hardware.kernels.zero_runs import placeholders
+for density in (0.0, 0.01, 0.1, 1.0):
+    parts = np.random.default_rng(1).random((5, 200)) < density
+    counts.append([density, "zero runs", "", 1, placeholders(parts).tolist(), {}])
 import numba
 print(json.dumps({"jit": not numba.config.DISABLE_JIT, "counts": counts}))
 """

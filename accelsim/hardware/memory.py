@@ -17,7 +17,8 @@ from simpy.events import NORMAL
 from accelsim.hardware.plan import JOBS, STALLS, Plan, Stream
 
 PORTS = ("offchip", "activation_memory", "weight_memory")
-# What happens at a time is done before ports choose, so that each chooses among all that may start.
+# What happens at a time is done before a port chooses, so that it chooses among all that may start; of several free
+# ports the first in PORTS does, and what follows from it is done before the next one's turn.
 CHOOSING = NORMAL + 1
 
 Observer = Callable[[str, str, int, int, int], None]
@@ -55,12 +56,12 @@ def replay(plan: Plan, observe: Observer | None = None) -> Replay:
 
 
 class _Late(simpy.Event):
-    """An event that comes after the others of its time."""
+    """A port's turn: an event that comes after the others of its time."""
 
-    def __init__(self, env: simpy.Environment, delay: int = 0):
+    def __init__(self, env: simpy.Environment, turn: int, delay: int = 0):
         super().__init__(env)
         self._ok, self._value = True, None
-        env.schedule(self, CHOOSING, delay)
+        env.schedule(self, turn, delay)
 
 
 class _Queue:
@@ -85,7 +86,7 @@ class _Port:
     """A port: of its streams' next transfers that may start, the one of the earliest job goes first."""
 
     def __init__(self, name: str):
-        self.name = name
+        self.name, self.turn = name, CHOOSING + PORTS.index(name)
         self.queues: list[_Queue] = []
         self.idle: simpy.Event | None = None
 
@@ -132,7 +133,7 @@ class _Replay:
 
     def _serve(self, port: _Port) -> Generator:
         """One port."""
-        yield _Late(self.env)
+        yield _Late(self.env, port.turn)
         while any(queue.started < queue.size for queue in port.queues):
             queue = port.choose()
             if queue is None:
@@ -141,7 +142,7 @@ class _Replay:
                 continue
             cycles = self._start(queue)
             if cycles:
-                yield _Late(self.env, cycles)
+                yield _Late(self.env, port.turn, cycles)
 
     def _start(self, queue: _Queue) -> int:
         """A transfer starts; returns the cycles that it keeps the port."""
@@ -168,7 +169,7 @@ class _Replay:
             if port.idle is not None:
                 idle, port.idle = port.idle, None
                 idle._ok, idle._value = True, None
-                self.env.schedule(idle, CHOOSING)
+                self.env.schedule(idle, port.turn)
 
     def _work(self) -> Generator:
         """The PEs: job after job."""
@@ -222,36 +223,35 @@ class _Replay:
 
     def _lose(self, lost: Counter, cause: str, job: int, start: int, end: int) -> None:
         """Cycles that PEs waited."""
-        lost[cause] += end - start
-        if self.observe and end > start:
-            self.observe(STALLS, cause, job, start, end)
+        if end > start:
+            lost[cause] += end - start
+            if self.observe:
+                self.observe(STALLS, cause, job, start, end)
 
     def _blame(self, job: int, begin: int, start: int, queue: _Queue, number: int, lost: Counter) -> None:
         """Cycles that PEs waited for a transfer: off chip until what it needed from there had arrived, then on chip."""
-        offchip = min(start, max(begin, self._offchip_until(queue, number)))
-        operand = queue.stream.operand
+        until, operand = self._offchip_until(queue, number)
+        offchip = min(start, max(begin, until))
         self._lose(lost, f"offchip_{operand}", job, begin, offchip)
-        self._lose(lost, f"onchip_{operand}", job, offchip, start)
+        self._lose(lost, f"onchip_{queue.stream.operand}", job, offchip, start)
 
-    def _offchip_until(self, queue: _Queue, number: int) -> int:
-        """When the last off-chip transfer arrived that a transfer on chip waited for."""
-        latest = 0
-        for other, counts in queue.needs:
-            if other is not self.jobs and counts[number]:
-                offchip = other.stream.port == "offchip"
-                last = counts[number] - 1
-                latest = max(latest, other.done[last] if offchip else self._offchip_until(other, last))
-        return latest
+    def _offchip_until(self, queue: _Queue, number: int) -> tuple[int, str]:
+        """When the last transfer off chip was complete that this one waited for, or is; and what moved."""
+        if queue.stream.port == "offchip":
+            return queue.done[number], queue.stream.operand
+        needs = ((other, counts[number] - 1) for other, counts in queue.needs if other is not self.jobs)
+        return max((self._offchip_until(*need) for need in needs if need[1] >= 0), default=(0, ""))
 
     def _drain(self, ends: list[int], stalls: list[Counter]) -> Generator:
         """The pass is over when its last result has left."""
-        for name, cause in (("store", "onchip_result"), ("write", "offchip_result")):
+        for name in ("store", "write"):
             queue, begin = self.queues[name], self.env.now
             while queue.started < queue.size:
                 yield self._change()
             if queue.done and queue.done[-1] > self.env.now:
                 yield self.env.timeout(queue.done[-1] - self.env.now)
-            self._lose(stalls[-1], cause, self.plan.ends[-1] - 1, begin, self.env.now)
+            if self.env.now > begin:
+                self._blame(self.plan.ends[-1] - 1, begin, self.env.now, queue, queue.size - 1, stalls[-1])
         ends[-1] = self.env.now
 
     def _change(self) -> simpy.Event:

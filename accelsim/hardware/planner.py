@@ -9,37 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from accelsim.errors import MachineError
 from accelsim.hardware.hierarchy import Buffers, Memory
 from accelsim.hardware.plan import JOBS, OFFCHIP, Plan, Stream
-from accelsim.hardware.residency import Room, Visits
+from accelsim.hardware.residency import Loads, Room, Visits
 from accelsim.hardware.traffic import ACTIVATIONS, WEIGHTS, LayerTraffic, Operand
 
-# What off-chip memory and stores are asked for at once: larger parts and results go in pieces, others in between.
+# What off-chip memory and stores are asked for at once, made up to whole bursts: larger parts and results go in pieces,
+# others in between.
 PIECE_BYTES = 1 << 14
-
-
-@dataclass(frozen=True, eq=False)
-class _Loads:
-    """What one operand of a layer brings from its memory to the PEs."""
-
-    operand: Operand
-    memory: str
-    held: bool
-    jobs: np.ndarray
-    parts: np.ndarray
-    sizes: np.ndarray
-    visits: Visits
-    opens: tuple[Room, int, int] | None
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most bytes at once in its memory, if each part is fetched but once."""
-        return self.visits.peak_bytes(np.ones(self.visits.sizes.size, bool))
 
 
 class Planner:
@@ -51,6 +32,7 @@ class Planner:
         self.memories = {ACTIVATIONS: memory.activation_memory, WEIGHTS: memory.weight_memory}
         self.buffers = {"activation": buffers.activation, "weight": buffers.weight}
         self.accumulator_sets = buffers.accumulator_sets
+        self.piece_bytes = int(memory.offchip.moved_bytes(np.int64(PIECE_BYTES)))
         self.rooms = {name: Room(place.capacity_bytes) for name, place in (self.memories | self.buffers).items()}
         self.streams: dict[str, Stream] = {}
         self.load_of_job: dict[str, np.ndarray] = {}
@@ -58,7 +40,7 @@ class Planner:
         self.writes_before = [0]  # layer by layer
         self.stores_by = [0] * buffers.accumulator_sets  # each job with a result, and some jobs before the first
         self.actions = [Counter() for _ in layers]
-        self.loads: list[list[_Loads]] = []
+        self.loads: list[list[Loads]] = []
         self.leaving = 0  # bytes of memory that a layer's results stay in, or pass through
         self.kept = False  # whether they stay for the next layer to read
         self.unsettled: list[Callable[[dict[int, np.ndarray]], None]] = []
@@ -78,6 +60,7 @@ class Planner:
         opened = {id(room): room.opened_by(int(self.starts[-1])) for room in self.rooms.values()}
         for settle in self.unsettled:
             settle(opened)
+        self._order_stores()
         return Plan(
             [layer.name for layer in self.layers],
             self.starts[1:].tolist(),
@@ -93,7 +76,9 @@ class Planner:
         traffic = self.layers[index].traffic
         loads = self.loads[index]
         if traffic.crossed and not any(load.held for load in loads):
-            sizes = " and ".join(f"{o.buffer} {self._in_buffer(o)[o.part].max():,}" for o in traffic.operands)
+            sizes = " and ".join(
+                f"{o.buffer} {self._in_buffer(o)[o.part[o.part >= 0]].max():,}" for o in traffic.operands
+            )
             raise self._refused(index, f"buffers: one operand's part must fit its buffer, they need {sizes} bytes")
         result, spilled = self._result_bytes(index), self.memory.partial_bytes(traffic.spilled)
         before, was_kept = self.leaving, self.kept
@@ -105,36 +90,39 @@ class Planner:
 
     # From memory to PEs
 
-    def _loads(self, index: int, operand: Operand) -> _Loads:
-        """A part that fits its buffer is loaded once a visit, or stays; another one streams past, in every job."""
+    def _loads(self, index: int, operand: Operand) -> Loads:
+        """Parts that fit their buffer are loaded once a visit, or stay; others stream past, in every job.
+
+        They also stream where that moves less, as it may when PEs skip what they need not read.
+        """
         start, buffer = self.starts[index], self.buffers[operand.buffer]
         uses = np.flatnonzero(operand.part >= 0)
         stored, inside = self.memory.stored_bytes(operand), self._in_buffer(operand)
         memory = WEIGHTS if operand.tensor == "weight" else ACTIVATIONS
-        held = bool(inside[operand.part[uses]].max(initial=0) <= buffer.capacity_bytes)
-        if not held:
-            parts = operand.part[uses]
-            streamed = operand.streamed
-            sizes = stored[parts] if streamed is None else self.memory.value_bytes(streamed[uses])
-            jobs = uses + start
-            return _Loads(operand, memory, held, jobs, parts, sizes, Visits.of(jobs, parts, stored), None)
+        streamed = stored[operand.part]
+        if operand.streamed is not None:
+            streamed = self.memory.value_bytes(operand.streamed) * (streamed > 0)
         visits = Visits.of(uses + start, operand.part[uses], inside)
-        spare = buffer.capacity_bytes - 2 * visits.largest
         kept = visits.kept_within(buffer.capacity_bytes)
         if not kept[visits.part].all():
-            kept = visits.kept_within(max(0, spare))
+            kept = visits.kept_within(max(0, buffer.capacity_bytes - 2 * visits.largest))
         moved, until = visits.moves(kept)
-        room = self.rooms[operand.buffer]
-        numbers = room.enter(visits.first[moved], inside[visits.part[moved]], until[moved])
         jobs, parts = visits.first[moved], visits.part[moved]
-        visits = Visits.of(jobs, parts, stored)
-        return _Loads(operand, memory, held, jobs, parts, stored[parts], visits, (room, *numbers))
+        if visits.largest > buffer.capacity_bytes or stored[parts].sum() > streamed[uses].sum():
+            uses = uses[streamed[uses] > 0]
+            jobs, parts = uses + start, operand.part[uses]
+            return Loads(operand, memory, False, jobs, parts, streamed[uses], Visits.of(jobs, parts, stored), None)
+        room = self.rooms[operand.buffer]
+        numbers = room.enter(jobs, inside[parts], until[moved])
+        return Loads(
+            operand, memory, True, jobs, parts, stored[parts], Visits.of(jobs, parts, stored), (room, *numbers)
+        )
 
     def _in_buffer(self, operand: Operand) -> np.ndarray:
         """Bytes of each part in one PE or tile."""
         return -(-self.memory.stored_bytes(operand) // operand.units)
 
-    def _add_loads(self, index: int, load: _Loads, needs: dict[str, np.ndarray]) -> None:
+    def _add_loads(self, index: int, load: Loads, needs: dict[str, np.ndarray]) -> None:
         """``needs``: what must have arrived in the memory before each load."""
         buffer = self.buffers[load.operand.buffer]
         place, some = self.memories[load.memory], load.sizes > 0
@@ -175,18 +163,20 @@ class Planner:
         here = [was_kept and load.operand is layer.handed_on for load in loads]
         least = [0 if there else load.visits.largest for load, there in zip(loads, here, strict=True)]
         peaks = [0 if there else load.peak_bytes for load, there in zip(loads, here, strict=True)]
-        total, piece = int(result.sum()), min(int(result.max(initial=0)), PIECE_BYTES)
-        fixed = before + int(spilled.max(initial=0))
-        needed = sum(least) + fixed + piece
+        total, piece = int(result.sum()), min(int(result.max(initial=0)), self.piece_bytes)
+        fixed, needed = before + int(spilled.max(initial=0)), before + self._least(index, name, was_kept)
         if needed > capacity:
             rule = f"memory.{name}.capacity_bytes: must hold {needed:,} bytes for a single job, got {capacity:,}"
             raise self._refused(index, rule)
         leaving = 0
         if result.size:
-            self.kept = self._feeds_next(index) and sum(peaks) + fixed + total <= capacity
+            # What this layer leaves must not take the room without which the next one cannot run.
+            rest = capacity - self._least(index + 1, name, True)
+            self.kept = self._feeds_next(index) and total <= min(capacity - fixed - sum(peaks), rest)
             free = min(capacity - fixed - sum(peaks), capacity - self._whole(index + 1, name))
-            least_leaving = min(2 * piece, capacity - fixed - sum(least))
-            self.leaving = leaving = total if self.kept else min(total, max(free, least_leaving))
+            some = min(2 * piece, capacity - fixed - sum(least))
+            most = max(piece, min(max(free, some), capacity - self._least(index + 1, name, False)))
+            self.leaving = leaving = total if self.kept else min(total, most)
         budget = capacity - fixed - leaving
         chosen = self._chosen([load.visits for load in loads], peaks, least, budget)
         for load, there, stays in zip(loads, here, chosen, strict=True):
@@ -194,11 +184,24 @@ class Planner:
                 self._add_loads(index, load, {"store": np.full(load.jobs.size, self._count("store"))})
             else:
                 self._add_loads(index, load, {f"fetch {load.operand.tensor}": self._fetch(index, load, stays)})
-        if outgoing := leaving + int(spilled.max(initial=0)):
-            # Its room is needed when the first job ends: what that job reads enters before it. It is free again when
-            # the next layer ends, which reads what is kept, or meanwhile lets the last of it leave.
-            until = int(self.starts[min(index + 2, len(self.layers))]) - 1
-            self.rooms[name].enter(*(np.array([n]) for n in (self.starts[index], outgoing, until)), rank=1)
+        # Room for results is needed when the first job ends: what that job reads enters before it. It is free again
+        # when the next layer ends, which reads what is kept, or meanwhile lets the last of it leave.
+        if result.size:
+            sizes, ends = (leaving, int(spilled.max())), self.starts[[min(index + 2, len(self.layers)), index + 1]]
+            jobs = np.full(2, self.starts[index])
+            self.outgoing = self.rooms[name].enter(jobs, np.array(sizes), ends - 1, rank=1)
+
+    def _least(self, index: int, name: str, kept: bool) -> int:
+        """Bytes of a memory without which a layer cannot run, besides what the layer before leaves or has ``kept``."""
+        if index == len(self.layers):
+            return 0
+        layer = self.layers[index]
+        there = layer.handed_on if kept else None
+        parts = sum(x.visits.largest for x in self.loads[index] if x.memory == name and x.operand is not there)
+        if name != layer.result_memory:
+            return parts
+        spilled = int(self.memory.partial_bytes(layer.traffic.spilled).max())
+        return parts + spilled + min(int(self._result_bytes(index).max()), self.piece_bytes)
 
     def _whole(self, index: int, name: str) -> int:
         """Bytes of a memory that a layer takes if nothing is fetched twice and its results stay."""
@@ -221,7 +224,7 @@ class Planner:
                 chosen[i], spare = visits[i].kept_within(spare), 0
         return [chosen[i] for i in range(len(visits))]
 
-    def _fetch(self, index: int, load: _Loads, kept: np.ndarray) -> np.ndarray:
+    def _fetch(self, index: int, load: Loads, kept: np.ndarray) -> np.ndarray:
         """Fetches of an operand; returns how many must have arrived before each of its loads."""
         offchip, layer = self.memory.offchip, self.layers[index]
         operand, visits, name = load.operand, load.visits, load.memory
@@ -234,7 +237,7 @@ class Planner:
         start, stop = room.enter(jobs, sizes, until[moved])
         if operand.tensor == "weight" and self.memory.weights_once_a_batch:
             sizes = -(-sizes * layer.samples // layer.batch)
-        of, pieces = _pieces(sizes)
+        of, pieces = self._pieces(sizes)
         cycles = offchip.transfer_cycles(pieces, self.clock_mhz)
         stream.extend(jobs[of], pieces, cycles, {JOBS: of * 0, "write": of * 0}, start + of)
         earliest = self.starts[max(0, index - 1)]
@@ -245,16 +248,20 @@ class Planner:
             complete = np.maximum(opened[id(room)][start:stop][of] + 1, earliest)
             stream.needs[JOBS][first:last] = complete.tolist()
             if name == layer.result_memory:
-                # The room of a layer's results, free when the layer after it has ended: if by then they have left.
-                finished = np.searchsorted(self.starts[1:], complete, side="right")
-                left = np.array(self.writes_before)[np.maximum(finished - 1, rewritten)]
-                stream.needs["write"][first:last] = left.tolist()
+                stream.needs["write"][first:last] = self._left_by(complete, rewritten).tolist()
 
         self.unsettled.append(settle)
         self.actions[index]["offchip_read_bytes"] += int(offchip.moved_bytes(sizes).sum())
         self.actions[index][f"{name}_write_bytes"] += int(sizes.sum())
         arrived = np.append(0, np.bincount(of, minlength=jobs.size).cumsum())
         return first + arrived[np.cumsum(moved)[visits.of_use]]
+
+    def _left_by(self, complete: np.ndarray, least: int = 0) -> np.ndarray:
+        """Writes for the room that so many complete jobs free: what layers leave, free when the next one has ended,
+        must have left by then. In any case those of the first ``least`` layers.
+        """
+        finished = np.searchsorted(self.starts[1:], complete, side="right")
+        return np.array(self.writes_before)[np.maximum(finished - 1, least)]
 
     # From PEs to memory and off chip
 
@@ -265,7 +272,8 @@ class Planner:
         if self._feeds_next(index):
             reader = self.layers[index + 1].handed_on
             stored, dense = (int(f(reader).sum()) for f in (self.memory.stored_bytes, self._dense_bytes))
-            return -(-sizes * stored // dense)
+            if dense:  # else the next layer sees nothing but its padding
+                return -(-sizes * stored // dense)
         if layer.which == "weight_grad" and self.memory.weights_once_a_batch:
             return -(-sizes * layer.samples // layer.batch)
         return sizes
@@ -283,7 +291,7 @@ class Planner:
         store = self._stream("store", name, "result", place.latency_cycles)
         write = self._stream("write", OFFCHIP, "result", offchip.latency_cycles(self.clock_mhz))
         stored, written = len(store.job), len(write.job)
-        of_result, pieces = _pieces(result)
+        of_result, pieces = self._pieces(result)
         of_spill = np.flatnonzero(spilled)
         at = np.concatenate([of_result, of_spill])
         order = np.argsort(at, kind="stable")
@@ -304,12 +312,18 @@ class Planner:
             needed[inside] = of_result[first_wait[inside]] + start
         cycles = place.transfer_cycles(sizes)
         store.extend(at + start, sizes, cycles, {JOBS: at + start + 1, "write": waits})
+
+        def settle(opened, outgoing=slice(*self.outgoing)):
+            complete = opened[id(self.rooms[name])][outgoing].max() + 1
+            store.needs["write"][stored : stored + at.size] = np.maximum(waits, self._left_by(complete)).tolist()
+
+        self.unsettled.append(settle)
         if self.kept and self.memory.write_back == "unless_kept":
             leaves[:], pieces, needed = False, pieces[:0], needed[:0]
         cycles = offchip.transfer_cycles(pieces, self.clock_mhz)
         write.extend(needed, pieces, cycles, {"store": stored + np.flatnonzero(leaves) + 1})
         self.writes_before.append(len(write.job))
-        self._load_spilled(index, spilled, earlier)
+        self._load_spilled(index, spilled, earlier + per_job)
         counts = self.actions[index]
         counts[f"{name}_write_bytes"] += int(sizes.sum())
         counts[f"{name}_read_bytes"] += int(pieces.sum())
@@ -325,12 +339,23 @@ class Planner:
         before = first + np.cumsum(producing) - producing
         self.stores_needed[self.starts[index] : self.starts[index + 1]] = np.array(self.stores_by)[before - sets]
 
+    def _order_stores(self) -> None:
+        """A store is as urgent as the job that needs its accumulators again, or its spilled partial sums."""
+        store = self.streams["store"]
+        numbers = np.arange(1, len(store.job) + 1)
+        again = np.searchsorted(self.stores_needed, numbers)
+        if "load partial" in self.streams:
+            partial = self.streams["load partial"]
+            back = np.array(partial.needs["store"]) - 1
+            again[back] = np.minimum(again[back], partial.job)
+        store.job = again.tolist()
+
     def _load_spilled(self, index: int, spilled: np.ndarray, stores: np.ndarray) -> None:
-        """Partial sums come back for the next job once the one before has left them."""
+        """Partial sums come back for the next job once the one that leaves them has."""
         at = np.flatnonzero(spilled)
         if not at.size:
             return
-        name, jobs = self.layers[index].result_memory, at + self.starts[index]
+        name, jobs = self.layers[index].result_memory, at + self.starts[index] + 1
         place = self.memories[name]
         stream = self._stream("load partial", name, "partial", place.latency_cycles)
         of_job = self.load_of_job.setdefault(stream.name, np.full(self.starts[-1], -1))
@@ -338,7 +363,7 @@ class Planner:
         stream.extend(jobs, spilled[at], place.transfer_cycles(spilled[at]), {JOBS: jobs, "store": stores[at]})
         self.actions[index][f"{name}_read_bytes"] += int(spilled.sum())
 
-    def _count_accesses(self, index: int, loads: list[_Loads]) -> None:
+    def _count_accesses(self, index: int, loads: list[Loads]) -> None:
         """What the PEs do; operands that stream past no buffer were read from the memory."""
         accesses, counts = self.layers[index].accesses, self.actions[index]
         counts["multiplications"] += accesses["multiplications"]
@@ -347,6 +372,13 @@ class Planner:
             if load.held:
                 reads = np.int64(accesses[f"{load.operand.buffer}_buffer_reads"])
                 counts[f"{load.operand.buffer}_buffer_read_bytes"] += int(self.memory.value_bytes(reads))
+
+    def _pieces(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts transfers: of each piece the transfer that it belongs to, and its bytes; nothing for an empty one."""
+        counts = -(-sizes // self.piece_bytes)
+        of = np.repeat(np.arange(sizes.size), counts)
+        number = np.arange(of.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        return of, np.minimum(self.piece_bytes, sizes[of] - number * self.piece_bytes)
 
     def _stream(self, name: str, port: str, operand: str, latency: int, room: str = "") -> Stream:
         return self.streams.setdefault(name, Stream(name, port, operand, latency, room))
@@ -357,11 +389,3 @@ class Planner:
 
     def _refused(self, index: int, rule: str) -> MachineError:
         return MachineError(f"{self.layers[index].name}: {rule}")
-
-
-def _pieces(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts transfers into pieces: of each the transfer that it belongs to, and its bytes; nothing for an empty one."""
-    counts = -(-sizes // PIECE_BYTES)
-    of = np.repeat(np.arange(sizes.size), counts)
-    number = np.arange(of.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    return of, np.minimum(PIECE_BYTES, sizes[of] - number * PIECE_BYTES)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from accelsim.hardware.traffic import Operand
+
 
 @dataclass(frozen=True, eq=False)
 class Visits:
@@ -32,7 +34,7 @@ class Visits:
         """Visits from the jobs, ascending, that use parts."""
         begins = np.diff(parts, prepend=-1) != 0
         at = np.flatnonzero(begins)
-        return cls(parts[at], jobs[at], jobs[np.append(at[1:], jobs.size) - 1], np.cumsum(begins) - 1, sizes)
+        return cls(parts[at], jobs[at], jobs[np.append(at, jobs.size)[1:] - 1], np.cumsum(begins) - 1, sizes)
 
     @property
     def largest(self) -> int:
@@ -110,3 +112,22 @@ class Room:
         opened = np.empty(job.size, np.int64)
         opened[order] = np.where(taken <= self.capacity, -1, np.searchsorted(freed, taken - self.capacity))
         return opened
+
+
+@dataclass(frozen=True, eq=False)
+class Loads:
+    """What one operand of a layer brings from its memory to the PEs."""
+
+    operand: Operand
+    memory: str
+    held: bool
+    jobs: np.ndarray
+    parts: np.ndarray
+    sizes: np.ndarray
+    visits: Visits
+    opens: tuple[Room, int, int] | None
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes at once in its memory, if each part is fetched but once."""
+        return self.visits.peak_bytes(np.ones(self.visits.sizes.size, bool))

@@ -79,7 +79,7 @@ class Traffic:
     result : ndarray of int64, (jobs,)
         Values of the result that are complete when a job ends.
     spilled : ndarray of int64, (jobs,)
-        Partial sums that a job finds no accumulator for: read before it, written after it.
+        Partial sums that a job leaves and no accumulator holds: written after it, read before the next.
     crossed : bool
         Whether every value of a part meets every value of the other operand's, so that one of the two must be held.
     """

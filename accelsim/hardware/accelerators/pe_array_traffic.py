@@ -43,7 +43,8 @@ def of_convolution(array: PEArray, conv: Convolution, jobs: np.ndarray, weights:
             measured("weight", "weight", blocks, weight, copies=used[0] * used[1]),
         ),
         np.where(halo, counts[filter_group] * places, 0).ravel(),
-        np.where(halo, 0, array.spilled_per_channel(conv)).ravel(),
+        # After a group's last channel they are results.
+        np.where(channel < channels - 1, array.spilled_per_channel(conv), 0).ravel(),
         crossed=True,
     )
 

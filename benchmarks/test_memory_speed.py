@@ -1,0 +1,62 @@
+"""What does the memory cost? Its replay against the counting of compute, and the whole of Table 6 with it."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import accelsim
+from accelsim.errors import AccelsimError
+from accelsim.files import find
+from accelsim.hardware.memory import replay
+from accelsim.hardware.planner import Planner
+from accelsim.simulate import Task
+
+SECONDS_A_PASS = 4  # "a few seconds at most"
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """What the forward pass at 90 % moves on the machine of Table 6, and the CPU seconds that counting it took."""
+    machine = accelsim.load_machine("pe16x16.yaml")
+    with accelsim.open_trace("resnet50.npz") as trace:
+        snapshot = trace.snapshot("swat90")
+        tasks = [Task(snapshot, layer, number, ("fwd",)) for number, layer in enumerate(snapshot.layers)]
+        tasks[0].run([machine])  # compiles
+        start = time.process_time()
+        layers = [task.run([machine])[0][0].traffic for task in tasks]
+        return machine, layers, time.process_time() - start
+
+
+def test_jobs_per_second(benchmark, moved):
+    machine, layers, compute = moved
+    plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, layers).plan()
+    jobs, transfers = len(plan.job_cycles), sum(len(stream.job) for stream in plan.streams.values())
+    replayed = benchmark.pedantic(lambda: replay(plan), rounds=5)
+    assert replayed.ends[-1] == sum(plan.job_cycles) + sum(sum(lost.values()) for lost in replayed.stalls)
+    seconds = benchmark.stats.stats.median
+    benchmark.extra_info["jobs_per_second"] = round(jobs / seconds)
+    print(f"\n{jobs:,} jobs, {transfers:,} transfers: {seconds:.2f} s, {jobs / seconds:,.0f} jobs/s", end="; ")
+    print(f"{seconds / compute:.2f}× the {compute:.2f} s that counting compute and traffic takes")
+    assert seconds < SECONDS_A_PASS
+
+
+@pytest.mark.parametrize("memory", ["layer-at-a-time.yaml", "ddr4.yaml"])
+def test_table6_with_memory_as_a_process(tmp_path, memory):
+    """All snapshots and passes on 2 cores, with the memory that hides everything and with one that does not."""
+    shipped = find("pe16x16.yaml", "configs", AccelsimError)
+    config = tmp_path / "machine.yaml"
+    config.write_text(shipped.read_text(encoding="utf-8").replace("layer-at-a-time.yaml", memory), encoding="utf-8")
+    command = [sys.executable, "-m", "accelsim.cli", "run", "--config", str(config), "--trace", "resnet50.npz"]
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, "--jobs", "2"], stdout=subprocess.PIPE, text=True)
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds, peak_mb = time.perf_counter() - start, usage.ru_maxrss / 1024
+    assert status == 0
+    assert ("5.80×" in printed) == (memory == "layer-at-a-time.yaml")
+    print(f"\nTable 6, {memory}: {seconds:.1f} s (limit 90), peak {peak_mb:.0f} MB")
+    assert seconds < 90
+    assert peak_mb < 1000

@@ -1,0 +1,145 @@
+"""Random memories and random passes for the property tests of the memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from unittest import mock
+
+import numpy as np
+from hypothesis import strategies as st
+
+from accelsim.hardware import planner
+from accelsim.hardware.hierarchy import Buffer, Buffers, Formats, Memory, OffChip, OnChip
+from accelsim.hardware.traffic import LayerTraffic, Operand, Traffic
+from accelsim.workload.geometry import Geometry
+
+CLOCK_MHZ = 1000  # 1000 MB/s are a byte a cycle
+OPERANDS = {
+    "fwd": (("activation", "activation"), ("weight", "weight")),
+    "input_grad": (("gradient", "activation"), ("weight", "weight")),
+    "weight_grad": (("activation", "activation"), ("gradient", "weight")),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A machine's memory and the layers of a pass, in pieces of so many bytes."""
+
+    memory: Memory
+    buffers: Buffers
+    layers: tuple[LayerTraffic, ...]
+    piece_bytes: int = planner.PIECE_BYTES
+
+    def plan(self):
+        with mock.patch.object(planner, "PIECE_BYTES", self.piece_bytes):
+            return planner.Planner(self.memory, self.buffers, CLOCK_MHZ, list(self.layers)).plan()
+
+    def change(self, path: str, value) -> Case:
+        """The same with another value at a path such as "offchip.channels" or "buffers.weight.ports"."""
+        *above, key = path.split(".")
+        if above[:1] == ["buffers"]:
+            return replace(self, buffers=_changed(self.buffers, [*above[1:], key], value))
+        return replace(self, memory=_changed(self.memory, [*above, key], value))
+
+
+def _changed(section, path, value):
+    first, *rest = path
+    return section.model_copy(update={first: _changed(getattr(section, first), rest, value) if rest else value})
+
+
+def offchips():
+    return st.builds(
+        OffChip,
+        channels=st.integers(1, 3),
+        megabytes_per_second=st.sampled_from([0, 100, 500, 1000, 1000, 3000, 16000]),
+        burst_bytes=st.sampled_from([1, 4, 16]),
+        latency_ns=st.sampled_from([0, 0, 1, 7]),
+    )
+
+
+def onchips(capacities):
+    return st.builds(
+        OnChip,
+        capacity_bytes=capacities,
+        banks=st.integers(1, 2),
+        width_bytes=st.sampled_from([0, 1, 3, 16]),
+        latency_cycles=st.sampled_from([0, 0, 1, 4]),
+    )
+
+
+CAPACITIES = st.one_of(st.sampled_from([1 << 20]), st.integers(8, 600))
+FORMATS = st.sampled_from(["dense", "bitmask", "run_length", "zvc"])
+
+
+def memories():
+    return st.builds(
+        Memory,
+        value_bits=st.sampled_from([8, 16, 32]),
+        accumulator_bits=st.sampled_from([16, 32]),
+        offchip=offchips(),
+        activation_memory=onchips(CAPACITIES),
+        weight_memory=onchips(CAPACITIES),
+        formats=st.builds(Formats, activation=FORMATS, weight=FORMATS, gradient=FORMATS),
+        write_back=st.sampled_from(["always", "unless_kept"]),
+        weights_once_a_batch=st.booleans(),
+    )
+
+
+def buffers():
+    buffer = st.builds(
+        Buffer, capacity_bytes=st.one_of(st.sampled_from([0, 1 << 20]), st.integers(1, 120)),
+        ports=st.sampled_from([1, 2]),
+    )  # fmt: skip
+    return st.builds(Buffers, activation=buffer, weight=buffer, accumulator_sets=st.sampled_from([1, 2]))
+
+
+@st.composite
+def operands(draw, tensor, buffer, jobs, largest=24):
+    parts = draw(st.integers(1, 4))
+    values = draw(st.lists(st.integers(0, largest), min_size=parts, max_size=parts))
+    values[0] = max(1, values[0])
+    nonzeros = [draw(st.integers(0, n)) for n in values]
+    placeholders = [draw(st.integers(0, (n - z) // 16)) for n, z in zip(values, nonzeros, strict=True)]
+    part = draw(st.lists(st.integers(-1, parts - 1), min_size=jobs, max_size=jobs))
+    streamed = draw(st.one_of(st.none(), st.lists(st.integers(0, 2 * largest), min_size=jobs, max_size=jobs)))
+    if buffer == "activation":  # what a layer before may have left is read by some job
+        part[0] = 0
+        streamed = streamed and [max(1, streamed[0]), *streamed[1:]]
+    counts = (np.array(c, np.int64) for c in (values, nonzeros, placeholders, part))
+    return Operand(
+        tensor, buffer, *counts, draw(st.integers(1, 3)), draw(st.integers(1, 3)),
+        None if streamed is None else np.array(streamed, np.int64),
+    )  # fmt: skip
+
+
+@st.composite
+def layer_traffics(draw, which, position, geometry, batch, samples):
+    jobs = draw(st.integers(1, 6))
+    numbers = lambda most: np.array(draw(st.lists(st.integers(0, most), min_size=jobs, max_size=jobs)))  # noqa: E731
+    spilled = numbers(8) if draw(st.integers(0, 3)) == 0 else np.zeros(jobs, np.int64)
+    spilled[-1] = 0
+    moved = tuple(draw(operands(*names, jobs)) for names in OPERANDS[which])
+    traffic = Traffic(numbers(12), moved, numbers(draw(st.sampled_from([0, 6, 40]))), spilled, draw(st.booleans()))
+    accesses = dict.fromkeys(
+        ("multiplications", "accumulator_updates", "activation_buffer_reads", "weight_buffer_reads"), 5
+    )
+    return LayerTraffic(f"layer{position}", which, position, geometry, samples, batch, accesses, traffic)
+
+
+@st.composite
+def passes(draw, most=4):
+    """Layers of a pass as a trace has them, in the order of their execution; one feeds the next, or does not."""
+    which, count = draw(st.sampled_from(list(OPERANDS))), draw(st.integers(1, most))
+    samples = draw(st.integers(1, 2))
+    batch = samples * draw(st.sampled_from([1, 1, 4]))
+    channels = [draw(st.sampled_from([2, 2, 2, 3])) for _ in range(2 * count)]
+    shapes = [Geometry(channels[2 * n], 1, 1, channels[2 * n + 1], (1, 1)) for n in range(count)]
+    layers = [draw(layer_traffics(which, n, shape, batch, samples)) for n, shape in enumerate(shapes)]
+    return tuple(layers if which == "fwd" else layers[::-1])
+
+
+def cases(layers=None):
+    """Anything, sensible or not; some are refused."""
+    return st.builds(
+        Case, memories(), buffers(), passes() if layers is None else layers, st.sampled_from([5, 32, 1 << 14])
+    )

@@ -1,0 +1,633 @@
+"""Is the memory replayed as docs/memory.md says: as its naive twin does, with no byte lost, and as the laws demand?"""
+
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import machines as random_machines
+import numpy as np
+import pytest
+import reference_memory
+import strategies
+from hypothesis import HealthCheck, assume, given, reject, settings
+from hypothesis import strategies as st
+from memories import CLOCK_MHZ, Case, cases
+
+from accelsim import load_machine, open_trace
+from accelsim.errors import MachineError
+from accelsim.hardware.accelerators.base import CAUSES
+from accelsim.hardware.hierarchy import PRESETS, Buffer, Buffers, Formats, Memory, OffChip, OnChip
+from accelsim.hardware.memory import replay
+from accelsim.hardware.plan import STALLS
+from accelsim.hardware.planner import Planner
+from accelsim.hardware.residency import Visits
+from accelsim.hardware.traffic import ACTIONS, LayerTraffic, Operand, Traffic
+from accelsim.simulate import PASSES, Task, simulate_records
+from accelsim.workload.geometry import Geometry
+from accelsim.workload.trace import Snapshot
+
+SLOW = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+# Each of them is better when it is larger, or smaller where the factor says so; none changes the plan's transfers.
+FASTER = {
+    "offchip.megabytes_per_second": 2,
+    "offchip.channels": 2,
+    "offchip.latency_ns": 0,
+    "activation_memory.width_bytes": 2,
+    "activation_memory.latency_cycles": 0,
+    "weight_memory.width_bytes": 3,
+    "weight_memory.latency_cycles": 0,
+}
+FREER = {"buffers.activation.ports": 2, "buffers.weight.ports": 2, "buffers.accumulator_sets": 2}
+
+
+def planned(case):
+    """The plan, or another example where the machine is refused."""
+    try:
+        return case.plan()
+    except MachineError:
+        reject()
+
+
+def logged(plan):
+    """A replay and what its observer was told of transfers and jobs, in order; stalls are in the replay's result."""
+    log = []
+    replayed = replay(plan, lambda *what: log.append(what))
+    told = Counter()
+    for where, cause, _, start, end in log:
+        told[cause] += end - start if where == STALLS else 0
+    assert +told == sum((Counter(lost) for lost in replayed.stalls), Counter())
+    return replayed, sorted(event for event in log if event[0] != STALLS)
+
+
+def agree(replayed, log, twin):
+    """Whether a replay and its twin say the same."""
+    return (
+        replayed.ends == twin.ends
+        and [Counter(lost) for lost in replayed.stalls] == [Counter(lost) for lost in twin.stalls]
+        and log == twin.log
+    )
+
+
+@st.composite
+def chains(draw):
+    """A few real layers, most of which feed the next, on any machine, as a pass executes them."""
+    machine = SimpleNamespace(
+        name="any",
+        memory=True,
+        clock_mhz=1,
+        overheads=None,
+        accelerator=draw(
+            st.one_of(
+                random_machines.accelerators(),
+                random_machines.pe_arrays().map(
+                    lambda array: array.model_copy(update={"accumulators": 7, "spill_partial_sums": True})
+                ),
+            )
+        ),
+    )
+    layers = [draw(strategies.layers(numbers=True, largest=5, channels=4))]
+    for _ in range(draw(st.integers(0, 2))):
+        last, rng = layers[-1], np.random.default_rng(len(layers))
+        height, width = last.geometry.output
+        kernel = min(3, height), min(2, width)
+        size = last.geometry.filters, height, width, draw(st.integers(1, 4)), kernel
+        geometry = Geometry(*size, stride=(draw(st.integers(1, 2)), 1))
+        shapes = {
+            "weight": geometry.weight_shape,
+            "activation": geometry.activation_shape(last.samples),
+            "gradient": geometry.gradient_shape(last.samples),
+        }
+        tensors = {name: rng.integers(1, 9, shape) * (rng.random(shape) < 0.5) for name, shape in shapes.items()}
+        layers.append(replace(last, geometry=geometry, tensors=tensors))
+    which = draw(st.sampled_from(PASSES))
+    batch = layers[0].samples * draw(st.sampled_from([1, 3]))
+    snapshot = Snapshot("any", 0.0, 0, "any", batch, layers[0].samples, tuple(layers))
+    moved = []
+    for position, layer in enumerate(layers):
+        layer = replace(layer, name=f"layer{position}")
+        counted = Task(snapshot, layer, position, (which,)).run([machine])[0][0]
+        moved += [counted.traffic] if counted.traffic else []
+    return tuple(moved if which == "fwd" else moved[::-1])
+
+
+@SLOW
+@given(cases())
+def test_the_replay_agrees_with_its_twin_to_the_cycle(case):
+    plan = planned(case)
+    assert agree(*logged(plan), reference_memory.replay(plan))
+
+
+@SLOW
+@given(case=cases(), data=st.data())
+def test_a_wrong_replay_would_be_noticed(case, data):
+    """The comparison above, and the ledger below, fail on a log that is off by little."""
+    plan = planned(case)
+    replayed, log = logged(plan)
+    twin = reference_memory.replay(plan)
+    assert agree(replayed, log, twin)
+    assert not agree(replace(replayed, ends=[end + 1 for end in replayed.ends]), log, twin)
+    assert not agree(replace(replayed, stalls=[{"onchip_weight": 999_999}] * len(replayed.stalls)), log, twin)
+    at = data.draw(st.integers(0, len(log) - 1))
+    where, name, number, start, end = log[at]
+    assert not agree(replayed, [*log[:at], (where, name, number, start, end + 1), *log[at + 1 :]], twin)
+    assert reference_memory.recount(case, plan, [*log[:at], ("elsewhere", name, number, start, end), *log[at + 1 :]])
+    if name.startswith("load") and start:
+        early = [*log[:at], (where, name, number, -9, end - start - 9), *log[at + 1 :]]
+        assert reference_memory.recount(case, plan, early)
+
+
+@settings(SLOW, max_examples=30)
+@given(case=cases(layers=chains()))
+def test_real_layers_agree_too_and_lose_no_byte(case):
+    assume(case.layers)
+    plan = planned(case)
+    replayed, log = logged(plan)
+    assert agree(replayed, log, reference_memory.replay(plan))
+    assert reference_memory.recount(case, plan, log) == []
+
+
+@settings(SLOW, max_examples=120)
+@given(cases())
+def test_the_ledger_of_a_replay_balances(case):
+    """Loads find their parts; no memory or buffer overflows; all that is fetched is used and all that is stored
+    leaves or is read; bytes are counted as they move; jobs keep their order and ports make one transfer at a time.
+    """
+    plan = planned(case)
+    assert reference_memory.recount(case, plan, logged(plan)[1]) == []
+
+
+@pytest.mark.parametrize("harm", ["overflow", "twice", "too much"])
+def test_a_ledger_that_does_not_balance_is_noticed(harm):
+    case = example()
+    plan = case.plan()
+    log = logged(plan)[1]
+    assert reference_memory.recount(case, plan, log) == []
+    if harm == "overflow":
+        case = case.change("activation_memory.capacity_bytes", 5)
+        assert any("holds" in line for line in reference_memory.recount(case, plan, log))
+    elif harm == "twice":
+        moved = [(w, n, k, 7, 9) if (n, k) == ("fetch weight", 0) else (w, n, k, s, e) for w, n, k, s, e in log]
+        assert any("two at once" in line for line in reference_memory.recount(case, plan, moved))
+    else:
+        plan.actions[0]["offchip_read_bytes"] += 1
+        assert any("offchip_read_bytes" in line for line in reference_memory.recount(case, plan, log))
+
+
+def busy_cycles(plan):
+    """Cycles that each port is kept."""
+    busy = Counter()
+    for stream in plan.streams.values():
+        busy[stream.port] += sum(stream.cycles)
+    return busy
+
+
+@settings(SLOW, max_examples=100)
+@given(cases())
+def test_no_pass_is_shorter_than_its_work_or_longer_than_all_of_it_in_turn(case):
+    """Compute and each port's transfers bound the total from below. At any time before the end PEs work, a port moves
+    bytes, or a request's latency passes: from above, all of it one after another. So nothing deadlocks.
+    """
+    plan = planned(case)
+    replayed = replay(plan)
+    compute, busy = sum(plan.job_cycles), busy_cycles(plan)
+    waits = sum(stream.latency * len(stream.job) for stream in plan.streams.values())
+    assert max(compute, *busy.values(), 0) <= replayed.ends[-1] <= compute + sum(busy.values()) + waits
+    assert replayed.ends == sorted(replayed.ends)
+    lasts = np.diff([0, *replayed.ends])
+    jobs = np.add.reduceat(plan.job_cycles, [0, *plan.ends[:-1]])
+    assert (lasts == jobs + [sum(lost.values()) for lost in replayed.stalls]).all()
+    assert all(set(lost) <= set(CAUSES) and min(lost.values(), default=0) >= 0 for lost in replayed.stalls)
+    rate = case.memory.offchip.channels * case.memory.offchip.megabytes_per_second
+    moved = sum(counts["offchip_read_bytes"] + counts["offchip_write_bytes"] for counts in plan.actions)
+    assert not rate or replayed.ends[-1] >= moved * CLOCK_MHZ / rate
+
+
+@SLOW
+@given(cases())
+def test_nothing_stalls_at_infinite_bandwidth(case):
+    for path in ("activation_memory.width_bytes", "weight_memory.width_bytes"):
+        case = case.change(path, 0)
+    for path in ("activation_memory.latency_cycles", "weight_memory.latency_cycles"):
+        case = case.change(path, 0)
+    case = case.change("offchip", OffChip(preset="unlimited"))
+    plan = planned(case)
+    replayed = replay(plan)
+    assert replayed.ends[-1] == sum(plan.job_cycles)
+    assert not any(sum(lost.values()) for lost in replayed.stalls)
+
+
+def value(case, path):
+    section = case if path.startswith("buffers") else case.memory
+    for key in path.split("."):
+        section = getattr(section, key)
+    return section
+
+
+@settings(SLOW, max_examples=70)
+@given(case=cases(), path=st.sampled_from([*FASTER, *FREER]))
+def test_in_the_same_order_more_of_anything_never_costs_a_cycle(case, path):
+    """Ports make the same transfers in the order in which the slower machine's ports chose to."""
+    factor = (FASTER | FREER)[path]
+    better = case.change(path, factor if path in FREER else value(case, path) * factor)
+    plan = planned(case)
+    slower = reference_memory.replay(plan)
+    faster = reference_memory.replay(better.plan(), order=slower.order)
+    assert all(a >= b for a, b in zip(slower.ends, faster.ends, strict=True))
+
+
+@settings(SLOW, max_examples=70)
+@given(case=cases(), more=st.sampled_from([1, 7, 64, 1 << 20]), place=st.sampled_from(["activation", "weight"]))
+def test_more_capacity_never_moves_more_bytes(case, more, place):
+    """What is read from off-chip memory falls or stays with the memories', what is read from them with the buffers'."""
+    fetched = lambda plan: sum(counts["offchip_read_bytes"] for counts in plan.actions)  # noqa: E731
+    loaded = lambda plan: sum(sum(s.size) for name, s in plan.streams.items() if name.startswith("load"))  # noqa: E731
+    plan = planned(case)
+    path = f"{place}_memory.capacity_bytes"
+    assert fetched(case.change(path, value(case, path) + more).plan()) <= fetched(plan)
+    path = f"buffers.{place}.capacity_bytes"
+    assert loaded(case.change(path, value(case, path) + more).plan()) <= loaded(plan)
+
+
+# By hand
+
+
+def operand(tensor, buffer, values, part, nonzeros=None, **how):
+    values, part = np.array(values, np.int64), np.array(part, np.int64)
+    nonzeros = values if nonzeros is None else np.array(nonzeros, np.int64)
+    return Operand(tensor, buffer, values, nonzeros, 0 * values, part, how.pop("units", 1), how.pop("copies", 1), **how)
+
+
+ACCESSES = dict.fromkeys(
+    ("multiplications", "accumulator_updates", "activation_buffer_reads", "weight_buffer_reads"), 0
+)
+
+
+def layer(jobs, activation, weight, result, spilled=None, position=0, crossed=False, batch=1):
+    """A forward pass of a layer that the one before feeds."""
+    arrays = (np.array(x, np.int64) for x in (result, spilled or [0] * len(jobs)))
+    traffic = Traffic(np.array(jobs, np.int64), (activation, weight), *arrays, crossed)
+    geometry = Geometry(2, 1, 1, 2, (1, 1))
+    return LayerTraffic(f"layer{position}", "fwd", position, geometry, 1, batch, ACCESSES, traffic)
+
+
+def machine_memory(capacity=1 << 20, bytes_per_cycle=1, width=0, **changes):
+    """A byte a cycle from off chip, nothing else takes time."""
+    place = OnChip(capacity_bytes=capacity, banks=1, width_bytes=width, latency_cycles=0)
+    offchip = OffChip(channels=1, megabytes_per_second=1000 * bytes_per_cycle, burst_bytes=1, latency_ns=0)
+    keys = {"value_bits": 8, "accumulator_bits": 16, "offchip": offchip}
+    return Memory(**keys | {"activation_memory": place, "weight_memory": place} | changes)
+
+
+def pe_buffers(activation=1 << 20, weight=1 << 20, ports=2, sets=2):
+    return Buffers(
+        activation=Buffer(capacity_bytes=activation, ports=ports),
+        weight=Buffer(capacity_bytes=weight, ports=ports),
+        accumulator_sets=sets,
+    )
+
+
+def example():
+    """Three jobs of 4 cycles, with activations of 4 bytes each and 2 bytes of weights for all; a result of 2 bytes."""
+    memory = machine_memory(
+        offchip=OffChip(channels=1, megabytes_per_second=1000, burst_bytes=1, latency_ns=2),
+        activation_memory=OnChip(capacity_bytes=100, banks=1, width_bytes=2, latency_cycles=1),
+    )
+    one = layer(
+        [4, 4, 4], operand("activation", "activation", [4, 4, 4], [0, 1, 2]),
+        operand("weight", "weight", [2], [0, 0, 0]), [0, 0, 2],
+    )  # fmt: skip
+    return Case(memory, pe_buffers(activation=8), (one,))
+
+
+def test_three_jobs_by_hand():
+    """Off chip: a byte a cycle, 2 cycles late. Activation memory: two bytes a cycle, 1 cycle late; weight memory: free.
+
+    cycle  off-chip port                 activation memory               PEs
+    0      activations 0, arrive at 6
+    4      weights, arrive at 8
+    6      activations 1, arrive at 12   load 0, 7 to 9
+    8                                                                    job 0, 8 cycles late: the weights' fault
+    10     activations 2, arrive at 16
+    12                                   load 1, 13 to 15                job 0 ends; its data's room is free
+    13                                                                   job 1, 1 cycle late: load 1 took it
+    16                                   load 2, 17 to 19
+    17                                                                   job 1 ends, job 2 begins on load 2's first byte
+    21                                   store, arrives at 23            job 2 ends
+    23     write, has left at 27
+    """
+    case = example()
+    replayed, log = logged(case.plan())
+    assert log == sorted([
+        ("offchip", "fetch activation", 0, 0, 4), ("offchip", "fetch weight", 0, 4, 6),
+        ("offchip", "fetch activation", 1, 6, 10), ("offchip", "fetch activation", 2, 10, 14),
+        ("activation_memory", "load activation", 0, 6, 8), ("weight_memory", "load weight", 0, 8, 8),
+        ("activation_memory", "load activation", 1, 12, 14), ("activation_memory", "load activation", 2, 16, 18),
+        ("jobs", "", 0, 8, 12), ("jobs", "", 1, 13, 17), ("jobs", "", 2, 17, 21),
+        ("activation_memory", "store", 0, 21, 22), ("offchip", "write", 0, 23, 25),
+    ])  # fmt: skip
+    assert replayed.ends == [27]
+    lost = {"offchip_weight": 8, "onchip_activation": 1, "onchip_result": 2, "offchip_result": 4}
+    assert +Counter(replayed.stalls[0]) == lost
+
+
+def test_results_kept_on_chip_are_not_fetched_again():
+    """12 bytes in, 8 between, 8 out, in pieces of 4; in 32 bytes all stays, in 16 the second layer fetches."""
+    weight = operand("weight", "weight", [1], [0])
+    first = layer([1], operand("activation", "activation", [12], [0]), weight, [8])
+    second = layer([1], operand("activation", "activation", [8], [0]), weight, [8], position=1)
+    reads, writes = {}, {}
+    for capacity, how in [(32, "always"), (32, "unless_kept"), (16, "always")]:
+        case = Case(machine_memory(capacity, write_back=how), pe_buffers(), (first, second), 4)
+        plan = case.plan()
+        assert reference_memory.recount(case, plan, logged(plan)[1]) == []
+        reads[capacity, how] = [counts["offchip_read_bytes"] for counts in plan.actions]
+        writes[capacity, how] = [counts["offchip_write_bytes"] for counts in plan.actions]
+    assert reads == {(32, "always"): [13, 1], (32, "unless_kept"): [13, 1], (16, "always"): [13, 9]}
+    assert writes == {(32, "always"): [8, 8], (32, "unless_kept"): [0, 8], (16, "always"): [8, 8]}
+
+
+def test_the_next_layers_weights_come_while_this_one_computes():
+    """10 cycles of compute hide 10 bytes, not 15; the third layer's wait until the first is over."""
+    activation = operand("activation", "activation", [1], [0])
+    layers = [layer([10], activation, operand("weight", "weight", [n], [0]), [1], position=k) for k, n in
+              enumerate([1, 9, 15])]  # fmt: skip
+    replayed, log = logged(Case(machine_memory(), pe_buffers(), tuple(layers)).plan())
+    starts = {number: start for where, name, number, start, _ in log if name == "fetch weight"}
+    # Cycle 0: activations, 1: weights, 2: PEs begin, and the second layer's 9 bytes: there at 11, before 12.
+    assert starts == {0: 1, 1: 2, 2: 12}
+    # 15 bytes from cycle 12 are there at 27, when the second layer ended at 22; then 2 bytes of results leave first.
+    assert [lost.get("offchip_weight", 0) for lost in replayed.stalls] == [2 - 0, 0, 5]
+
+
+def test_parts_that_do_not_fit_are_fetched_again():
+    """A sweep over three parts of 4 bytes, twice. In 13 bytes (a byte for the result) all stay; in 9 one part has to
+    make way; in 5 there is room for one at a time.
+    """
+    parts = operand("activation", "activation", [4, 4, 4], [0, 1, 2, 0, 1, 2])
+    one = layer([1] * 6, parts, operand("weight", "weight", [1], [0] * 6), [0] * 5 + [1])
+    fetched = {}
+    for capacity in (13, 12, 9, 5):
+        case = Case(machine_memory(capacity, activation_memory=OnChip(
+            capacity_bytes=capacity, banks=1, width_bytes=0, latency_cycles=0
+        )), pe_buffers(activation=0), (one,))  # fmt: skip
+        plan = case.plan()
+        assert reference_memory.recount(case, plan, logged(plan)[1]) == []
+        fetched[capacity] = plan.actions[0]["offchip_read_bytes"] - 1
+    assert fetched == {13: 12, 12: 24, 9: 24, 5: 24}
+
+
+def test_partial_sums_that_find_no_accumulator_go_out_and_come_back():
+    """Two cycles of two jobs; 3 sums of 2 bytes wait between them: 6 bytes out, then 6 back, a byte a cycle."""
+    narrow = OnChip(capacity_bytes=100, banks=1, width_bytes=1, latency_cycles=0)
+    parts = operand("activation", "activation", [1], [-1, -1])
+    one = layer([2, 2], parts, operand("weight", "weight", [1], [-1, -1]), [0, 1], spilled=[3, 0])
+    case = Case(machine_memory(activation_memory=narrow), pe_buffers(), (one,))
+    replayed, log = logged(case.plan())
+    assert [(name, start, end) for where, name, _, start, end in log if where == "activation_memory"] == [
+        ("load partial", 8, 14), ("store", 2, 8), ("store", 14, 15),
+    ]  # fmt: skip
+    # Job 1 begins on the first sum, at 8, and ends with the last; a cycle for the store, one for the write.
+    assert replayed.ends == [16]
+    lost = {"onchip_partial": 6 + 4, "onchip_result": 1, "offchip_result": 1}
+    assert +Counter(replayed.stalls[0]) == lost
+
+
+ANOMALIES = [
+    # what is improved, from, to; cycles before and after
+    ("offchip.megabytes_per_second", 1000, 2000, 29, 36),
+    ("buffers.activation.ports", 1, 2, 29, 36),
+]
+
+
+@pytest.mark.parametrize(("path", "worse", "better", "before", "after"), ANOMALIES)
+def test_more_may_cost_where_a_port_chooses(path, worse, better, before, after):
+    """The counter-example of docs/memory.md. Job 2 reads 10 bytes, in 10 cycles; job 1 needs job 0's accumulators.
+
+    At 2 bytes a cycle the 10 are on chip at 5 and their load takes the port until 15, while at 8 job 0 ends and its
+    store, more urgent but later, has to wait. So job 1 begins at 16 instead of 9. At a byte a cycle they come at 10,
+    when the store is made. Likewise with 1 port, which loads them at 19, after job 1, and hides them under job 2.
+    """
+    place = OnChip(capacity_bytes=100, banks=1, width_bytes=1, latency_cycles=0)
+    late = operand("activation", "activation", [10], [-1, -1, 0])
+    one = layer([8, 10, 10], late, operand("weight", "weight", [1], [-1] * 3), [1, 0, 0])
+    case = Case(machine_memory(bytes_per_cycle=2, activation_memory=place), pe_buffers(activation=10, sets=1), (one,))
+    slow = case.change(path, worse)
+    fast = case.change(path, better)
+    assert replay(slow.plan()).ends == [before] and replay(fast.plan()).ends == [after]
+    # In the slower machine's order nothing is lost.
+    order = reference_memory.replay(slow.plan()).order
+    assert reference_memory.replay(fast.plan(), order=order).ends[-1] <= before
+
+
+STEPS = 143
+DNNSIM = {
+    # rows of the local buffer, how the two cycles of the global buffer are described → cycles of all steps
+    ("busy", 1): 2 * STEPS,
+    ("busy", 2): 2 * STEPS,
+    ("late", 1): 3 * STEPS,
+    ("late", 2): 3 * STEPS // 2 + 2,
+}
+
+
+@pytest.mark.parametrize(("how", "rows"), DNNSIM)
+def test_the_pipeline_of_dnnsim(how, rows):
+    """DNNsim, with an ideal DRAM, a global buffer of two cycles and a cycle of compute a step: 3.0 cycles a step where
+    the local buffer has one row, 2.007 with two or more.
+
+    Its global buffer is busy for both cycles, and a step begins when all its operands are there. So one row costs
+    2 + 1, and two cost max(2, 1) and one cycle more in all: (2·143 + 1) / 143 = 2.007.
+
+    We say in two keys what its one latency means. A memory that is *busy* for two cycles a step gives DNNsim's 2 a
+    step with two rows; without the cycle more, since our PEs begin a job on its first byte. For the same reason one
+    row, too, costs 2: the second cycle of the load is that of the compute. A memory that answers *late*, after two
+    cycles, gives DNNsim's 3 with one row, since nothing comes early; with two rows requests overlap, which DNNsim's do
+    not: 1.5.
+    """
+    width, latency = (1, 0) if how == "busy" else (0, 2)
+    place = OnChip(capacity_bytes=1 << 20, banks=1, width_bytes=width, latency_cycles=latency)
+    steps = operand("activation", "activation", [2] * STEPS, range(STEPS))
+    one = layer([1] * STEPS, steps, operand("weight", "weight", [1], [-1] * STEPS), [0] * STEPS)
+    memory = machine_memory(activation_memory=place, offchip=OffChip(preset="unlimited"))
+    case = Case(memory, pe_buffers(activation=2 * rows), (one,))
+    assert replay(case.plan()).ends == [DNNSIM[how, rows]]
+
+
+# Formats
+
+
+def test_stored_sizes_by_hand():
+    """40 values of 16 bits, 5 of them not zero, 2 zeros spelled out."""
+    part = replace(operand("gradient", "weight", [40], [0], nonzeros=[5]), placeholders=np.array([2]))
+    sizes = {}
+    for form in ("dense", "bitmask", "run_length", "zvc"):
+        memory = machine_memory(value_bits=16, formats=Formats(activation="dense", weight="dense", gradient=form))
+        sizes[form] = memory.stored_bytes(part).tolist()
+    # 40·2; (40 + 5·16)/8; (5 + 2)·(16 + 4)/8 = 17.5; two masks of 32 bits and 5 values.
+    assert sizes == {"dense": [80], "bitmask": [15], "run_length": [18], "zvc": [18]}
+
+
+@settings(deadline=None)
+@given(data=st.data(), values=st.integers(0, 150), density=st.sampled_from([0, 0.01, 0.1, 0.5, 1]))
+def test_run_length_codes_decode(data, values, density):
+    """The kernel counts the zeros that a coder spells out, whose code decodes to the part."""
+    from accelsim.hardware.kernels.zero_runs import placeholders
+
+    rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))
+    parts = rng.random((3, values)) < density
+    for part, count in zip(parts, placeholders(parts).tolist(), strict=True):
+        code = reference_memory.run_length(part)
+        assert count == sum(not value for _, value in code)
+        decoded = [bit for zeros, value in code for bit in [False] * zeros + [value]]
+        assert decoded + [False] * (values - len(decoded)) == part.tolist()
+        assert all(0 <= zeros < 16 for zeros, _ in code)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.lists(st.integers(0, 9), min_size=6, max_size=6),
+       st.integers(0, 40))  # fmt: skip
+def test_what_stays_within_a_room_fits_it(parts, sizes, room):
+    """Held from the first visit to the last, recounted use by use; one part more would not fit."""
+    visits = Visits.of(np.arange(len(parts)), np.array(parts), np.array(sizes))
+
+    def peak(kept):
+        held = [{p for p in kept if p in parts[: at + 1] and p in parts[at:]} for at in range(len(parts))]
+        return max(sum(sizes[p] for p in now) for now in held)
+
+    everything = np.ones(6, bool)
+    assert visits.peak_bytes(everything) == peak(set(parts))
+    kept = {int(p) for p in np.flatnonzero(visits.kept_within(room))}
+    first_first = list(dict.fromkeys(parts))
+    assert kept == set(first_first[: len(kept)])
+    assert peak(kept) <= room
+    assert len(kept) == len(first_first) or peak(set(first_first[: len(kept) + 1])) > room
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "unlimited"])
+def test_a_preset_moves_its_bandwidth(preset):
+    """A megabyte takes as long as the sum of the channels says; a byte takes a burst of one channel."""
+    memory = OffChip(preset=preset)
+    megabyte, byte = memory.transfer_cycles(np.array([1 << 20, 1]), 1000).tolist()
+    rate = memory.channels * memory.megabytes_per_second
+    assert megabyte == pytest.approx((1 << 20) * 1000 / rate, rel=0.001)
+    assert byte == -(-memory.burst_bytes * 1000 // memory.megabytes_per_second)
+    assert memory.moved_bytes(np.array([1, memory.burst_bytes + 1])).tolist() == [
+        memory.burst_bytes, 2 * memory.burst_bytes,
+    ]  # fmt: skip
+
+
+# Refusals
+
+
+def refused(case):
+    with pytest.raises(MachineError) as caught:
+        case.plan()
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def test_a_machine_that_cannot_run_a_layer_says_why():
+    one = layer([1], operand("activation", "activation", [8], [0]), operand("weight", "weight", [9], [0]), [4])
+    case = Case(machine_memory(11), pe_buffers(), (one,))
+    rule = "layer0: memory.activation_memory.capacity_bytes: must hold 12 bytes for a single job, got 11"
+    assert refused(case) == rule
+    case = Case(machine_memory(8).model_copy(update={"activation_memory": machine_memory().activation_memory}),
+                pe_buffers(), (one,))  # fmt: skip
+    assert refused(case) == "layer0: memory.weight_memory.capacity_bytes: must hold 9 bytes for a single job, got 8"
+    crossed = replace(one, traffic=replace(one.traffic, crossed=True))
+    case = Case(machine_memory(), pe_buffers(activation=7, weight=8), (crossed,))
+    rule = "layer0: buffers: one operand's part must fit its buffer, they need activation 8 and weight 9 bytes"
+    assert refused(case) == rule
+    Case(machine_memory(), pe_buffers(activation=8, weight=8), (crossed,)).plan()
+
+
+def small_machine(**memory):
+    machine = load_machine("pe16x16.yaml")
+    return machine.model_copy(update={"memory": machine.memory.model_copy(update=memory)})
+
+
+def test_simulate_says_where_a_machine_was_refused(tiny):
+    place = OnChip(capacity_bytes=16, banks=1, width_bytes=0, latency_cycles=0)
+    with open_trace(tiny) as trace, pytest.raises(MachineError) as caught:
+        list(simulate_records(small_machine(activation_memory=place), trace, passes="fwd"))
+    text = str(caught.value)
+    assert text.startswith("pe16x16: dense: fwd: conv1: memory.activation_memory.capacity_bytes: must hold ")
+    assert text.endswith(" bytes for a single job, got 16") and text.isprintable()
+
+
+def test_records_with_memory_add_up(tiny):
+    """Slots to cycles × multipliers; bytes and accesses under their names; the same on any number of threads."""
+    slow = small_machine(offchip=OffChip(preset="LPDDR4-3200"))
+    with open_trace(tiny) as trace:
+        records = list(simulate_records([slow, load_machine("bit-tactical.yaml")], trace))
+        assert records == list(simulate_records([slow, load_machine("bit-tactical.yaml")], trace, jobs=3))
+    for record in records:
+        assert sum(record.slots.values()) == record.cycles * record.multipliers
+        stalls = sum(n for cause, n in record.slots.items() if cause.startswith(("offchip", "onchip")))
+        assert stalls == (record.cycles - record.compute_cycles) * record.multipliers
+        assert set(record.actions) <= set(ACTIONS)
+        if record.cycles:
+            assert record.actions["offchip_read_bytes"] >= 0 and record.actions["offchip_write_bytes"] > 0
+    assert any(r.slots.get("offchip_weight") for r in records if r.machine == "pe16x16")
+
+
+# The default machine on the shipped trace
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """What each pass of each snapshot of the shipped trace moves on the machine of Table 6, in order of execution."""
+    machine = load_machine("pe16x16.yaml")
+    moved = {}
+    with open_trace("resnet50.npz") as trace:
+        for snapshot in trace.snapshots:
+            for position, one in enumerate(snapshot.layers):
+                for counted in Task(snapshot, one, position, PASSES).run([machine])[0]:
+                    if counted.traffic:
+                        moved.setdefault((snapshot.name, counted.record.which), []).append(counted.traffic)
+    return machine, {key: layers if key[1] == "fwd" else layers[::-1] for key, layers in moved.items()}
+
+
+def replayed_with(machine, layers, **sections):
+    """A replay with other keys in some sections of the memory, and its plan."""
+    memory = machine.memory.model_copy(
+        update={name: getattr(machine.memory, name).model_copy(update=keys) for name, keys in sections.items()}
+    )
+    plan = Planner(memory, machine.buffers, machine.clock_mhz, layers).plan()
+    return replay(plan), plan
+
+
+def stalled(replayed):
+    return sum(sum(lost.values()) for lost in replayed.stalls)
+
+
+def test_the_default_machine_waits_for_its_first_fill_and_last_drain_only(resnet):
+    """Every pass, every snapshot: 100 and 283 cycles at most of a million and more, none between the ends."""
+    machine, moved = resnet
+    assert len(moved) == 9
+    for (_, which), layers in moved.items():
+        replayed, plan = replayed_with(machine, layers)
+        waiting = [number for number, lost in enumerate(replayed.stalls) if sum(lost.values())]
+        assert set(waiting) <= {0, len(layers) - 1}
+        first, last = +Counter(replayed.stalls[0]), +Counter(replayed.stalls[-1])
+        assert set(first) <= {"offchip_weight", "offchip_activation", "offchip_gradient"}
+        assert set(last) <= {"onchip_result", "offchip_result"}
+        assert 0 < stalled(replayed) < 300 and stalled(replayed) < sum(plan.job_cycles) / 1000, which
+
+
+@pytest.mark.parametrize("which", PASSES)
+def test_less_bandwidth_or_capacity_and_the_stalls_come(resnet, which):
+    """Each half of the bandwidth costs, and at a sixteenth of it each half of the capacity."""
+    machine, moved = resnet
+    layers, rate = moved["swat90", which], machine.memory.offchip.megabytes_per_second
+    by_rate = [replayed_with(machine, layers, offchip={"megabytes_per_second": rate // n})[0] for n in (1, 2, 4, 8, 16)]
+    stalls = [stalled(replayed) for replayed in by_rate]
+    assert stalls == sorted(stalls) and stalls[-1] > 20 * stalls[0], stalls
+    sizes = {name: getattr(machine.memory, name).capacity_bytes for name in ("activation_memory", "weight_memory")}
+    slow, by_size, read = {"megabytes_per_second": rate // 16}, stalls[-1:], []
+    for n in (2, 4):
+        smaller = {name: {"capacity_bytes": size // n} for name, size in sizes.items()}
+        replayed, plan = replayed_with(machine, layers, offchip=slow, **smaller)
+        by_size.append(stalled(replayed))
+        read.append(sum(counts["offchip_read_bytes"] for counts in plan.actions))
+    assert by_size == sorted(by_size) and read == sorted(read), (by_size, read)
