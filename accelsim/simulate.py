@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache, lru_cache
 from itertools import chain, islice, product
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from accelsim.workload.lowering import PASSES, READS, lower
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
 if TYPE_CHECKING:
+    from accelsim.hardware.accelerators.base import Activity
     from accelsim.hardware.machine import Machine
 
 
@@ -76,15 +78,25 @@ class Task:
     def run(self, machines: Iterable[Machine]) -> list[Counted]:
         """Counts every machine and pass, machine by machine."""
         layer = replace(self.layer, tensors={name: self.layer.tensor(name) for name in self.reads})
-        return [self._count(layer, which, machine) for machine in machines for which in self.passes]
+        columns = [self._count_pass(layer, which, machines) for which in self.passes]
+        return [counted for of_machine in zip(*columns, strict=True) for counted in of_machine]
 
-    def _count(self, layer: Layer, which: str, machine: Machine) -> Counted:
+    def _count_pass(self, layer: Layer, which: str, machines: Iterable[Machine]) -> list[Counted]:
+        """Machines share the lowered layer, and what equal accelerators do where one follows the other."""
+        lowered = cache(lambda strided: lower(layer, which, strided=strided, batch=self.snapshot.batch))
+
+        @lru_cache(maxsize=1)
+        def activities(accelerator) -> list[Activity]:
+            return [accelerator.run(conv) for conv in lowered(accelerator.strided_input_grad)]
+
+        return [self._count(layer, which, machine, activities) for machine in machines]
+
+    def _count(self, layer: Layer, which: str, machine: Machine, run: Callable[..., list[Activity]]) -> Counted:
         accelerator, s = machine.accelerator, self.snapshot
         slots, accesses = Counter(), Counter()
         traffic = None
         try:
-            convolutions = lower(layer, which, strided=accelerator.strided_input_grad, batch=s.batch)
-            activities = [accelerator.run(conv) for conv in convolutions]
+            activities = run(accelerator)
             for activity in activities:
                 slots.update(activity.slots)
                 accesses.update(activity.accesses)
@@ -95,7 +107,7 @@ class Task:
         except MachineError as error:
             raise MachineError(f"{machine.name}: {s.name}/{layer.name}: {which}: {error}") from None
         cycles = sum(activity.cycles for activity in activities)
-        multiplications = layer.samples * layer.geometry.multiplications if convolutions else 0
+        multiplications = layer.samples * layer.geometry.multiplications if activities else 0
         record = Record(
             s.name, s.sparsity, s.step, s.algorithm, s.batch, s.samples, layer.name, layer.kind, which, machine.name,
             accelerator.multipliers, cycles, cycles, multiplications, dict(slots),
