@@ -14,7 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from accelsim import __version__
-from accelsim.errors import AccelsimError, ConfigError, OutputError, TraceError, printable
+from accelsim.commands import sweep
+from accelsim.commands.shared import cores as _cores
+from accelsim.commands.shared import is_terminal as _is_terminal
+from accelsim.commands.shared import jobs as _jobs
+from accelsim.commands.shared import names as _list
+from accelsim.commands.shared import progress as _progress
+from accelsim.commands.shared import show as _print
+from accelsim.errors import AccelsimError, ConfigError, TraceError, printable
 from accelsim.workload.lowering import PASSES
 
 
@@ -51,22 +58,10 @@ def _failed(options: argparse.Namespace, code: int, line: str) -> int:
     return code
 
 
-def _print(text: str) -> None:
-    """The result. Raises OutputError where standard output is closed, OSError where it is full."""
-    if sys.stdout is None:
-        raise OutputError("standard output: is closed")
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
 def _forget_output() -> None:
     """What could not be written would fail once more when Python ends."""
     if sys.stdout:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _is_terminal(*streams) -> bool:
-    return all(stream is not None and stream.isatty() for stream in streams)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"accelsim {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands, common)
+    sweep.add(commands, common)
     _add_capture(commands, common)
     _add_reproduce(commands, common)
     info = commands.add_parser("info", parents=[common], help="describe a trace or a machine file")
@@ -338,31 +334,6 @@ def _training_bar(options: argparse.Namespace) -> Iterator[Callable]:
         yield tell
 
 
-@contextmanager
-def _progress(options: argparse.Namespace) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; nothing where output is piped, quiet or JSON."""
-    if options.quiet or options.json or not _is_terminal(sys.stderr, sys.stdout):
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TextColumn("layers"), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _list(text: str) -> list[str]:
-    """``a,b`` as names."""
-    return [name for name in (part.strip() for part in text.split(",")) if name]
-
-
 def _paths(text: str) -> tuple[Path, ...]:
     """``a,b`` as paths."""
     return tuple(Path(name) for name in _list(text))
@@ -379,13 +350,6 @@ def _numbers(kind: type) -> Callable[[str], tuple]:
             raise argparse.ArgumentTypeError(f"must be {name} with commas between, got {text}") from None
 
     return parse
-
-
-def _jobs(text: str) -> int:
-    """A number of threads."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= 1024):
-        raise argparse.ArgumentTypeError(f"must be an integer in 1…1024, got {text[:20]}")
-    return int(text)
 
 
 if __name__ == "__main__":

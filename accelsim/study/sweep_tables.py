@@ -1,4 +1,4 @@
-"""What a sweep leaves: a row a point and pass, a row a point, layer and pass, what it came from; and what is printed."""
+"""What a sweep leaves: a row a point and pass, a row a point, layer and pass, and what they came from."""
 
 from __future__ import annotations
 
@@ -101,6 +101,8 @@ def _write_groups(path: str, tables: Iterable[pd.DataFrame]) -> None:
                 waiting.clear()
         if waiting:
             writer.write_table(pa.concat_tables(waiting))
+
+
 def _settings(points: tuple[Point, ...]) -> dict[str, list]:
     """What the points set, a column each: as it is where all are of one kind, else as text."""
     names = dict.fromkeys(name for p in points for name in p.settings if name not in OWN)
