@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -107,6 +108,8 @@ def _local(path: str, digest: str, content: bytes | None) -> str:
             return place
     if content is None:
         raise TraceElsewhere
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise AccelsimError(f"{path}: changed since the sweep began; the same command begins anew with it")
     handle, beside = tempfile.mkstemp(prefix=f"{kept.name}.", dir=kept.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(content)

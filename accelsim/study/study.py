@@ -45,6 +45,8 @@ class Study(Parameters):
         for name in self.passes:
             if name not in PASSES:
                 raise ValueError(f"passes: must be one of {', '.join(PASSES)}, got {name}")
+        if len(set(self.passes)) < len(self.passes):
+            raise ValueError(f"passes: must be given once each, got {', '.join(self.passes)}")
         for name in ("trace", "machine", "passes", "layers", "snapshots"):
             if getattr(self, name) == []:
                 raise ValueError(f"{name}: must have a value, has none")

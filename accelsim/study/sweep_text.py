@@ -46,7 +46,8 @@ def summary(table: pd.DataFrame, fidelity: pd.DataFrame | None, out: Path) -> It
         yield Text(f"  and {len(reasons) - REASONS:,} other reasons, in the column error")
     if fidelity is not None:
         yield _fidelity(fidelity)
-    yield Text(f"in {out}: table.csv, table.parquet, layers.parquet, sweep.json")
+    more = "" if fidelity is None else ", fidelity.csv"
+    yield Text(f"in {out}: table.csv, table.parquet, layers.parquet, sweep.json{more}")
 
 
 def report(table: pd.DataFrame, fidelity: pd.DataFrame | None, out: Path) -> dict[str, Any]:
