@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from accelsim.study.sweep_tables import write_tables
 HERE = Path(__file__).parent
 FILES = ("table.csv", "table.parquet", "layers.parquet", "sweep.json")
 TILES = "accelerator.tiles"
+quick = pytest.mark.usefixtures("threads")
 
 
 @pytest.fixture
@@ -38,6 +40,12 @@ def study(tiny):
         return {"trace": str(tiny), "machine": "dadiannao.yaml", "snapshots": ["swat80"], **changes}
 
     return make
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Workers that start at once: threads of this process, for tests of what is computed rather than where."""
+    monkeypatch.setattr("accelsim.study.workers.ProcessPoolExecutor", lambda count, **how: ThreadPoolExecutor(count))
 
 
 def files(folder, names=FILES):
@@ -99,6 +107,7 @@ def test_a_grid_takes_all_combinations_and_points_come_after(study, tiny):
     assert shown == [*((*pair, "dadiannao") for pair in grid), (3, None, "dadiannao"), (None, None, "ideal")]
 
 
+@quick
 def test_traces_machines_and_snapshots_may_be_lists(study, tiny, write_tiny, tmp_path):
     other = str(write_tiny(tmp_path / "other.npz", snapshots=(("dense", 0.0),)))
     made = study(trace=[str(tiny), other], machine=["dadiannao.yaml", "ideal.yaml"], snapshots=["dense", "swat80"])
@@ -120,6 +129,7 @@ def test_sections_and_presets_are_set_before_what_is_in_them(order):
     assert memory.activation_memory.width_bytes == 128  # what ddr4.yaml says
 
 
+@quick
 def test_memory_may_be_swept_by_file_and_by_preset(study, tmp_path):
     made = study(
         machine="bit-tactical.yaml", passes=["fwd"],
@@ -159,6 +169,7 @@ def test_a_key_changes_with_what_determines_the_result_and_with_nothing_else(stu
 # Results ------------------------------------------------------------------------------------------------------------
 
 
+@quick
 def test_the_table_sums_what_the_pipeline_counts(study, tiny, tmp_path):
     table = sweep(study(grid={TILES: [4, 16]}), tmp_path / "out")
     with accelsim.open_trace(tiny) as trace:
@@ -171,6 +182,7 @@ def test_the_table_sums_what_the_pipeline_counts(study, tiny, tmp_path):
     pd.testing.assert_frame_equal(read, table, check_dtype=False)
 
 
+@quick
 def test_a_bad_point_is_a_row_that_says_why_and_types_stay(study, tmp_path):
     good = sweep(study(grid={TILES: [4, 16]}), tmp_path / "good")
     made = study(grid={TILES: [4, 0, 16]}, points=[{"snapshot": "swat99"}, {"machine": "tcle.yaml"}])
@@ -216,6 +228,7 @@ def test_machines_that_share_work_count_as_each_by_itself(study, tmp_path):
         pd.testing.assert_frame_equal(rows, simulate_chunk(chunk)[0])
 
 
+@quick
 @pytest.mark.parametrize("reference", ["dense", "swat80"])
 def test_a_sparsity_is_made_and_its_error_reported(study, tmp_path, reference):
     table = sweep(study(snapshots=[reference], passes=["fwd"], grid={"sparsity": [0.5, 0.8]}), tmp_path / "out")
@@ -226,6 +239,7 @@ def test_a_sparsity_is_made_and_its_error_reported(study, tmp_path, reference):
     assert not (tmp_path / "out" / "fidelity.csv").exists()
 
 
+@quick
 def test_numbers_get_another_top_k_and_may_not_lose_fewer(study, write_tiny, tmp_path):
     import numpy as np
 
@@ -243,6 +257,7 @@ def test_numbers_get_another_top_k_and_may_not_lose_fewer(study, write_tiny, tmp
     assert table["snapshot"].tolist() == ["dense"]
 
 
+@quick
 def test_the_estimate_is_of_what_is_missing(study, tmp_path):
     made = load_study(study(grid={TILES: [1, 2, 3, 4]}))
     guess = estimate(plan_sweep(made, Store(tmp_path)), 2)
@@ -300,7 +315,7 @@ def test_killed_at_random_moments_it_finishes_with_the_same_bytes(study, tmp_pat
     (tmp_path / "study.yaml").write_text(json.dumps(made))
     sweep(made, tmp_path / "whole", jobs=2)
     out, chance = tmp_path / "out", random.Random(os.urandom(8))
-    for number in range(5):
+    for number in range(4):
         how = (signal.SIGKILL, signal.SIGINT)[number % 2]
         process = start(tmp_path / "study.yaml", out, "--quiet")
         before = stored(out) if out.exists() else 0
@@ -334,6 +349,7 @@ def test_two_sweeps_at_once_share_a_store(study, tmp_path):
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+@quick
 @pytest.mark.parametrize("at", range(6))
 def test_a_full_disk_leaves_nothing_half_written(study, tmp_path, monkeypatch, at):
     made, out = study(grid={TILES: [1, 2]}), tmp_path / "out"
@@ -355,6 +371,7 @@ def test_a_full_disk_leaves_nothing_half_written(study, tmp_path, monkeypatch, a
     assert files(out) == files(tmp_path / "whole")
 
 
+@quick
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:99] + b"\xff" + b[100:]])
 def test_a_damaged_point_is_computed_again(study, tmp_path, damage):
     made, out = study(grid={TILES: [1, 2, 3]}), tmp_path / "out"
@@ -465,14 +482,14 @@ def dask(folder, workers, **settings):
     common = ["--scheduler-file", str(file), "--no-dashboard"]
     scheduler = [*run, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
     worker = [*run, "distributed.cli.dask_worker", "--nthreads", "1", "--nworkers", str(workers)]
-    processes = [subprocess.Popen([*command, *common], **how) for command in (scheduler, worker)]
+    commands = ([*scheduler, *common], [*worker, *common])
+    processes = [subprocess.Popen(command, start_new_session=True, **how) for command in commands]
     try:
         wait_for(file.is_file)
         yield json.loads(file.read_text())["address"]
     finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in processes:
+        for process in processes:  # with the workers' own processes; each is a group
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
 
 
