@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from accelsim.hardware.machine import Machine
 
 __version__ = "0.1.0"
-__all__ = ["Trace", "TraceWriter", "load_machine", "open_trace", "simulate"]
+__all__ = ["Trace", "TraceWriter", "load_machine", "open_trace", "simulate", "sweep"]
 
 
 def load_machine(file: str | Path, **sections: str | None) -> Machine:
@@ -60,3 +60,13 @@ def simulate(
     from accelsim.study.results import frame
 
     return frame(simulate_records(machines, trace, passes=passes, layers=layers, snapshots=snapshots, jobs=jobs))
+
+
+def sweep(study: str | Path | dict, out: str | Path, *, jobs: int = 1, cluster: str | None = None) -> pd.DataFrame:
+    """Simulates every point of a study that the folder ``out`` does not have yet; the table of all, a row a pass.
+
+    See ``accelsim.study.sweep.sweep`` for the parameters, the files that it writes and what it raises.
+    """
+    from accelsim.study.sweep import sweep
+
+    return sweep(study, out, jobs=jobs, cluster=cluster)

@@ -11,7 +11,7 @@ import os
 import sys
 
 from accelsim import __version__
-from accelsim.commands import capture, compare, describe, exchange, reproduce, run
+from accelsim.commands import capture, compare, describe, exchange, reproduce, run, sweep
 from accelsim.errors import AccelsimError, printable
 
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"accelsim {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (run, compare, capture, reproduce, exchange, describe):
+    for command in (run, compare, sweep, capture, reproduce, exchange, describe):
         command.add(commands, common)
     return parser
 

@@ -42,7 +42,8 @@ def test_commands_in_the_readme_run(command, tmp_path):
     if "report" in command:
         pytest.importorskip("plotly")
     result = run(command, tmp_path)
-    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    assert result.returncode == 0, result.stderr
+    assert "sweep" in command or result.stderr == ""  # which says beforehand how long it will take
     assert result.stdout
     written = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     if "--plots" in command:
@@ -59,6 +60,8 @@ def test_commands_in_the_readme_run(command, tmp_path):
         assert written == ["swat95.npz"]
     elif "export" in command:
         assert written and all(name.endswith(".yaml") for name in written)
+    elif "sweep" in command:
+        assert {"layers.parquet", "sweep.json", "table.csv", "table.parquet"} < set(written)
     else:
         made = ["report.html"] if "report" in command else []
         assert written == ["action_counts.yaml", "layers.csv", "layers.parquet", *made, "run.json", "summary.txt"]
@@ -151,11 +154,12 @@ def test_the_page_says_of_each_machine_what_the_command_says_that_it_skips(tmp_p
     assert dict(skips.findall(result.stdout)) == dict(skips.findall(compared()))
 
 
-def test_every_test_that_the_page_on_machines_names_exists():
-    page = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("page", "least"), [("machines", 10), ("sweeps", 8)])
+def test_every_test_that_a_page_names_exists(page, least):
+    page = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", page)
-    assert len(named) > 10
+    assert len(named) > least
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 

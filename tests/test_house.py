@@ -25,9 +25,9 @@ CONFINED = {
     "onnx": ["workload/importers/onnx.py"],
     "matplotlib": ["study/plots.py", "study/compare_plot.py"],
     "simpy": ["hardware/memory.py"],
-    "dask": ["study/sweep.py"],
+    "dask": ["study/workers.py"],
     "plotly": ["study/report/"],
-    "distributed": ["study/sweep.py"],
+    "distributed": ["study/workers.py"],
 }
 HEAVY = {*CONFINED}
 

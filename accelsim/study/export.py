@@ -35,9 +35,14 @@ def provenance(trace: Trace, machines: list[Machine], command: list[str]) -> dic
             "dataset": trace.dataset,
             "provenance": trace.provenance,
         },
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        "versions": versions(),
         "seed": None,
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python, and of the libraries that count and write."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
 
 
 def _version(name: str) -> str | None:

@@ -10,13 +10,17 @@ import pandas as pd
 
 from accelsim.errors import AccelsimError
 from accelsim.simulate import simulate_records
+from accelsim.study.chunks import alike
 from accelsim.study.results import frame
+from accelsim.study.store import Store
+from accelsim.study.study import has_values
 from accelsim.workload.lowering import PASSES
+from accelsim.workload.trace import Trace
 
 if TYPE_CHECKING:
     from accelsim.hardware.machine import Machine
+    from accelsim.study.sweep import Plan
     from accelsim.workload.synthetic import SyntheticTrace
-    from accelsim.workload.trace import Trace
 
 
 def cycle_errors(
@@ -62,3 +66,39 @@ def cycle_errors(
     result["error"] = result["synthetic_cycles"] / result["real_cycles"] - 1
     result["layer_error"] = np.sqrt(groups["square"].mean())
     return result.reset_index()
+
+
+def sweep_fidelity(plan: Plan) -> pd.DataFrame | None:
+    """``cycle_errors`` of what a sweep makes of its traces at other sparsities, on the first machine; None: nothing."""
+    firsts = {}
+    for point in plan.points:
+        if point.sparsity is not None and point.machine:
+            firsts.setdefault((point.trace, point.snapshot), point.machine)
+    tables = []
+    for (name, reference), machine in firsts.items():
+        with Trace.open(plan.paths[name]) as trace:
+            snapshot = trace.snapshot(reference)
+            least = snapshot.sparsity if has_values(snapshot) else 0
+            own = sorted({s.sparsity for s in trace.snapshots if s.sparsity >= least})
+            like = alike(trace, reference, own)
+            errors = cycle_errors(machine, trace, like, passes=plan.study.passes, layers=plan.study.layers)
+        errors.insert(0, "trace", name)
+        errors.insert(1, "reference", reference)
+        errors.insert(2, "machine", machine.name)
+        tables.append(errors)
+    return pd.concat(tables, ignore_index=True) if tables else None
+
+
+def write_fidelity(plan: Plan, store: Store) -> None:
+    """``fidelity.csv``; or none, also where another sweep left one.
+
+    Raises
+    ------
+    AccelsimError
+        As ``cycle_errors``.
+    """
+    table, path = sweep_fidelity(plan), store.folder / "fidelity.csv"
+    if table is None:
+        path.unlink(missing_ok=True)
+    else:
+        store.write(path, lambda beside: table.to_csv(beside, index=False))

@@ -46,12 +46,12 @@ class Store:
 
     def put(self, key: str, rows: pd.DataFrame) -> None:
         """Writes a point; one of that key may be there."""
-        self.write(self._path(key), lambda path: rows.to_parquet(path, index=False))
+        self.write(self._path(key), lambda path: rows.to_parquet(path, index=False, write_page_checksum=True))
 
     def get(self, key: str) -> pd.DataFrame | None:
         """A point's rows; None if it is not there, or damaged by other hands: then it goes, to be computed again."""
         try:
-            return pd.read_parquet(self._path(key))
+            return pd.read_parquet(self._path(key), page_checksum_verification=True)
         except FileNotFoundError:
             return None
         except (OSError, ValueError):

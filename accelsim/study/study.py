@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from accelsim.errors import AccelsimError, ConfigError
 from accelsim.hardware.machine import Machine, load_machine, load_section, parse_machine, validated
 from accelsim.hardware.parameters import Parameters, check, option
 from accelsim.workload.lowering import PASSES
+from accelsim.workload.sparsify import check_sparsity
 from accelsim.workload.synthetic import reference_of
+from accelsim.workload.trace import Snapshot, Trace
 
 MOST_POINTS = 1_000_000
 # Keys of a grid that are not keys of the machine.
@@ -38,15 +41,26 @@ class Study(Parameters):
     points: list[dict[str, Any]] = option("points by themselves: such keys, one value each", default=[])
 
     @check
-    def _has_points(self):
+    def _can_be(self):
+        for name in self.passes:
+            if name not in PASSES:
+                raise ValueError(f"passes: must be one of {', '.join(PASSES)}, got {name}")
+        if len(set(self.passes)) < len(self.passes):
+            raise ValueError(f"passes: must be given once each, got {', '.join(self.passes)}")
+        for name in ("trace", "machine", "passes", "layers", "snapshots"):
+            if getattr(self, name) == []:
+                raise ValueError(f"{name}: must have a value, has none")
         for name, values in self.grid.items():
             if not values:
-                raise ValueError(f"grid.{name} must have a value")
-        count = 1
-        for values in self.grid.values():
-            count *= len(values)
-        if count + len(self.points) > MOST_POINTS:
-            raise ValueError(f"a study must have at most {MOST_POINTS:,} points, got {count + len(self.points):,}")
+                raise ValueError(f"grid.{name}: must have a value, has none")
+            for value in values:
+                _check_own(f"grid.{name}", name, value)
+        for number, point in enumerate(self.points):
+            for name, value in point.items():
+                _check_own(f"points.{number}.{name}", name, value)
+        count = prod(map(len, self.grid.values())) + len(self.points)
+        if count > MOST_POINTS:
+            raise ValueError(f"must have at most {MOST_POINTS:,} points, got {count:,}")
         return self
 
     def settings(self) -> Iterator[dict[str, Any]]:
@@ -61,6 +75,17 @@ class Study(Parameters):
         for point in self.points:
             for values in product(*several.values()):
                 yield one | dict(zip(several, values, strict=True)) | point
+
+
+def _check_own(where: str, name: str, value: Any) -> None:
+    """A value of a key that is not the machine's; those are checked with it."""
+    if name == "sparsity":
+        try:
+            check_sparsity(value)
+        except AccelsimError as error:
+            raise ValueError(f"{where}: {str(error).removeprefix('sparsity: ')}") from None
+    elif name in OWN and not isinstance(value, str):
+        raise ValueError(f"{where}: must be a name, got {value!r:.60}")
 
 
 def load_study(file: str | Path | dict) -> Study:
@@ -108,52 +133,80 @@ def code_digest() -> str:
     """Version and digest of the code that counts: results of other code are other results."""
     root = Path(accelsim.__file__).parent
     digest = hashlib.sha256(accelsim.__version__.encode())
-    for path in sorted([*root.glob("workload/**/*.py"), *root.glob("hardware/**/*.py"), root / "simulate.py"]):
+    counting = [*root.glob("workload/**/*.py"), *root.glob("hardware/**/*.py"), root / "simulate.py"]
+    for path in sorted([*counting, root / "study" / "results.py", root / "study" / "chunks.py"]):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def machine_with(file: str, settings: dict[str, Any]) -> Machine:
-    """A machine file with some keys changed.
+def machine_with(base: dict[str, Any], settings: dict[str, Any], source: str = "machine") -> Machine:
+    """A machine from plain data with some keys changed, whole sections and presets before what is in them.
 
     Raises
     ------
     ConfigError
         If a key is unknown or its value not allowed; it names the keys that were set.
     """
-    data = copy.deepcopy(_resolved(file))
-    for name, value in settings.items():
+    data = copy.deepcopy(base)
+    changed = ", ".join(f"{name}={value}" for name, value in settings.items())
+    source = f"{source} with {changed}" if changed else source
+    for name in sorted(settings, key=lambda name: (name.count("."), not name.endswith(".preset"))):
         *path, last = name.split(".")
         section = data
         for part in path:
-            section = section.setdefault(part, {}) if isinstance(section, dict) else None
+            section = section.get(part)
             if not isinstance(section, dict):
-                raise ConfigError(f"{file}: {name}: must be a key of a section")
+                raise ConfigError(f"{source}: {name}: must be a key of a section that the machine has")
         if last == "preset":  # it fills in what is not given, so nothing else may be
             section.clear()
-        section[last] = value
-    changed = ", ".join(f"{name}={value}" for name, value in settings.items())
-    return parse_machine(data, f"{file} with {changed}" if changed else file)
+        section[last] = settings[name]
+        if name == "memory" and isinstance(settings[name], str):  # what is in it may be set as well
+            data = parse_machine(data, source).resolved()
+    return parse_machine(data, source)
 
 
-@cache
-def _resolved(file: str) -> dict[str, Any]:
-    return load_machine(file).resolved()
-
-
-def points_of(study: Study, traces: dict[str, Any]) -> Iterator[Point]:
+def points_of(study: Study, traces: dict[str, Trace]) -> Iterator[Point]:
     """The points of a study in the order of its table; ``traces``: open traces by name."""
+    machine_of, reference = cache(lambda file: load_machine(file).resolved()), cache(least_sparse)
     for settings in study.settings():
+        trace, sparsity = traces[settings["trace"]], settings.get("sparsity")
         machine, error = None, None
         try:
-            machine = machine_with(settings["machine"], {k: v for k, v in settings.items() if k not in OWN})
+            changes = {name: value for name, value in settings.items() if name not in OWN}
+            machine = machine_with(machine_of(settings["machine"]), changes, settings["machine"])
         except AccelsimError as problem:
             error = str(problem)
-        trace = traces[settings["trace"]]
-        wanted = [settings["snapshot"]] if "snapshot" in settings else study.snapshots
-        if "sparsity" in settings and wanted is None:  # of one snapshot any sparsity is made
-            wanted = [reference_of(trace).name]
-        for snapshot in trace.snapshots:
-            if wanted is None or snapshot.name in wanted:
-                shown = {k: v for k, v in settings.items() if k != "snapshot"}
-                yield Point(shown, settings["trace"], snapshot.name, settings.get("sparsity"), machine, error)
+        shown = {name: value for name, value in settings.items() if name != "snapshot"}
+        for name in _snapshots(study, settings, trace, reference):
+            yield _point(shown, trace, name, sparsity, machine, error)
+
+
+def _snapshots(study: Study, settings: dict, trace: Trace, reference: Callable[[Trace], Snapshot]) -> Iterable[str]:
+    """Which snapshots a setting means; of one snapshot any sparsity is made."""
+    if "snapshot" in settings:
+        return [settings["snapshot"]]
+    names = [snapshot.name for snapshot in trace.snapshots]
+    if study.snapshots is not None:
+        return [name for name in names if name in study.snapshots]
+    return [reference(trace).name] if "sparsity" in settings else names
+
+
+def _point(shown: dict, trace: Trace, name: str, sparsity: float | None, machine, error: str | None) -> Point:
+    known = {snapshot.name: snapshot for snapshot in trace.snapshots}
+    if name not in known:
+        error = error or f"{shown['trace']}: snapshot: must be one of {', '.join(known)}, got {name}"
+    elif sparsity is not None and sparsity < known[name].sparsity and has_values(known[name]):
+        least = known[name].sparsity
+        error = error or f"{shown['trace']}: sparsity: must be {least:g} or more, what {name} has, got {sparsity:g}"
+    return Point(shown, shown["trace"], name, sparsity, None if error else machine, error)
+
+
+def has_values(snapshot: Snapshot) -> bool:
+    """Whether it holds numbers, which another Top-K can be applied to, rather than masks."""
+    return all(layer.tensor(name).dtype != bool for layer in snapshot.layers for name in ("weight", "activation"))
+
+
+def least_sparse(trace: Trace) -> Snapshot:
+    """The snapshot that other sparsities are made of: numbers may only lose more, masks are drawn like sparse ones."""
+    snapshot = min(trace.snapshots, key=lambda snapshot: snapshot.sparsity)
+    return snapshot if has_values(snapshot) else reference_of(trace)

@@ -7,41 +7,35 @@ writes. What it has written it does not compute again. docs/sweeps.md.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import tempfile
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
-from functools import lru_cache
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, TraceError
 from accelsim.files import find
-from accelsim.hardware.machine import Machine, parse_machine
-from accelsim.simulate import simulate_records
-from accelsim.study.results import frame
+from accelsim.study.chunks import Chunk, Rows, TraceElsewhere, simulate_chunk
+from accelsim.study.fidelity import write_fidelity
 from accelsim.study.store import Store
 from accelsim.study.study import Point, Study, load_study, points_of
 from accelsim.study.sweep_tables import write_tables
-from accelsim.workload import synthetic
+from accelsim.study.workers import WorkerDied, Workers
 from accelsim.workload.trace import Trace
 
 # Machines simulated together on one snapshot: enough to share what they share, few enough to be lost to a dead worker.
 TOGETHER = 8
 # How often what a dead worker was at is tried again.
 ATTEMPTS = 3
+# Workers that die before any gave a result: then it is not a point that kills them.
+MOST_DEATHS = 10
 # Waiting for each worker, so that none idles.
 AHEAD = 2
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -55,21 +49,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """What a worker gets: machines as plain data, and where the trace is."""
-
-    trace: str
-    digest: str
-    snapshot: str
-    sparsity: float | None
-    machines: tuple[dict[str, Any], ...]
-    keys: tuple[str, ...]
-    passes: tuple[str, ...]
-    layers: tuple[str, ...]
-    attempts: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True)
 class Plan:
     """A study with its traces opened: its points in the table's order, their keys, and what is to be computed."""
 
@@ -78,7 +57,13 @@ class Plan:
     keys: tuple[str | None, ...]
     chunks: tuple[Chunk, ...]
     found: int
-    layers: int
+    digests: dict[str, str]
+    paths: dict[str, str]
+
+    @property
+    def missing(self) -> int:
+        """Points to be computed; equal ones once."""
+        return sum(len(chunk.keys) for chunk in self.chunks)
 
 
 def plan_sweep(study: Study, store: Store, workers: int = 1) -> Plan:
@@ -87,20 +72,17 @@ def plan_sweep(study: Study, store: Store, workers: int = 1) -> Plan:
     Raises
     ------
     AccelsimError
-        If a trace cannot be opened, or no point can be computed.
+        If a trace cannot be opened, a snapshot or layer is in none, or no point can be computed.
     """
-    names = study.trace if isinstance(study.trace, list) else [study.trace]
-    names += [value for value in study.grid.get("trace", []) if value not in names]
-    names += [point["trace"] for point in study.points if point.get("trace") not in (None, *names)]
     with ExitStack() as stack:
-        traces = {name: stack.enter_context(closing(open_trace(name))) for name in dict.fromkeys(names)}
+        traces = {name: stack.enter_context(closing(open_trace(name))) for name in _traces(study)}
+        _check_names(study, traces)
         points = tuple(points_of(study, traces))
         digests = {name: trace.digest for name, trace in traces.items()}
         paths = {name: str(trace.path.resolve()) for name, trace in traces.items()}
-        layers = sum(len(traces[p.trace].snapshots[0].layers) for p in points)
-    if not points:
-        raise AccelsimError("study: must have a point, has none; snapshots are those of the traces")
-    chosen = tuple(study.layers), tuple(study.passes)
+    if not any(point.machine for point in points):
+        raise AccelsimError(points[0].error if points else "study: must have a point, has none")
+    chosen = tuple(study.passes), tuple(study.layers)
     keys = tuple(p.key(digests[p.trace], *chosen) if p.machine else None for p in points)
     known = store.known()
     missing: dict[tuple, dict[str, dict]] = {}
@@ -108,15 +90,40 @@ def plan_sweep(study: Study, store: Store, workers: int = 1) -> Plan:
         if key and key not in known:
             place = paths[point.trace], digests[point.trace], point.snapshot, point.sparsity
             missing.setdefault(place, {})[key] = point.machine.resolved()
-    chunks, count = [], sum(map(len, missing.values()))
+    chunks = tuple(_chunks(missing, chosen, workers))
+    return Plan(study, points, keys, chunks, sum(key in known for key in keys if key), digests, paths)
+
+
+def _traces(study: Study) -> list[str]:
+    """The names of all its traces, once each."""
+    names = [study.trace] if isinstance(study.trace, str) else list(study.trace)
+    names += study.grid.get("trace", [])
+    names += [point["trace"] for point in study.points if "trace" in point]
+    return list(dict.fromkeys(names))
+
+
+def _check_names(study: Study, traces: dict[str, Trace]) -> None:
+    """What no trace has is a misspelling."""
+    known = list(dict.fromkeys(s.name for trace in traces.values() for s in trace.snapshots))
+    for name in study.snapshots or ():
+        if name not in known:
+            raise AccelsimError(f"study: snapshots: must be one of {', '.join(known)}, got {name}")
+    layers = list(dict.fromkeys(layer.name for t in traces.values() for s in t.snapshots for layer in s.layers))
+    for pattern in study.layers:
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            some = ", ".join(layers[:4])
+            raise AccelsimError(f"study: layers: must match a layer of a trace ({some}, …), got {pattern}")
+
+
+def _chunks(missing: dict[tuple, dict[str, dict]], chosen: tuple, workers: int) -> Iterator[Chunk]:
+    """Machines with equal accelerators next to each other: what they compute is computed once."""
+    count = sum(map(len, missing.values()))
     together = max(1, min(TOGETHER, count // (4 * workers)))
     for place, machines in missing.items():
-        # Machines with equal accelerators next to each other: what they compute is computed once.
         alike = sorted(machines, key=lambda key: (repr(machines[key]["accelerator"]), key))
         for i in range(0, len(alike), together):
             some = tuple(alike[i : i + together])
-            chunks.append(Chunk(*place, tuple(machines[key] for key in some), some, chosen[1], chosen[0]))
-    return Plan(study, points, keys, tuple(chunks), sum(key in known for key in keys if key), layers)
+            yield Chunk(*place, tuple(machines[key] for key in some), some, *chosen)
 
 
 def sweep(
@@ -125,20 +132,26 @@ def sweep(
     *,
     jobs: int = 1,
     cluster: str | None = None,
+    before: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[Progress], None] = lambda p: None,
 ) -> pd.DataFrame:
     """Computes the points of a study that a folder does not have yet, and writes the table of all.
+
+    Workers are processes that import the main module: a script calls it below ``if __name__ == "__main__":``.
 
     Parameters
     ----------
     study : Study, or a file, or its plain data
     out : path
-        ``points/`` in it is the store; ``table.csv`` and ``table.parquet``, a row a point and pass, and
-        ``layers.parquet``, a row a point, layer and pass, are written when all points are there.
+        ``points/`` in it is the store; ``table.csv`` and ``table.parquet``, a row a point and pass,
+        ``layers.parquet``, a row a point, layer and pass, and ``sweep.json``, what they were computed from, are
+        written when all points are there; ``fidelity.csv`` too, where a sparsity is not a trace's own.
     jobs : int
         Worker processes.
     cluster : str, optional
         Address of a Dask scheduler (tcp://…), or "local" for one on this machine with ``jobs`` workers.
+    before : callable
+        Called with the plan before anything is computed.
     progress : callable
 
     Returns
@@ -150,25 +163,51 @@ def sweep(
     ------
     AccelsimError
         If the study, a trace or the folder will not do. What was computed until then is kept.
+    KeyboardInterrupt
+        With a text that says how much is kept.
     """
+    if jobs < 1:
+        raise AccelsimError(f"jobs: must be 1 or more, got {jobs}")
     study = study if isinstance(study, Study) else load_study(study)
     store = Store(Path(out))
     plan = plan_sweep(study, store, jobs)
-    errors = dict(compute(plan, store, jobs=jobs, cluster=cluster, progress=progress))
-    return write_tables(plan, store, errors)
+    try:
+        before(plan)
+        for _ in range(ATTEMPTS):
+            errors = dict(compute(plan, store, jobs=jobs, cluster=cluster, progress=progress))
+            table, damaged = write_tables(plan, store, errors)
+            if not damaged:
+                break
+            plan = plan_sweep(study, store, jobs)  # what was damaged is gone
+        write_fidelity(plan, store)
+    except KeyboardInterrupt:
+        kept = len(store.known().intersection(filter(None, plan.keys)))
+        message = f"{kept} of {len(plan.points)} points are in {store.folder}; the same command goes on"
+        raise KeyboardInterrupt(message) from None
+    return table
 
 
 def compute(
-    plan: Plan, store: Store, *, jobs: int, cluster: str | None, progress: Callable[[Progress], None]
+    plan: Plan,
+    store: Store,
+    *,
+    jobs: int,
+    cluster: str | None = None,
+    progress: Callable[[Progress], None] = lambda p: None,
+    work: Callable[..., list[Rows]] = simulate_chunk,
 ) -> Iterator[tuple[str, str]]:
     """Computes a plan's chunks into the store; yields the keys of points that failed, and why."""
     total, done, failed = len(plan.points), 0, sum(key is None for key in plan.keys)
     progress(Progress(total, plan.found, done, failed))
     if not plan.chunks:
         return
-    try:
-        for chunk, results in run_chunks(plan.chunks, jobs, cluster):
-            for key, rows in zip(chunk.keys, results, strict=True):
+    # Another sweep into the same store begins elsewhere; what it has stored until its turn comes is not computed again.
+    start = os.getpid() % len(plan.chunks)
+    order = plan.chunks[start:] + plan.chunks[:start]
+    chunks = (chunk for chunk in order if not all(key in store for key in chunk.keys))
+    with closing(run_chunks(chunks, jobs, cluster, work)) as results:
+        for chunk, of_machines in results:
+            for key, rows in zip(chunk.keys, of_machines, strict=True):
                 done += 1
                 if isinstance(rows, str):
                     failed += 1
@@ -176,167 +215,65 @@ def compute(
                 else:
                     store.put(key, rows)
             progress(Progress(total, plan.found, done, failed))
-    except KeyboardInterrupt:
-        stored = plan.found + done - failed
-        raise KeyboardInterrupt(f"{stored} of {total} points are in {store.folder}; the same command goes on") from None
 
 
-def run_chunks(chunks: Iterable[Chunk], jobs: int, cluster: str | None) -> Iterator[tuple[Chunk, list]]:
+def run_chunks(
+    chunks: Iterable[Chunk], jobs: int, cluster: str | None = None, work: Callable[..., list[Rows]] = simulate_chunk
+) -> Iterator[tuple[Chunk, list[Rows]]]:
     """Chunks with their results as they come, on processes of this machine or a Dask cluster.
 
-    A chunk whose worker dies is tried again, alone in the end; what dies ``ATTEMPTS`` times has failed.
+    A chunk whose worker dies is tried again, each of its machines by itself; what is there at ``ATTEMPTS`` deaths has
+    failed.
     """
-    waiting = deque(chunks)
-    while waiting:
-        with _executor(jobs, cluster) as (executor, workers, send):
+    fresh, lost = iter(chunks), deque()
+    results = died = 0
+    while True:
+        with Workers(jobs, cluster) as workers:
             running: dict[Future, Chunk] = {}
-            try:
-                while waiting or running:
-                    # After a death one at a time, so that it is known who brings it about.
-                    most = 1 if any(chunk.attempts for chunk in waiting) else workers * AHEAD
-                    while waiting and len(running) < most:
-                        chunk = waiting.popleft()
-                        running[executor.submit(simulate_chunk, chunk, *send(chunk))] = chunk
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        chunk = running[future]
-                        results = future.result()
-                        del running[future]
-                        yield chunk, results
-            except _deaths() as death:
-                lost = [Chunk(**vars(chunk) | {"attempts": chunk.attempts + 1}) for chunk in running.values()]
-                for chunk in lost:
-                    if chunk.attempts < ATTEMPTS:
-                        waiting.append(chunk)
+            while True:
+                _fill(workers, running, fresh, lost, work)
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    chunk = running.pop(future)
+                    try:
+                        of_machines = workers.result(future)
+                    except TraceElsewhere:
+                        workers.need(chunk)
+                        lost.append(chunk)
+                        continue
+                    except WorkerDied as death:
+                        died += 1
+                        if not results and died > MOST_DEATHS:
+                            raise AccelsimError(f"workers: all die before they give a result: {death}") from None
+                        again = chunk.singly(chunk.attempts + 1)
+                        lost.extend(one for one in again if one.attempts < ATTEMPTS)
+                        failed = [one for one in again if one.attempts >= ATTEMPTS]
+                        yield from ((one, [f"{death}, each of {ATTEMPTS} times"]) for one in failed)
                     else:
-                        yield chunk, [f"worker died: {death}"] * len(chunk.keys)
+                        results += 1
+                        yield chunk, of_machines
+            if not workers.broken:
+                return
 
 
-def _deaths() -> tuple[type[Exception], ...]:
-    """What a future raises when its worker is gone."""
-    with suppress(ImportError):
-        from distributed import KilledWorker
-
-        return BrokenProcessPool, KilledWorker
-    return (BrokenProcessPool,)
-
-
-class _executor:
-    """Where chunks run: ``(executor, workers, send)``; ``send(chunk)`` is what a chunk is sent with."""
-
-    def __init__(self, jobs: int, cluster: str | None):
-        self.jobs, self.cluster = jobs, cluster
-        self.stack = ExitStack()
-        self.others = set(multiprocessing.active_children())
-
-    def __enter__(self) -> tuple[Executor, int, Callable[[Chunk], tuple]]:
-        if self.cluster is not None:
-            return self._dask()
-        spawn = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(self.jobs, mp_context=spawn, initializer=_start_worker)
-        self.stack.callback(executor.shutdown, wait=True, cancel_futures=True)
-        return executor, self.jobs, lambda chunk: ()
-
-    def __exit__(self, kind, *error) -> None:
-        if kind is not None and self.cluster is None:
-            for child in set(multiprocessing.active_children()) - self.others:
-                child.terminate()  # nobody waits for what it computes
-        self.stack.close()
-
-    def _dask(self) -> tuple[Executor, int, Callable[[Chunk], tuple]]:
-        try:
-            from distributed import Client, LocalCluster
-        except ModuleNotFoundError as error:
-            raise AccelsimError("a cluster needs Dask: pip install 'accelsim[cluster]'") from error
-        try:
-            address = self.cluster
-            if address == "local":
-                address = self.stack.enter_context(
-                    LocalCluster(n_workers=self.jobs, threads_per_worker=1, dashboard_address=None)
-                )
-            client = self.stack.enter_context(Client(address, timeout="20s"))
-        except (OSError, ValueError) as error:
-            raise AccelsimError(f"cluster: must be a Dask scheduler that answers, got {self.cluster}") from error
-        files: dict[str, Any] = {}
-
-        def send(chunk: Chunk) -> tuple:
-            """The trace itself, for workers that do not see its path: it goes to each once."""
-            if self.cluster == "local":
-                return ()
-            if chunk.digest not in files:
-                files[chunk.digest] = client.scatter(Path(chunk.trace).read_bytes(), hash=True)
-            return (files[chunk.digest],)
-
-        return client.get_executor(retries=0), max(1, len(client.scheduler_info()["workers"])), send
-
-
-def _start_worker() -> None:
-    """Ctrl-C is for the process that waits for the workers; and when that is gone, so are they."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
-
-
-def _follow(parent) -> None:
-    parent.join()
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def simulate_chunk(chunk: Chunk, content: bytes | None = None) -> list[pd.DataFrame | str]:
-    """What a worker does: rows of each machine, or why none. ``content``: the trace, where its path is not."""
-    machines = [parse_machine(data) for data in chunk.machines]
-    try:
-        table = _simulated(chunk, machines, content)
-        return [rows.reset_index(drop=True) for _, rows in table.groupby("machine_number", sort=True)]
-    except AccelsimError as error:
-        if len(machines) == 1:
-            return [str(error)]
-    # One of them cannot do it: each by itself, so that the others are not lost.
-    alone = [Chunk(**vars(chunk) | {"machines": (data,)}) for data in chunk.machines]
-    return [rows for one in alone for rows in simulate_chunk(one, content)]
-
-
-def _simulated(chunk: Chunk, machines: list[Machine], content: bytes | None) -> pd.DataFrame:
-    """Machines may have one name; their rows come machine by machine for each layer."""
-    trace = _opened(chunk.trace, chunk.digest, content, chunk.sparsity, chunk.snapshot)
-    snapshot = chunk.snapshot if chunk.sparsity is None else trace.snapshots[0].name
-    numbered = [m.model_copy(update={"name": f"{number:04d} {m.name}"}) for number, m in enumerate(machines)]
-    records = simulate_records(numbered, trace, passes=chunk.passes, layers=chunk.layers, snapshots=[snapshot])
-    table = frame(records)
-    table.insert(0, "machine_number", table["machine"].str[:4].astype(int))
-    table["machine"] = table["machine"].str[5:]
-    return table
-
-
-@lru_cache(maxsize=2)
-def _opened(path: str, digest: str, content: bytes | None, sparsity: float | None, snapshot: str):
-    """A trace, or one like it at another sparsity."""
-    if not Path(path).is_file() or (content is not None and _other(path, digest)):
-        if content is None:
-            raise AccelsimError(f"{path}: no such file on this worker")
-        local = Path(tempfile.gettempdir()) / f"accelsim-{digest}.npz"
-        if not local.is_file():
-            beside = local.with_name(f"{local.name}.{multiprocessing.current_process().pid}")
-            beside.write_bytes(content)
-            beside.replace(local)
-        path = str(local)
-    trace = Trace.open(path)
-    return trace if sparsity is None else at_sparsity(trace, snapshot, sparsity)
-
-
-def _other(path: str, digest: str) -> bool:
-    with closing(Trace.open(path)) as trace:
-        return trace.digest != digest
-
-
-def at_sparsity(trace: Trace, snapshot: str, sparsity: float):
-    """The trace at another Top-K sparsity: of its numbers where it holds any, else masks drawn like its own."""
-    layers = trace.snapshot(snapshot).layers
-    if all(layer.tensors[name].dtype != bool for layer in layers for name in ("weight", "activation")):
-        return synthetic.resparsified(trace, snapshot, [sparsity])
-    return synthetic.fitted(trace, [sparsity], reference=snapshot, seed=SEED)
+def _fill(workers: Workers, running: dict[Future, Chunk], fresh: Iterator[Chunk], lost: deque[Chunk], work) -> None:
+    """Gives workers what they can take: first what was lost, and by itself where a death does not say whose it is."""
+    while not workers.broken:
+        chunk = lost[0] if lost else None
+        alone = workers.share_death and any(c and c.attempts for c in (chunk, *running.values()))
+        if len(running) >= (1 if alone else workers.count * AHEAD):
+            return
+        chunk = lost.popleft() if lost else next(fresh, None)
+        if chunk is None:
+            return
+        future = workers.submit(work, chunk)
+        if future is None:
+            lost.appendleft(chunk)
+        else:
+            running[future] = chunk
 
 
 def open_trace(name: str) -> Trace:
     """A trace by name, as everywhere."""
-    from accelsim.errors import TraceError
-
     return Trace.open(find(name, "traces", TraceError))

@@ -1,57 +1,106 @@
-"""The tables that a sweep leaves: a row a point and pass, and a row a point, layer and pass."""
+"""What a sweep leaves: a row a point and pass, a row a point, layer and pass, and what they came from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from accelsim.errors import AccelsimError
+from accelsim.hardware.machine import load_machine
+from accelsim.study.export import to_json, versions
 from accelsim.study.store import Store
-from accelsim.study.study import OWN, Point
+from accelsim.study.study import OWN, Point, code_digest
 
 if TYPE_CHECKING:
     from accelsim.study.sweep import Plan
 
+# Rows of layers.parquet that are in memory at once.
+GROUP_ROWS = 50_000
+TEXTS = ("error", "machine")
 
-def write_tables(plan: Plan, store: Store, errors: dict[str, str]) -> pd.DataFrame:
-    """``table.csv``, ``table.parquet`` and ``layers.parquet``, in the study's order: equal points, equal bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
+def write_tables(plan: Plan, store: Store, errors: dict[str, str]) -> tuple[pd.DataFrame, int]:
+    """``table.csv``, ``table.parquet``, ``layers.parquet``, ``sweep.json``, in the study's order.
+
+    Equal points give equal bytes.
+
+    Returns
+    -------
+    DataFrame
+    int
+        Points that are not, or no longer, in the store and have no error: damaged ones.
+    """
     rows: list[pd.DataFrame] = []
     settings = _settings(plan.points)
+    damaged = 0
 
-    def write_layers(path: str) -> None:
-        writer = None
-        try:
-            for number, (point, key) in enumerate(zip(plan.points, plan.keys, strict=True)):
-                counts = None if key is None or key in errors else store.get(key)
-                problem = point.error or errors.get(key) or (None if counts is not None else "lost: run again")
-                varied = {name: column[number] for name, column in settings.items()}
-                rows.append(_point_rows(number, point, varied, counts, problem, plan.study.passes))
-                if counts is None:
-                    continue
-                counts = counts.drop(columns="machine_number").assign(point=number, **varied)
-                table = pa.Table.from_pandas(counts, preserve_index=False).replace_schema_metadata(None)
-                writer = writer or pq.ParquetWriter(path, table.schema)
-                writer.write_table(table.cast(writer.schema))
-        finally:
-            if writer:
-                writer.close()
+    def tables() -> Iterator[pd.DataFrame]:
+        nonlocal damaged
+        for number, (point, key) in enumerate(zip(plan.points, plan.keys, strict=True)):
+            problem = point.error or errors.get(key)
+            counts = None if problem else store.get(key)
+            if counts is None and not problem:
+                problem = "damaged: run again"
+                damaged += 1
+            varied = {name: column[number] for name, column in settings.items()}
+            rows.append(_point_rows(number, point, varied, counts, problem, plan.study.passes))
+            if counts is not None:
+                yield counts.assign(point=number, **varied)
 
-    store.write(store.folder / "layers.parquet", write_layers)
+    store.write(store.folder / "layers.parquet", lambda path: _write_groups(path, tables()))
     table = pd.concat(rows, ignore_index=True)
-    for name in table.columns.difference([*settings, "error"]):
+    for name in table.columns:
         kinds = set(map(type, table[name].dropna()))
-        if kinds and all(issubclass(kind, int | np.integer) for kind in kinds):
+        if name in settings:
+            table[name] = table[name].infer_objects()
+        elif name in TEXTS:
+            table[name] = table[name].astype("string")
+        elif kinds and all(issubclass(kind, int | np.integer) for kind in kinds):
             table[name] = table[name].astype("Int64")  # a point without counts leaves no number
         elif kinds and all(issubclass(kind, float | np.floating) for kind in kinds):
             table[name] = table[name].astype(float)
     store.write(store.folder / "table.csv", lambda path: table.to_csv(path, index=False))
     store.write(store.folder / "table.parquet", lambda path: table.to_parquet(path, index=False))
-    return table
+    origin = {
+        "accelsim": versions() | {"code": code_digest()},
+        "study": plan.study.model_dump(),
+        "traces": {name: {"sha256": digest} for name, digest in plan.digests.items()},
+        "machines": _machines(plan),
+    }
+    store.write(store.folder / "sweep.json", lambda path: Path(path).write_text(to_json(origin), encoding="utf-8"))
+    return table, damaged
+
+
+def _machines(plan: Plan) -> dict[str, Any]:
+    """The machine files, resolved, before the points change them."""
+    machines = {}
+    for name in dict.fromkeys(point.settings["machine"] for point in plan.points):
+        with suppress(AccelsimError):
+            machines[name] = load_machine(name).resolved()
+    return machines
+
+
+def _write_groups(path: str, tables: Iterable[pd.DataFrame]) -> None:
+    """One Parquet file of many tables, some at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with ExitStack() as stack:
+        writer, waiting = None, []
+        for rows in tables:
+            table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
+            waiting.append(table.cast(writer.schema))
+            if sum(map(len, waiting)) >= GROUP_ROWS:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
 
 
 def _settings(points: tuple[Point, ...]) -> dict[str, list]:
@@ -75,6 +124,6 @@ def _point_rows(number: int, point: Point, varied, counts, problem: str | None, 
         return pd.DataFrame([place | nothing | {"pass": which} for which in passes], dtype=object)
     first = counts.iloc[0]
     own = {name: first[name] for name in ("machine", "multipliers", "sparsity")}
-    summed = [c for c in counts.columns[counts.columns.get_loc("cycles") :] if c != "machine_number"]
+    summed = counts.columns[counts.columns.get_loc("cycles") :]
     sums = counts.groupby("pass", sort=False)[summed].sum().reset_index()
     return sums.assign(**place, **own)[[*place, *own, *sums.columns]].astype(object)

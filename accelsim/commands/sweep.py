@@ -1,0 +1,78 @@
+"""``accelsim sweep``: a study's points, computed once each, in a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelsim.commands.shared import cores, is_terminal, jobs, show
+from accelsim.errors import printable
+
+
+def add(commands, common) -> None:
+    """Adds the command and its arguments."""
+    command = commands.add_parser(
+        "sweep",
+        parents=[common],
+        help="simulate many machines, traces and sparsities, as a study file says; goes on where it was stopped",
+        description="Simulates every point of a study that DIR does not have yet, then writes the table of all to it. "
+        "Ctrl-C, or worse, loses nothing that was stored: the same command goes on.",
+    )
+    add = command.add_argument
+    add("study", metavar="STUDY", help="study file, e.g. lookahead.yaml")
+    add("--out", type=Path, metavar="DIR", help="points and table (default: the study's name, in the current folder)")
+    add("--jobs", type=jobs, metavar="N", help="worker processes (default: one per core)")
+    add("--cluster", metavar="ADDRESS", help="Dask scheduler, tcp://HOST:PORT, or local (needs accelsim[cluster])")
+    add("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    add("--quiet", action="store_true", help="no progress bar, and neither plan nor note on stderr")
+    command.set_defaults(command=sweep)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Study → a store of points and a table; 2 if no point could be computed."""
+    from accelsim.study import export, sweep_text, tables
+    from accelsim.study.estimate import estimate
+    from accelsim.study.study import load_study
+    from accelsim.study.sweep import sweep
+
+    study = load_study(options.study)
+    out = options.out or Path(Path(options.study).stem)
+    if out.is_file():  # a study without an ending would be its own folder
+        out = out.with_name(f"{out.name}.sweep")
+    workers = options.jobs or cores()
+
+    def before(plan) -> None:
+        if not options.quiet:
+            guess = None if options.cluster else estimate(plan, workers)
+            print(printable(f"accelsim: {sweep_text.plan_line(plan, guess, out)}"), file=sys.stderr, flush=True)
+
+    with _bar(options) as tell:
+        table = sweep(study, out, jobs=workers, cluster=options.cluster, before=before, progress=tell)
+    fidelity = sweep_text.read_fidelity(out)
+    parts = sweep_text.summary(table, fidelity, out)
+    report = sweep_text.report(table, fidelity, out)
+    show(export.to_json(report, ascii_only=True) if options.json else tables.render(parts, is_terminal(sys.stdout)))
+    return 2 if table["error"].notna().all() else 0
+
+
+@contextmanager
+def _bar(options: argparse.Namespace) -> Iterator[Callable]:
+    """Points done, failed, and time left, on a terminal."""
+    if options.quiet or options.json or not is_terminal(sys.stderr, sys.stdout):
+        yield lambda progress: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn("points{task.description}"), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def tell(p) -> None:
+            failed = f", {p.failed} failed" if p.failed else ""
+            bar.update(task, completed=p.found + p.done, total=p.total, description=failed)
+
+        yield tell

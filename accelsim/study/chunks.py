@@ -1,0 +1,139 @@
+"""What a worker of a sweep does: some machines on one snapshot, and rows of each, or why there are none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from accelsim.errors import AccelsimError
+from accelsim.hardware.machine import Machine, parse_machine
+from accelsim.simulate import simulate_records
+from accelsim.study.results import frame
+from accelsim.study.study import code_digest, has_values
+from accelsim.workload import synthetic
+from accelsim.workload.synthetic import SyntheticTrace
+from accelsim.workload.trace import Trace
+
+SEED = 0
+Rows = pd.DataFrame | str  # of one machine, or why there are none
+
+
+class TraceElsewhere(Exception):
+    """This worker does not see the trace; it wants its content."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a worker gets: machines as plain data, where the trace is, and which code is to count."""
+
+    trace: str
+    digest: str
+    snapshot: str
+    sparsity: float | None
+    machines: tuple[dict[str, Any], ...]
+    keys: tuple[str, ...]
+    passes: tuple[str, ...]
+    layers: tuple[str, ...]
+    code: str = field(default_factory=code_digest)
+    attempts: int = 0
+
+    def singly(self, attempts: int) -> list[Chunk]:
+        """A chunk for each of its machines, tried so often."""
+        pairs = zip(self.machines, self.keys, strict=True)
+        return [replace(self, machines=(data,), keys=(key,), attempts=attempts) for data, key in pairs]
+
+
+def simulate_chunk(chunk: Chunk, content: bytes | None = None) -> list[Rows]:
+    """Rows of each machine of a chunk, or why there are none: nothing that a machine does ends more than itself.
+
+    Raises
+    ------
+    TraceElsewhere
+        If the trace is not where the chunk says, and its ``content`` was not given.
+    AccelsimError
+        If this worker runs other code than who sent the chunk.
+    """
+    if chunk.code != code_digest():
+        raise AccelsimError("cluster: workers must run the same accelsim as this process, but one runs another")
+    path = _local(chunk.trace, chunk.digest, content)
+    return _rows(chunk, path)
+
+
+def _rows(chunk: Chunk, path: str) -> list[Rows]:
+    try:
+        machines = [parse_machine(data) for data in chunk.machines]
+        table = _simulated(chunk, machines, _opened(path, chunk.digest, chunk.snapshot, chunk.sparsity))
+        return [rows.reset_index(drop=True) for rows in table]
+    except Exception as error:
+        if len(chunk.machines) == 1:
+            return [_reason(error)]
+    # One of them cannot do it: each by itself, so that the others are not lost.
+    return [rows for one in chunk.singly(chunk.attempts) for rows in _rows(one, path)]
+
+
+def _reason(error: Exception) -> str:
+    """In a line, for a table."""
+    if isinstance(error, AccelsimError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return f"defect: {type(error).__name__}: {error}"
+
+
+def _simulated(chunk: Chunk, machines: list[Machine], trace: Trace | SyntheticTrace) -> list[pd.DataFrame]:
+    """A table for each machine. Several may have one name, so places tell them apart: layer, machine, pass."""
+    snapshot = chunk.snapshot if isinstance(trace, Trace) else trace.snapshots[0].name
+    records = simulate_records(machines, trace, passes=chunk.passes, layers=chunk.layers, snapshots=[snapshot])
+    table = frame(records)
+    numbers = np.arange(len(table)) // len(chunk.passes) % len(machines)
+    return [table[numbers == number] for number in range(len(machines))]
+
+
+@lru_cache(maxsize=4)
+def _local(path: str, digest: str, content: bytes | None) -> str:
+    """Where this worker has the trace: at its path, or, from its content, among temporary files, one of each digest."""
+    kept = Path(tempfile.gettempdir()) / f"accelsim-{digest}.npz"
+    for place in (path, str(kept)):
+        if Path(place).is_file() and _digest(place) == digest:
+            return place
+    if content is None:
+        raise TraceElsewhere
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise AccelsimError(f"{path}: changed since the sweep began; the same command begins anew with it")
+    handle, beside = tempfile.mkstemp(prefix=f"{kept.name}.", dir=kept.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    os.replace(beside, kept)
+    return str(kept)
+
+
+def _digest(path: str) -> str | None:
+    try:
+        with closing(Trace.open(path)) as trace:
+            return trace.digest
+    except AccelsimError:
+        return None
+
+
+@lru_cache(maxsize=2)
+def _opened(path: str, digest: str, snapshot: str, sparsity: float | None) -> Trace | SyntheticTrace:
+    """A trace, or one like it at another sparsity; ``digest`` tells apart what was at one path at different times."""
+    trace = Trace.open(path)
+    return trace if sparsity is None else alike(trace, snapshot, [sparsity])
+
+
+def alike(trace: Trace, snapshot: str, sparsities: Sequence[float]) -> SyntheticTrace:
+    """A trace at other Top-K sparsities: of the numbers of a snapshot where it holds any, else masks drawn like its."""
+    if has_values(trace.snapshot(snapshot)):
+        return synthetic.resparsified(trace, snapshot, sparsities)
+    return synthetic.fitted(trace, sparsities, reference=snapshot, seed=SEED)
