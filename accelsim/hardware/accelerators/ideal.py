@@ -63,7 +63,8 @@ class Ideal(AcceleratorParameters):
             moved.append(lines_traffic(grid, Work(lines, nothing, nothing, streams, nothing[0], {}, {}), lines.conv))
         traffic = joined(moved)
         jobs = traffic.job_cycles.size
-        return replace(traffic, job_cycles=np.diff(cycles * np.arange(jobs + 1) // jobs))
+        once = tuple(replace(operand, streamed=None) for operand in traffic.operands)
+        return replace(traffic, operands=once, job_cycles=np.diff(cycles * np.arange(jobs + 1) // jobs))
 
     def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
         """Executes the products with numbers, as many as there are multipliers at a time; see ``Accelerator``."""
