@@ -12,8 +12,8 @@ GRID = {
     "accelerator.search_shape": ["L"],
     "accelerator.lookahead_h": [1, 2, 3, 4, 6, 8, 10, 12],
     "accelerator.lookaside_d": [1, 3, 5, 7, 9],
-    "accelerator.rows": [1, 2, 4, 8, 16],
-    "accelerator.tiles": [1, 2, 4, 8, 16],
+    "accelerator.rows": [4, 8, 12, 16, 32],
+    "accelerator.tiles": [4, 8, 12, 16, 32],
 }
 BASE = {"trace": "resnet50.npz", "machine": "bit-tactical.yaml", "passes": ["fwd"], "snapshots": ["swat80"]}
 
@@ -26,8 +26,8 @@ def timed(study, folder, jobs):
 
 
 def test_two_workers_against_one(tmp_path):
-    """Half of the layers of ResNet-50, so that a point takes a quarter of a second and not its start decides."""
-    grid = GRID | {"accelerator.lookaside_d": [1], "accelerator.lookahead_h": GRID["accelerator.lookahead_h"]}
+    """On a third of ResNet-50's layers. Other load on the machine shows in the ratio."""
+    grid = GRID | {"accelerator.lookaside_d": [1]}
     study = BASE | {"layers": ["layer3.*"], "grid": grid}
     timed(BASE | {"layers": ["fc"], "grid": {}}, tmp_path / "warm", 1)
     seconds, tables = zip(*(timed(study, tmp_path / str(jobs), jobs) for jobs in (1, 2)), strict=True)
@@ -45,9 +45,8 @@ def test_a_thousand_points(tmp_path):
     chosen = points if os.environ.get("ACCELSIM_BENCHMARK_FULL") else points[::17]
     seconds, table = timed(BASE | {"points": chosen}, tmp_path, 2)
     assert table["error"].isna().all() and table["point"].nunique() == len(chosen)
-    # Rows of a tile wait for each other: with fewer rows each filter skips more of its own zeros.
-    alike = table.groupby(["accelerator.rows", "accelerator.tiles"])["cycles"].mean().unstack()
-    assert (alike.diff(axis=1).iloc[:, 1:] < 0).all().all()
+    by_tiles = table.groupby("accelerator.tiles")["cycles"].mean()
+    assert by_tiles.is_monotonic_decreasing and (table["effectual_slots"] == table["effectual_slots"][0]).all()
     minutes = seconds / len(chosen) * len(points) / 60
     print(f"\n{len(chosen)} points: {seconds:.0f} s on two workers; 1000 points: {minutes:.1f} minutes (target 15)")
     assert minutes < 15

@@ -76,8 +76,9 @@ def simulated(workers: int, together: int, compute: float, store: float) -> tupl
 def lines() -> Iterator[str]:
     """A table, a Markdown line at a time."""
     compute, store, table = measured()
-    yield f"A point (Bit-Tactical, forward pass of ResNet-50) takes {compute:.2f} CPU-s to compute, {1e3 * store:.1f} ms"
-    yield f"to store and {1e3 * table:.1f} ms of the tables, measured. {POINTS:,} points in chunks of 8:"
+    yield f"A point (Bit-Tactical, forward pass of ResNet-50) takes {compute:.2f} CPU-s to compute,"
+    yield f"{1e3 * store:.1f} ms to store and {1e3 * table:.1f} ms of the tables, measured."
+    yield f"{POINTS:,} points in chunks of 8:"
     yield ""
     yield "| workers | points done after | workers busy | scheduler busy | writer busy | tables after that |"
     yield "|---|---|---|---|---|---|"
@@ -89,8 +90,9 @@ def lines() -> Iterator[str]:
         yield f"| {workers:,} | {seconds:,.0f} s | " + " | ".join(shares) + f" | {POINTS * table:,.0f} s |"
     full = pd.DataFrame(rows).query("writer_busy > 0.9")["workers"].min()
     yield ""
-    yield f"The writer saturates first: at {1 / store:,.0f} points a second, that is {compute / store:,.0f} workers of such"
-    yield f"points (in the table from {full:,} on); the scheduler at {8 / SCHEDULER_SECONDS:,.0f} points a second."
+    yield f"The writer saturates first: at {1 / store:,.0f} points a second, that is {compute / store:,.0f} workers"
+    yield f"of such points (in the table from {full:,} on);"
+    yield f"the scheduler at {8 / SCHEDULER_SECONDS:,.0f} points a second."
 
 
 if __name__ == "__main__":

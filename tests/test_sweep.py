@@ -67,7 +67,7 @@ def files(folder, names=FILES):
         ({"layers": []}, "study: layers: must have a value, has none"),
         ({"grid": {"sparsity": [1.5]}}, "study: grid.sparsity: must be a number in [0, 1), got 1.5"),
         ({"points": [{"machine": 3}]}, "study: points.0.machine: must be a name, got 3"),
-        ({"grid": {TILES: list(range(1001)), "clock_mhz": list(range(1000))}}, "at most 1,000,000 points, got 1,001,000"),
+        ({"grid": {TILES: [1] * 1001, "clock_mhz": [1] * 1000}}, "at most 1,000,000 points, got 1,001,000"),
     ],
 )  # fmt: skip
 def test_a_wrong_study_gets_one_line(study, changes, line):
@@ -456,7 +456,7 @@ def test_a_trace_that_changes_meanwhile_ends_the_sweep(study, tmp_path, tiny, wr
     (tmp_path / "tiny.npz").write_bytes(tiny.read_bytes())
     plan = plan_sweep(load_study(study(trace=str(tmp_path / "tiny.npz"))), Store(tmp_path))
     write_tiny(tmp_path / "tiny.npz", dataset="other")
-    with pytest.raises(AccelsimError, match="tiny.npz: changed since the sweep began"):
+    with pytest.raises(AccelsimError, match=r"changed since the sweep began"):
         list(run_chunks(plan.chunks, 1))
 
 

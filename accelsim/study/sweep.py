@@ -258,10 +258,10 @@ def run_chunks(
 
 
 def _fill(workers: Workers, running: dict[Future, Chunk], fresh: Iterator[Chunk], lost: deque[Chunk], work) -> None:
-    """Gives workers what they can take: first what was lost, and by itself where a death does not say whose it is."""
+    """Gives workers what they can take: first what was lost, and that alone: a death does not say whose it is."""
     while not workers.broken:
         chunk = lost[0] if lost else None
-        alone = workers.share_death and any(c and c.attempts for c in (chunk, *running.values()))
+        alone = any(c and c.attempts for c in (chunk, *running.values()))
         if len(running) >= (1 if alone else workers.count * AHEAD):
             return
         chunk = lost.popleft() if lost else next(fresh, None)

@@ -27,8 +27,6 @@ class Workers:
     Attributes
     ----------
     count : int
-    share_death : bool
-        When one dies the others' work is lost too, and nobody knows whose fault it was.
     broken : bool
         Takes no more; another ``Workers`` does.
 
@@ -40,7 +38,7 @@ class Workers:
 
     def __init__(self, jobs: int, cluster: str | None):
         self.count, self.cluster = jobs, cluster
-        self.share_death, self.broken = cluster is None, False
+        self.broken = False
         self._stack, self._executor, self._client = ExitStack(), None, None
         self._contents: dict[str, Any] = {}
 
