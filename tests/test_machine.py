@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import jsonschema
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.errors import ConfigError
+from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.machine import SECTIONS, Machine, baseline_of, load_machine, parse_machine, schema
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -438,6 +440,17 @@ def test_every_valid_machine_has_a_baseline(shape):
         assert baseline_of(machine).accelerator.multipliers == machine.accelerator.multipliers
     except ConfigError as error:
         assert str(error).isprintable()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_copy_takes_an_accelerator_that_files_do_not_know():
+    class Mine(DaDianNao):
+        model: Literal["mine"] = "mine"
+
+    mine = Mine(tiles=2, rows=3, columns=1, lanes=4)
+    machine = load_machine("dadiannao.yaml").model_copy(update={"name": "mine", "accelerator": mine})
+    assert machine.resolved()["accelerator"] == mine.model_dump()
+    assert baseline_of(machine).accelerator.multipliers == mine.multipliers
 
 
 def test_shipped_machines_are_found_when_installed(tmp_path):

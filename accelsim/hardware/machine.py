@@ -43,6 +43,7 @@ class Machine(Parameters):
     name: str = Field(min_length=1, max_length=60, description="a short name, for tables")
     description: str = option("what it is, in a sentence", default="")
     clock_mhz: int = integer(1, 100_000, "clock of the chip", default=606, unit="MHz")
+    # Files know the shipped models. A copy takes any ``Accelerator``: machine.model_copy(update={"accelerator": mine}).
     accelerator: AnyAccelerator = Field(description="the compute array; `model` chooses which")
     buffers: Buffers | None = option("buffers of each PE or tile; needed with a memory", default=None)
     memory: Memory | None = option(
@@ -72,7 +73,7 @@ class Machine(Parameters):
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults filled in."""
-        return self.model_dump()
+        return self.model_dump(warnings=False)  # an accelerator of another class is fine
 
 
 def load_machine(file: str | Path, **sections: str | None) -> Machine:
