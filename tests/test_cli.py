@@ -18,6 +18,7 @@ import pytest
 
 import accelsim
 from accelsim import cli
+from accelsim.files import shipped
 from accelsim.study.results import convolutions, summarize
 
 ROOT = Path(__file__).parents[1]
@@ -615,7 +616,7 @@ WRONG = {
     "not UTF-8": ([*RUN, "--config", b"\xff.yaml"], ""),
     "no such energy": (
         [*RUN, "--energy", "7nm.yaml"],
-        f"{ROOT / 'configs' / 'dadiannao.yaml'}: energy: 7nm.yaml: no such",
+        f"{shipped('configs') / 'dadiannao.yaml'}: energy: 7nm.yaml: no such",
     ),
     "info on a machine that is bad": (["info", "bad.yaml"], "bad.yaml: accelerator.rows: must be"),
     "info on a trace that is cut": (["info", "cut.npz"], "cut.npz: must be a whole .npz file"),

@@ -7,7 +7,6 @@ import re
 import tracemalloc
 from collections import Counter, defaultdict
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 import accelsim
 from accelsim import cli
 from accelsim.errors import AccelsimError
+from accelsim.files import shipped
 from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.machine import load_section
 from accelsim.hardware.memory import replay
@@ -301,7 +301,7 @@ def test_compressed_it_is_the_same_and_the_same_each_time(tiny, tmp_path):
 def here(tmp_path, tiny, monkeypatch):
     """The current folder of the program: it has the tiny trace in it and a machine without a memory."""
     (tmp_path / "tiny.npz").write_bytes(tiny.read_bytes())
-    text = (Path(accelsim.__file__).parents[1] / "configs" / "dadiannao.yaml").read_text()
+    text = (shipped("configs") / "dadiannao.yaml").read_text(encoding="utf-8")
     (tmp_path / "bare.yaml").write_text(re.sub(r"^memory:.*$", "", text, flags=re.M))
     monkeypatch.chdir(tmp_path)
     return tmp_path

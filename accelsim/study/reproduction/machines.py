@@ -38,9 +38,9 @@ def table6_figure(session: Session) -> Figure:
     headings = ("machine", "Top-K", *(NAMES[c] for c in COLUMNS), "step over a dense machine of its size")
     grids = (Grid("Speedup against Top-K 0 % on the same machine, over convolutions", headings, tuple(rows)),)
     how = (
-        "Cycles of the shipped trace, as `accelsim run` counts them, for every shipped machine that can run it. The "
-        "paper's backward pass is the input gradient; its training speedups (abstract and section 1) are taken to "
-        f"be over both. Compared is {PAPER_MACHINE}, the machine of Table 6, with the paper's figures; "
+        "Cycles of the shipped trace, as `accelsim run --memory none` counts them, for every shipped machine that can "
+        "run it. The paper's backward pass is the input gradient; its training speedups (abstract, section 1) are "
+        f"taken to be over both. Compared is {PAPER_MACHINE}, the machine of Table 6, with the paper's figures; "
         "docs/table6.md says what each of its choices is worth. The other machines stand below it."
     )
     return Figure("table6", "Table 6: speedup on an accelerator", how, tuple(comparisons), grids, tuple(notes))
