@@ -19,10 +19,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import chain, islice
-from math import prod
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from accelsim.errors import AccelsimError, MachineError, TraceError
 from accelsim.hardware.traffic import ACTIONS, LayerTraffic, joined
@@ -32,7 +29,7 @@ from accelsim.workload.trace import Layer, Snapshot, Trace
 if TYPE_CHECKING:
     from accelsim.hardware.machine import Machine
     from accelsim.hardware.memory import Observer
-    from accelsim.hardware.overheads import Cost, Tensors
+    from accelsim.hardware.overheads import Cost
     from accelsim.hardware.plan import Plan
 
     Timeline = Callable[[Machine, str, str, Plan], Observer | None]
@@ -123,26 +120,17 @@ class Task:
             accelerator.multipliers, machine.clock_mhz, cycles, cycles, multiplications, dict(slots),
             {name: accesses[name] for name in ACTIONS if name in accesses},
         )  # fmt: skip
-        cost = (
-            machine.overheads.cost(self._tensors(layer, which, machine)) if machine.overheads and activities else None
-        )
-        return Counted(record, traffic, cost)
+        return Counted(record, traffic, self._cost(layer, which, machine) if activities else None)
 
-    def _tensors(self, layer: Layer, which: str, machine: Machine) -> Tensors:
-        """Sizes; weights are rotated, searched and converted once a batch, of which samples may be stored."""
-        from accelsim.hardware.overheads import Tensors
+    def _cost(self, layer: Layer, which: str, machine: Machine) -> Cost | None:
+        """What the machine's overheads add, if it has any."""
+        if not machine.overheads:
+            return None
+        from accelsim.hardware.overheads import tensors_of
 
-        s, geometry, selected = self.snapshot, layer.geometry, []
-        if s.sparsity and which == "fwd":
-            selected += ["weight"] if not np.all(layer.tensor("weight")) else []
-            selected += ["activation"] if "saved_activation" in self.layer.tensors else []
-        weights = -(-prod(geometry.weight_shape) * layer.samples // s.batch)
-        activations, results = (
-            prod(geometry.activation_shape(layer.samples)),
-            prod(geometry.gradient_shape(layer.samples)),
-        )
         bits = machine.memory.value_bits if machine.memory else 16
-        return Tensors(which, weights, activations, results, tuple(selected), bits)
+        saved = "saved_activation" in self.layer.tensors
+        return machine.overheads.cost(tensors_of(layer, which, self.snapshot, saved=saved, value_bits=bits))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,12 @@ overlaps, which bounds the cost from above. docs/energy.md states each rule.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+
+import numpy as np
 
 from accelsim.hardware.parameters import Parameters, integer, option
+from accelsim.workload.trace import Layer, Snapshot
 
 # The causes that they add to a record's slots.
 OVERHEADS = ("rotate", "top_k", "format")
@@ -35,6 +39,22 @@ class Tensors:
     results: int
     selected: tuple[str, ...]
     value_bits: int
+
+
+def tensors_of(layer: Layer, which: str, snapshot: Snapshot, *, saved: bool, value_bits: int) -> Tensors:
+    """What a pass of a layer of a snapshot handles; ``saved``: whether Top-K made its saved activation another one.
+
+    Weights are rotated, searched and converted once a batch, of which some samples are stored.
+    """
+    geometry, selected = layer.geometry, []
+    if snapshot.sparsity and which == "fwd":
+        selected += ["weight"] if not np.all(layer.tensor("weight")) else []
+        selected += ["activation"] if saved else []
+    weights = -(-prod(geometry.weight_shape) * layer.samples // snapshot.batch)
+    activations, results = (
+        prod(shape) for shape in (geometry.activation_shape(layer.samples), geometry.gradient_shape(layer.samples))
+    )
+    return Tensors(which, weights, activations, results, tuple(selected), value_bits)
 
 
 @dataclass(frozen=True)
