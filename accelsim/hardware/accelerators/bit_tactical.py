@@ -49,7 +49,8 @@ class BitTactical(SearchParameters, FixedRows):
         rows = self._row_tensor(which)
         skipped = {rows: "zeros"} if self.lookahead_h else {}
         if self.back_end != "bit_parallel":
-            skipped |= {name: "bits" for name in READS[which] if name != rows}
+            # Without lookahead too a line waits for those values only that its weights meet.
+            skipped = {rows: "bits"} | skipped | {name: "bits" for name in READS[which] if name != rows}
         return skipped
 
     def run(self, conv: Convolution) -> Activity:
