@@ -155,8 +155,9 @@ class FilterLines(Lines):
 
     def column_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
         """Windows by the rows of the map: the input in proportion, sample by sample."""
-        tensor = "gradient" if source.which == "input_grad" else "activation"
-        return tensor, [part for sample in source.stored for part in _cut(sample.swapaxes(0, 1), cuts, total)]
+        return tensor_on(source.which, "input"), [
+            part for sample in source.stored for part in _cut(sample.swapaxes(0, 1), cuts, total)
+        ]
 
     def place(self, products: np.ndarray) -> np.ndarray:
         return products[0].swapaxes(0, 1).reshape(self.repeats, -1, *self.conv.geometry.output)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import simpy
 from simpy.events import NORMAL
 
-from accelsim.hardware.plan import JOBS, STALLS, Plan, Stream
+from accelsim.hardware.plan import JOBS, OFFCHIP, STALLS, Plan, Stream
+from accelsim.hardware.traffic import ACTIVATIONS, WEIGHTS
 
-PORTS = ("offchip", "activation_memory", "weight_memory")
+PORTS = (OFFCHIP, ACTIVATIONS, WEIGHTS)
 # What happens at a time is done before a port chooses, so that it chooses among all that may start; of several free
 # ports the first in PORTS does, and what follows from it is done before the next one's turn.
 CHOOSING = NORMAL + 1
@@ -237,7 +238,7 @@ class _Replay:
 
     def _offchip_until(self, queue: _Queue, number: int) -> tuple[int, str]:
         """When the last transfer off chip was complete that this one waited for, or is; and what moved."""
-        if queue.stream.port == "offchip":
+        if queue.stream.port == OFFCHIP:
             return queue.done[number], queue.stream.operand
         needs = ((other, counts[number] - 1) for other, counts in queue.needs if other is not self.jobs)
         return max((self._offchip_until(*need) for need in needs if need[1] >= 0), default=(0, ""))

@@ -41,6 +41,7 @@ class Planner:
         self.stores_by = [0] * buffers.accumulator_sets  # each job with a result, and some jobs before the first
         self.actions = [Counter() for _ in layers]
         self.loads: list[list[Loads]] = []
+        self.results: list[np.ndarray] = []  # bytes that each job of a layer completes
         self.leaving = 0  # bytes of memory that a layer's results stay in, or pass through
         self.kept = False  # whether they stay for the next layer to read
         self.unsettled: list[Callable[[dict[int, np.ndarray]], None]] = []
@@ -55,6 +56,7 @@ class Planner:
         """
         for index, layer in enumerate(self.layers):
             self.loads.append([self._loads(index, operand) for operand in layer.traffic.operands])
+        self.results = [self._result_bytes(index) for index in range(len(self.layers))]
         for index in range(len(self.layers)):
             self._layer(index)
         opened = {id(room): room.opened_by(int(self.starts[-1])) for room in self.rooms.values()}
@@ -80,7 +82,7 @@ class Planner:
                 f"{o.buffer} {self._in_buffer(o)[o.part[o.part >= 0]].max():,}" for o in traffic.operands
             )
             raise self._refused(index, f"buffers: one operand's part must fit its buffer, they need {sizes} bytes")
-        result, spilled = self._result_bytes(index), self.memory.partial_bytes(traffic.spilled)
+        result, spilled = self.results[index], self.memory.partial_bytes(traffic.spilled)
         before, was_kept = self.leaving, self.kept
         for name in self.memories:
             left = before if name == self.layers[index].result_memory else 0
@@ -201,13 +203,13 @@ class Planner:
         if name != layer.result_memory:
             return parts
         spilled = int(self.memory.partial_bytes(layer.traffic.spilled).max())
-        return parts + spilled + min(int(self._result_bytes(index).max()), self.piece_bytes)
+        return parts + spilled + min(int(self.results[index].max()), self.piece_bytes)
 
     def _whole(self, index: int, name: str) -> int:
         """Bytes of a memory that a layer takes if nothing is fetched twice and its results stay."""
         if index == len(self.layers):
             return 0
-        results = int(self._result_bytes(index).sum()) if name == self.layers[index].result_memory else 0
+        results = int(self.results[index].sum()) if name == self.layers[index].result_memory else 0
         return results + sum(load.peak_bytes for load in self.loads[index] if load.memory == name)
 
     def _chosen(self, visits: list[Visits], peaks: list[int], least: list[int], budget: int) -> list[np.ndarray]:
@@ -271,15 +273,15 @@ class Planner:
         sizes = self.memory.value_bytes(layer.traffic.result)
         if self._feeds_next(index):
             reader = self.layers[index + 1].handed_on
-            stored, dense = (int(f(reader).sum()) for f in (self.memory.stored_bytes, self._dense_bytes))
+            stored, dense = (
+                int(self.memory.stored_bytes(reader).sum()),
+                int(self.memory.value_bytes(reader.values).sum()),
+            )
             if dense:  # else the next layer sees nothing but its padding
                 return -(-sizes * stored // dense)
         if layer.which == "weight_grad" and self.memory.weights_once_a_batch:
             return -(-sizes * layer.samples // layer.batch)
         return sizes
-
-    def _dense_bytes(self, operand: Operand) -> np.ndarray:
-        return self.memory.value_bytes(operand.values)
 
     def _feeds_next(self, index: int) -> bool:
         return index + 1 < len(self.layers) and self.layers[index].feeds(self.layers[index + 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -127,7 +128,7 @@ class Loads:
     visits: Visits
     opens: tuple[Room, int, int] | None
 
-    @property
+    @cached_property
     def peak_bytes(self) -> int:
         """The most bytes at once in its memory, if each part is fetched but once."""
         return self.visits.peak_bytes(np.ones(self.visits.sizes.size, bool))

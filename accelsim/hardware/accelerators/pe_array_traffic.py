@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accelsim.hardware.lines import tensor_on
 from accelsim.hardware.traffic import Traffic, joined, measured
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def of_convolution(array: PEArray, conv: Convolution, jobs: np.ndarray, weights:
     return Traffic(
         jobs,
         (
-            measured(_first(conv), "activation", [held], activation, units=used[0] * used[1]),
+            measured(tensor_on(conv.which, "input"), "activation", [held], activation, units=used[0] * used[1]),
             measured("weight", "weight", blocks, weight, copies=used[0] * used[1]),
         ),
         np.where(halo, counts[filter_group] * places, 0).ravel(),
@@ -100,7 +101,3 @@ def _with_reduction(traffic: Traffic, cycles: int) -> Traffic:
     return Traffic(
         np.append(traffic.job_cycles, cycles), operands, np.append(traffic.result, 0), nothing, traffic.crossed
     )
-
-
-def _first(conv: Convolution) -> str:
-    return "gradient" if conv.which == "input_grad" else "activation"
