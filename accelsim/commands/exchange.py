@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accelsim.commands.shared import show
 from accelsim.errors import AccelsimError, OutputError, TraceError
+from accelsim.files import find, staged
 
 
 def add(commands, common) -> None:
@@ -49,7 +50,6 @@ def _add_import(commands, common) -> None:
 
 def _import(options: argparse.Namespace) -> str:
     """Another tool's file → a trace, and a line about it."""
-    from accelsim.files import find
     from accelsim.workload.importers import read, to_trace
     from accelsim.workload.synthetic import write
     from accelsim.workload.trace import Trace
@@ -107,8 +107,6 @@ def _add_export(commands, common) -> None:
 
 def _export(options: argparse.Namespace) -> str:
     """A trace or results → files, and a line about them."""
-    from accelsim.files import find, staged
-
     if options.out.is_dir() and any(options.out.iterdir()):
         raise OutputError(f"{options.out}: must be new or an empty folder, has files in it")
     if options.results is not None:
@@ -116,7 +114,7 @@ def _export(options: argparse.Namespace) -> str:
             raise AccelsimError(f"format: must be scalesim for results, got {options.format}")
         from accelsim.study.scalesim_reports import reports
 
-        return _written(options.out, reports(options.results), staged)
+        return _written(options.out, reports(options.results))
     from accelsim.workload.synthetic import reference_of
     from accelsim.workload.trace import Trace
 
@@ -125,7 +123,7 @@ def _export(options: argparse.Namespace) -> str:
         layers = tuple(layer for layer in snapshot.layers if fnmatchcase(layer.name, options.layers))
         if not layers:
             raise AccelsimError(f"layers: must match a layer of the trace, got {options.layers}")
-        return _written(options.out, _exported(replace(snapshot, layers=layers), trace, options.format), staged)
+        return _written(options.out, _exported(replace(snapshot, layers=layers), trace, options.format))
 
 
 def _exported(snapshot, trace, format: str) -> Iterator[tuple[str, str]]:
@@ -141,7 +139,7 @@ def _exported(snapshot, trace, format: str) -> Iterator[tuple[str, str]]:
         raise AccelsimError(f"format: must be timeloop or scalesim, got {format}")
 
 
-def _written(folder: Path, files: Iterable[tuple[str, str]], staged) -> str:
+def _written(folder: Path, files: Iterable[tuple[str, str]]) -> str:
     count = 0
     with staged(folder) as stage:
         for name, text in files:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from accelsim.errors import AccelsimError, ConfigError
-from accelsim.files import staged
 from accelsim.hardware.accelerators.base import SKIPS
 from accelsim.hardware.machine import Machine, baseline_of
 from accelsim.simulate import simulate_records
-from accelsim.study.export import to_json
+from accelsim.study.export import to_json, write_files
 from accelsim.study.results import COLUMNS, convolutions, frame, summarize
 from accelsim.study.tables import HEADINGS, NOTHING, count, new_table, percent, times
 from accelsim.workload.lowering import PASSES
@@ -263,11 +261,5 @@ def write(folder: Path, comparison: Comparison, data: dict[str, Any], text: str)
     table = comparison.rows.assign(
         skips_time=[codes[name][0] for name in comparison.rows["machine"]],
         skips_traffic=[codes[name][1] for name in comparison.rows["machine"]],
-        trace_sha256=data["provenance"]["trace"]["sha256"],
     )
-    table.attrs["provenance"] = json.dumps(data["provenance"])
-    with staged(folder) as stage:
-        table.to_csv(stage / "machines.csv", index=False)
-        table.to_parquet(stage / "machines.parquet", index=False)
-        (stage / "compare.json").write_text(to_json(data), encoding="utf-8")
-        (stage / "summary.txt").write_text(text, encoding="utf-8")
+    write_files(folder, "machines", table, data["provenance"], {"compare.json": to_json(data), "summary.txt": text})

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from accelsim.files import staged
+from accelsim.files import staged_file
 from accelsim.study.compare import Comparison
 
 # What users set for themselves does not count, and the same comparison gives the same file.
@@ -43,11 +43,11 @@ def write_plot(file: Path, comparison: Comparison, title: str, origin: dict[str,
     """
     about = f"accelsim {origin['accelsim']}; trace {origin['trace']['sha256']}; {' '.join(origin['command'])}"
     undated = {"Software": None} if file.suffix.lower() == ".png" else {"Date": None, "Creator": None}
-    with matplotlib.style.context(["default", STYLE]), staged(file.parent) as stage:
+    with matplotlib.style.context(["default", STYLE]), staged_file(file) as stage:
         figure = draw(comparison, title)
         dpi = min(DPI, LARGEST_PIXELS / max(figure.get_size_inches()))
         text = {"Title": figure.get_suptitle(), "Description": about}
-        figure.savefig(stage / file.name, dpi=dpi, metadata=text | undated)
+        figure.savefig(stage, dpi=dpi, metadata=text | undated)
 
 
 def draw(comparison: Comparison, title: str) -> Figure:

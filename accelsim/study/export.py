@@ -89,14 +89,27 @@ def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text:
     if data["baseline"]:
         others = table[table["machine"] == data["baseline"]].reset_index(drop=True)
         rows.insert(rows.columns.get_loc("cycles") + 1, "baseline_cycles", others["cycles"])
-    table = rows.assign(trace_sha256=data["provenance"]["trace"]["sha256"])
-    table.attrs["provenance"] = json.dumps(data["provenance"])
+    documents = {"run.json": to_json(data), "summary.txt": text, "action_counts.yaml": to_yaml(counts)}
+    write_files(folder, "layers", rows, data["provenance"], documents)
+
+
+def write_files(
+    folder: Path, name: str, table: pd.DataFrame, origin: dict[str, Any], documents: dict[str, str]
+) -> None:
+    """Writes a table as NAME.csv and NAME.parquet, with its provenance, and documents beside it, all or none.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written, or the disk is full.
+    """
+    table = table.assign(trace_sha256=origin["trace"]["sha256"])
+    table.attrs["provenance"] = json.dumps(origin)
     with staged(folder) as stage:
-        table.to_csv(stage / "layers.csv", index=False)
-        table.to_parquet(stage / "layers.parquet", index=False)
-        (stage / "run.json").write_text(to_json(data), encoding="utf-8")
-        (stage / "summary.txt").write_text(text, encoding="utf-8")
-        (stage / "action_counts.yaml").write_text(to_yaml(counts), encoding="utf-8")
+        table.to_csv(stage / f"{name}.csv", index=False)
+        table.to_parquet(stage / f"{name}.parquet", index=False)
+        for file, text in documents.items():
+            (stage / file).write_text(text, encoding="utf-8")
 
 
 def check_writable(folder: Path) -> None:

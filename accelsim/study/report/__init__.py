@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accelsim.errors import ResultsError
-from accelsim.files import staged
+from accelsim.files import staged_file
 from accelsim.study.report import page, run
 
 # The file that makes a folder one of a kind → the page of such a folder.
@@ -49,6 +49,6 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         what = " or ".join(KINDS)
         raise ResultsError(f"{folder}: must be a folder with {what}, as `accelsim run --out` writes it")
     text = page.to_html(kind(folder))
-    with staged(out.parent) as stage:
-        (stage / out.name).write_text(text, encoding="utf-8")
+    with staged_file(out) as stage:
+        stage.write_text(text, encoding="utf-8")
     return out
