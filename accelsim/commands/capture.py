@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from accelsim.commands.shared import is_terminal, names, show
+from accelsim.commands.shared import bar, is_terminal, names, show
 from accelsim.errors import AccelsimError
 
 
@@ -77,31 +76,16 @@ def capture(options: argparse.Namespace) -> None:
         **{name: value for name, value in vars(options).items() if name not in other},
         swat={name: getattr(options, name) for name in swat},
     )
-    with _training_bar(options) as tell:
+    steps = options.steps * len(options.sparsities)
+    with bar(options, _told, after="{task.description}", description="training", total=steps) as tell:
         history = train.capture(plan, tell)
     show(render(capture_tables(list(train.last_of(history)), plan.out), is_terminal(sys.stdout)))
 
 
-@contextmanager
-def _training_bar(options: argparse.Namespace) -> Iterator[Callable]:
-    """A bar with loss, accuracy, sparsity reached and time left, on a terminal."""
-    if options.quiet or not is_terminal(sys.stderr, sys.stdout):
-        yield lambda progress: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    with Progress(
-        BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("training", total=options.steps * len(options.sparsities))
-
-        def tell(p) -> None:
-            told = f"Top-K {100 * p.sparsity:g} %  loss {p.loss:.3f}  accuracy {100 * p.accuracy:.0f} %"
-            bar.update(task, advance=1, description=f"{told}  zeros {100 * p.weight_sparsity:.1f} % of weights")
-
-        yield tell
+def _told(p) -> dict:
+    """Loss, accuracy and sparsity reached, for the bar."""
+    told = f"Top-K {100 * p.sparsity:g} %  loss {p.loss:.3f}  accuracy {100 * p.accuracy:.0f} %"
+    return {"advance": 1, "description": f"{told}  zeros {100 * p.weight_sparsity:.1f} % of weights"}
 
 
 def _paths(text: str) -> tuple[Path, ...]:

@@ -25,18 +25,30 @@ def is_terminal(*streams) -> bool:
 
 
 @contextmanager
-def progress(options: argparse.Namespace) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; nothing where output is piped, quiet or JSON."""
-    if options.quiet or options.json or not is_terminal(sys.stderr, sys.stdout):
-        yield lambda done, total: None
+def bar(
+    options: argparse.Namespace, told: Callable[..., dict], *, before="", after="", description="", total=None
+) -> Iterator[Callable]:
+    """A bar on a terminal; nothing where output is piped, quiet or JSON.
+
+    What it yields is called with what ``told`` makes rich's ``Progress.update`` of; ``before`` and ``after`` stand
+    beside the count, with ``{task.description}`` where ``told`` gives one.
+    """
+    if options.quiet or getattr(options, "json", False) or not is_terminal(sys.stderr, sys.stdout):
+        yield lambda *what: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TextColumn("layers"), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn(after), TimeRemainingColumn()
+    columns = (TextColumn(before), *columns) if before else columns
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(description, total=total)
+        yield lambda *what: shown.update(task, **told(*what))
+
+
+def progress(options: argparse.Namespace):
+    """A bar of layers simulated."""
+    return bar(options, lambda done, total: {"completed": done, "total": total}, before="simulating", after="layers")
 
 
 def cores() -> int:

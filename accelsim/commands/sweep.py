@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from accelsim.commands.shared import cores, is_terminal, jobs, show
+from accelsim.commands.shared import bar, cores, is_terminal, jobs, show
 from accelsim.errors import printable
 
 
@@ -49,7 +47,7 @@ def sweep(options: argparse.Namespace) -> int:
             guess = None if options.cluster else estimate(plan, workers)
             print(printable(f"accelsim: {sweep_text.plan_line(plan, guess, out)}"), file=sys.stderr, flush=True)
 
-    with _bar(options) as tell:
+    with bar(options, _told, after="points{task.description}") as tell:
         table = sweep(study, out, jobs=workers, cluster=options.cluster, before=before, progress=tell)
     fidelity = sweep_text.read_fidelity(out)
     parts = sweep_text.summary(table, fidelity, out)
@@ -58,21 +56,7 @@ def sweep(options: argparse.Namespace) -> int:
     return 2 if table["error"].notna().all() else 0
 
 
-@contextmanager
-def _bar(options: argparse.Namespace) -> Iterator[Callable]:
-    """Points done, failed, and time left, on a terminal."""
-    if options.quiet or options.json or not is_terminal(sys.stderr, sys.stdout):
-        yield lambda progress: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = BarColumn(), MofNCompleteColumn(), TextColumn("points{task.description}"), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def tell(p) -> None:
-            failed = f", {p.failed} failed" if p.failed else ""
-            bar.update(task, completed=p.found + p.done, total=p.total, description=failed)
-
-        yield tell
+def _told(p) -> dict:
+    """Points done, and failed, for the bar."""
+    failed = f", {p.failed} failed" if p.failed else ""
+    return {"completed": p.found + p.done, "total": p.total, "description": failed}

@@ -168,6 +168,7 @@ def machine_with(base: dict[str, Any], settings: dict[str, Any], source: str = "
 def points_of(study: Study, traces: dict[str, Trace]) -> Iterator[Point]:
     """The points of a study in the order of its table; ``traces``: open traces by name."""
     machine_of, reference = cache(lambda file: load_machine(file).resolved()), cache(least_sparse)
+    numbers = cache(has_values)  # it reads tensors
     for settings in study.settings():
         trace, sparsity = traces[settings["trace"]], settings.get("sparsity")
         machine, error = None, None
@@ -178,7 +179,7 @@ def points_of(study: Study, traces: dict[str, Trace]) -> Iterator[Point]:
             error = str(problem)
         shown = {name: value for name, value in settings.items() if name != "snapshot"}
         for name in _snapshots(study, settings, trace, reference):
-            yield _point(shown, trace, name, sparsity, machine, error)
+            yield _point(shown, trace, name, sparsity, machine, error, numbers)
 
 
 def _snapshots(study: Study, settings: dict, trace: Trace, reference: Callable[[Trace], Snapshot]) -> Iterable[str]:
@@ -191,11 +192,11 @@ def _snapshots(study: Study, settings: dict, trace: Trace, reference: Callable[[
     return [reference(trace).name] if "sparsity" in settings else names
 
 
-def _point(shown: dict, trace: Trace, name: str, sparsity: float | None, machine, error: str | None) -> Point:
+def _point(shown: dict, trace: Trace, name: str, sparsity: float | None, machine, error: str | None, numbers) -> Point:
     known = {snapshot.name: snapshot for snapshot in trace.snapshots}
     if name not in known:
         error = error or f"{shown['trace']}: snapshot: must be one of {', '.join(known)}, got {name}"
-    elif sparsity is not None and sparsity < known[name].sparsity and has_values(known[name]):
+    elif sparsity is not None and sparsity < known[name].sparsity and numbers(known[name]):
         least = known[name].sparsity
         error = error or f"{shown['trace']}: sparsity: must be {least:g} or more, what {name} has, got {sparsity:g}"
     return Point(shown, shown["trace"], name, sparsity, None if error else machine, error)
