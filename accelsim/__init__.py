@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Imported first: the function below keeps the name ``simulate`` in this namespace.
-from accelsim.simulate import PASSES, simulate_records
+from accelsim.pipeline import PASSES, simulate_records
+from accelsim.version import __version__
 from accelsim.workload.trace import Trace, TraceWriter
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from accelsim.hardware.machine import Machine
 
-__version__ = "0.1.0"
-__all__ = ["Trace", "TraceWriter", "load_machine", "open_trace", "simulate", "sweep"]
+__all__ = ["Trace", "TraceWriter", "__version__", "load_machine", "open_trace", "simulate", "sweep"]
 
 
 def load_machine(file: str | Path, **sections: str | None) -> Machine:
@@ -54,7 +53,7 @@ def simulate(
 ) -> pd.DataFrame:
     """Counts the cycles of a trace on one or more machines: one row per snapshot × layer × machine × pass.
 
-    See ``accelsim.simulate.simulate_records`` for the parameters and what it raises, and
+    See ``accelsim.pipeline.simulate_records`` for the parameters and what it raises, and
     ``accelsim.study.results.frame`` for the columns.
     """
     from accelsim.study.results import frame
@@ -65,8 +64,8 @@ def simulate(
 def sweep(study: str | Path | dict, out: str | Path, *, jobs: int = 1, cluster: str | None = None) -> pd.DataFrame:
     """Simulates every point of a study that the folder ``out`` does not have yet; the table of all, a row a pass.
 
-    See ``accelsim.study.sweep.sweep`` for the parameters, the files that it writes and what it raises.
+    See ``accelsim.sweeps.sweep.sweep`` for the parameters, the files that it writes and what it raises.
     """
-    from accelsim.study.sweep import sweep
+    from accelsim.sweeps.sweep import sweep
 
     return sweep(study, out, jobs=jobs, cluster=cluster)

@@ -10,9 +10,9 @@ import argparse
 import os
 import sys
 
-from accelsim import __version__
 from accelsim.commands import capture, compare, describe, exchange, reproduce, run, sweep
 from accelsim.errors import AccelsimError, printable
+from accelsim.version import __version__
 
 
 def main(arguments: list[str] | None = None) -> int:

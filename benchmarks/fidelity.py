@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import accelsim
-from accelsim.study.fidelity import cycle_errors
+from accelsim.sweeps.fidelity import cycle_errors
 from accelsim.workload.mask_model import MaskModel
 from accelsim.workload.synthetic import assemble, fit, reference_of
 from accelsim.workload.trace import Trace

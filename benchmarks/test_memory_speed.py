@@ -10,9 +10,9 @@ import pytest
 import accelsim
 from accelsim.errors import AccelsimError
 from accelsim.files import find
-from accelsim.hardware.memory import replay
-from accelsim.hardware.planner import Planner
-from accelsim.simulate import Task
+from accelsim.hardware.movement.planner import Planner
+from accelsim.hardware.movement.replay_simpy import replay
+from accelsim.pipeline import Task
 
 SECONDS_A_PASS = 4  # "a few seconds at most"
 

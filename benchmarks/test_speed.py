@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import accelsim
-from accelsim.simulate import simulate_records
+from accelsim.pipeline import simulate_records
 from accelsim.workload.lowering import PASSES
 
 CPP_CPU_SECONDS = {"bit-tactical.yaml": 32.0, "pe8x8.yaml": 19.0}

@@ -8,7 +8,7 @@ import pytest
 import accelsim
 from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.machine import load_section
-from accelsim.simulate import simulate_records
+from accelsim.pipeline import simulate_records
 from accelsim.study.timeline import MOST_EVENTS, recording
 
 ROUNDS = 3

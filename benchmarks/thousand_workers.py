@@ -13,11 +13,11 @@ import pandas as pd
 import simpy
 from page import print_or_write
 
-from accelsim.study.chunks import simulate_chunk
-from accelsim.study.store import Store
-from accelsim.study.study import load_study
-from accelsim.study.sweep import plan_sweep
-from accelsim.study.sweep_tables import write_tables
+from accelsim.sweeps.chunks import simulate_chunk
+from accelsim.sweeps.store import Store
+from accelsim.sweeps.study import load_study
+from accelsim.sweeps.sweep import plan_sweep
+from accelsim.sweeps.tables import write_tables
 
 # Dask's documentation: about 1 ms a task.
 SCHEDULER_SECONDS = 1e-3

@@ -8,9 +8,9 @@ from unittest import mock
 import numpy as np
 from hypothesis import strategies as st
 
-from accelsim.hardware import planner
 from accelsim.hardware.hierarchy import Buffer, Buffers, Formats, Memory, OffChip, OnChip
-from accelsim.hardware.traffic import LayerTraffic, Operand, Traffic
+from accelsim.hardware.movement import planner
+from accelsim.hardware.movement.traffic import LayerTraffic, Operand, Traffic
 from accelsim.workload.geometry import Geometry
 
 CLOCK_MHZ = 1000  # 1000 MB/s are a byte a cycle

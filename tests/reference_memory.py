@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from dataclasses import dataclass
 
-from accelsim.hardware.plan import JOBS, Plan
+from accelsim.hardware.movement.plan import JOBS, Plan
 
 # In a cycle they choose in this order.
 PORTS = ("offchip", "activation_memory", "weight_memory")
@@ -14,7 +14,7 @@ PORTS = ("offchip", "activation_memory", "weight_memory")
 
 @dataclass
 class Played:
-    """What ``replay`` below found: as ``accelsim.hardware.memory.Replay``, and a log as its observer is told."""
+    """What ``replay`` below found: as ``movement.replay_simpy.Replay``, and a log as its observer is told."""
 
     ends: list[int]
     stalls: list[dict[str, int]]

@@ -15,7 +15,7 @@ from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.ideal import Ideal
-from accelsim.hardware.accelerators.pe_array import PEArray, bank
+from accelsim.hardware.accelerators.pe_array.model import PEArray, bank
 from accelsim.hardware.accelerators.structured import Structured
 from accelsim.hardware.accelerators.tensordash import TensorDash
 from accelsim.hardware.lines import space_to_depth, to_words

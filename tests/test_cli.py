@@ -371,7 +371,7 @@ BAD_FOLDERS = {
 def test_a_folder_that_cannot_be_written_is_refused_before_the_run(here, out, monkeypatch, capfd):
     before = listing(here)
     monkeypatch.chdir(here)
-    monkeypatch.setattr(sys.modules["accelsim.simulate"], "simulate_records", lambda *_, **__: pytest.fail("simulates"))
+    monkeypatch.setattr(sys.modules["accelsim.pipeline"], "simulate_records", lambda *_, **__: pytest.fail("simulates"))
     assert cli.main([*RUN, "--out", out]) == 2
     assert BAD_FOLDERS[out] in one_line(capfd.readouterr().err)
     assert listing(here) == before

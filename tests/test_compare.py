@@ -19,7 +19,7 @@ from accelsim.errors import AccelsimError, ConfigError, MachineError
 from accelsim.hardware.accelerators.base import CAUSES, SKIPS
 from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.machine import baseline_of, load_machine, load_section
-from accelsim.simulate import simulate_records
+from accelsim.pipeline import simulate_records
 from accelsim.study.compare import compare, shown, time_code, traffic_code
 from accelsim.study.results import convolutions, summarize
 from accelsim.study.tables import render

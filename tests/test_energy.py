@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 import accelsim
-from accelsim.hardware.energy import COMPONENTS, COMPUTE, MOVING, EnergyTable, energy_pj
+from accelsim.hardware.energy import EnergyTable
 from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.machine import baseline_of, load_machine, load_section, parse_machine
+from accelsim.hardware.movement.traffic import ACTIONS
 from accelsim.hardware.overheads import FormatConversion, Overheads, TopK
-from accelsim.hardware.traffic import ACTIONS
+from accelsim.hardware.pricing import COMPONENTS, COMPUTE, MOVING, energy_pj
 from accelsim.study.accelergy import action_counts
 from accelsim.study.results import COLUMNS, summarize
 from accelsim.study.tables import render, summary

@@ -10,7 +10,7 @@ import pytest
 
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
-from accelsim.hardware.accelerators.pe_array import PEArray
+from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.accelerators.tensordash import TensorDash
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import lower_tensors

@@ -17,12 +17,12 @@ from accelsim import load_machine, open_trace
 from accelsim.errors import MachineError
 from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.hardware.hierarchy import PRESETS, Buffer, Buffers, Formats, Memory, OffChip, OnChip
-from accelsim.hardware.memory import replay
-from accelsim.hardware.plan import STALLS
-from accelsim.hardware.planner import Planner
-from accelsim.hardware.residency import Visits
-from accelsim.hardware.traffic import ACTIONS, LayerTraffic, Operand, Traffic
-from accelsim.simulate import PASSES, Task, simulate_records
+from accelsim.hardware.movement.plan import STALLS
+from accelsim.hardware.movement.planner import Planner
+from accelsim.hardware.movement.replay_simpy import replay
+from accelsim.hardware.movement.residency import Visits
+from accelsim.hardware.movement.traffic import ACTIONS, LayerTraffic, Operand, Traffic
+from accelsim.pipeline import PASSES, Task, simulate_records
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.trace import Snapshot
 

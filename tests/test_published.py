@@ -18,7 +18,7 @@ from accelsim.hardware.kernels.compressed import compressed_cycles
 from accelsim.hardware.kernels.serial import serial_cycles
 from accelsim.hardware.lines import to_words
 from accelsim.hardware.machine import baseline_of, load_machine, load_section
-from accelsim.hardware.traffic import measured
+from accelsim.hardware.movement.traffic import measured
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, READS, lower, lower_tensors
 from accelsim.workload.sparsify import structured_mask

@@ -16,10 +16,10 @@ import accelsim
 from accelsim import load_machine, open_trace
 from accelsim.errors import AccelsimError, MachineError, TraceError
 from accelsim.hardware.accelerators.base import CAUSES
-from accelsim.hardware.energy import COMPONENTS
 from accelsim.hardware.machine import Machine, parse_machine
-from accelsim.hardware.traffic import ACTIONS
-from accelsim.simulate import PASSES, Record, simulate_records
+from accelsim.hardware.movement.traffic import ACTIONS
+from accelsim.hardware.pricing import COMPONENTS
+from accelsim.pipeline import PASSES, Record, simulate_records
 from accelsim.study.paper import TABLE6, table6
 from accelsim.study.results import COLUMNS, convolutions, covers, summarize
 from accelsim.workload.geometry import Geometry

@@ -18,13 +18,13 @@ import pytest
 
 import accelsim
 from accelsim.errors import AccelsimError, OutputError
-from accelsim.study import sweep as sweeps
-from accelsim.study.chunks import Chunk, simulate_chunk
-from accelsim.study.estimate import estimate
-from accelsim.study.store import Store
-from accelsim.study.study import load_study, machine_with, points_of
-from accelsim.study.sweep import compute, plan_sweep, run_chunks, sweep
-from accelsim.study.sweep_tables import write_tables
+from accelsim.sweeps import sweep as sweeps
+from accelsim.sweeps.chunks import Chunk, simulate_chunk
+from accelsim.sweeps.estimate import estimate
+from accelsim.sweeps.store import Store
+from accelsim.sweeps.study import load_study, machine_with, points_of
+from accelsim.sweeps.sweep import compute, plan_sweep, run_chunks, sweep
+from accelsim.sweeps.tables import write_tables
 
 HERE = Path(__file__).parent
 FILES = ("table.csv", "table.parquet", "layers.parquet", "sweep.json")
@@ -45,7 +45,7 @@ def study(tiny):
 @pytest.fixture
 def threads(monkeypatch):
     """Workers that start at once: threads of this process, for tests of what is computed rather than where."""
-    monkeypatch.setattr("accelsim.study.workers.ProcessPoolExecutor", lambda count, **how: ThreadPoolExecutor(count))
+    monkeypatch.setattr("accelsim.sweeps.workers.ProcessPoolExecutor", lambda count, **how: ThreadPoolExecutor(count))
 
 
 def files(folder, names=FILES):
@@ -161,7 +161,7 @@ def test_a_key_changes_with_what_determines_the_result_and_with_nothing_else(stu
         {"trace": other}, {"grid": {"sparsity": [0.5]}}, {"grid": {"clock_mhz": [607]}},
     ]  # fmt: skip
     found = [keys(study(**changes), tmp_path) for changes in changed]
-    monkeypatch.setattr("accelsim.study.study.code_digest", lambda: "other code")
+    monkeypatch.setattr("accelsim.sweeps.study.code_digest", lambda: "other code")
     found.append(keys(study(), tmp_path))
     assert len({key, *(k for (k,) in found)}) == len(changed) + 2
 
@@ -203,7 +203,7 @@ def test_a_defect_is_a_row_too(study, tmp_path, monkeypatch):
     def simulate(machines, *_, **__):
         raise {1: ZeroDivisionError("x"), 2: MemoryError()}[machines[0].accelerator.tiles]
 
-    monkeypatch.setattr("accelsim.study.chunks.simulate_records", simulate)
+    monkeypatch.setattr("accelsim.sweeps.chunks.simulate_records", simulate)
     both = replace(chunk, machines=tuple(machine_with(chunk.machines[0], {TILES: n}).resolved() for n in (1, 2)))
     assert simulate_chunk(replace(both, keys=("a", "b"))) == ["defect: ZeroDivisionError: x", "out of memory"]
 
@@ -361,7 +361,7 @@ def test_a_full_disk_leaves_nothing_half_written(study, tmp_path, monkeypatch, a
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(beside, path)
 
-    monkeypatch.setattr("accelsim.study.store.os.replace", full)
+    monkeypatch.setattr("accelsim.sweeps.store.os.replace", full)
     with pytest.raises(OutputError, match=r"cannot write: No space left on device$"):
         sweep(made, out)
     assert all(len(pd.read_parquet(path)) for path in out.rglob("*.parquet"))

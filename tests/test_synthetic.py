@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import accelsim
 from accelsim.errors import AccelsimError, TraceError
-from accelsim.study.fidelity import cycle_errors
+from accelsim.sweeps.fidelity import cycle_errors
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.likeness import compare, compare_work
 from accelsim.workload.mask_model import MaskModel, greatest, pair_density

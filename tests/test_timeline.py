@@ -18,9 +18,9 @@ from accelsim.errors import AccelsimError
 from accelsim.files import shipped
 from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.machine import load_section
-from accelsim.hardware.memory import replay
-from accelsim.hardware.plan import JOBS, Plan
-from accelsim.simulate import simulate_records
+from accelsim.hardware.movement.plan import JOBS, Plan
+from accelsim.hardware.movement.replay_simpy import replay
+from accelsim.pipeline import simulate_records
 from accelsim.study import timeline
 from accelsim.study.timeline import DETAILS, _Slices, _Track, recording
 

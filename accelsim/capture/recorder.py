@@ -355,7 +355,7 @@ def _check_path(path: Path, force: bool) -> None:
 
 
 def _versions() -> dict:
-    from accelsim import __version__
+    from accelsim.version import __version__
 
     found = {"accelsim": __version__, "torch": torch.__version__, "seed": torch.initial_seed()}
     return found | {"command": shlex.join(sys.argv)}

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,11 +24,32 @@ from accelsim.workload.geometry import Geometry
 from accelsim.workload.npz import blame
 from accelsim.workload.trace import TraceWriter
 
-if TYPE_CHECKING:
-    from accelsim.capture.recorder import Recorder
-
 STORED = (torch.float16, torch.bfloat16, torch.float32)  # floating-point numbers that a trace holds as they are
 _MISSING = object()
+
+
+class Keeper(Protocol):
+    """What a step asks of the recorder that keeps it."""
+
+    samples: Any
+    values: bool
+    calls: int | None
+    allow_nan: bool
+    provenance: dict[str, Any]
+    recorded: list[str]
+    under_way: Step | None
+
+    def find_layers(self) -> dict[str, torch.nn.Module]:
+        """The layers to record, by name."""
+
+    def writer(self) -> TraceWriter:
+        """The trace, open."""
+
+    def end_step(self) -> None:
+        """The step under way is complete."""
+
+    def abandon_step(self) -> None:
+        """What was recorded of the step under way is forgotten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +242,7 @@ class Step:
         Whether it is recorded.
     """
 
-    def __init__(self, recorder: Recorder, entry: dict, records: bool):
+    def __init__(self, recorder: Keeper, entry: dict, records: bool):
         self.records = records
         self._recorder, self._entry, self._name = recorder, entry, entry["name"]
         self._attached: list = []  # taps, hooks in the graph, and the like: what has remove()

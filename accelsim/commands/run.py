@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     """Trace × machine × passes → a table, and files where asked for."""
     from accelsim import open_trace
     from accelsim.hardware.machine import baseline_of, load_machine
-    from accelsim.simulate import simulate_records
+    from accelsim.pipeline import simulate_records
 
     sections = {name: getattr(options, name) for name in SECTIONS}
     machine = load_machine(options.config, **sections)

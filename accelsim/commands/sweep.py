@@ -31,10 +31,11 @@ def add(commands, common) -> None:
 
 def sweep(options: argparse.Namespace) -> int:
     """Study → a store of points and a table; 2 if no point could be computed."""
-    from accelsim.study import export, sweep_text, tables
-    from accelsim.study.estimate import estimate
-    from accelsim.study.study import load_study
-    from accelsim.study.sweep import sweep
+    from accelsim.study import export, tables
+    from accelsim.sweeps import text as sweep_text
+    from accelsim.sweeps.estimate import estimate
+    from accelsim.sweeps.study import load_study
+    from accelsim.sweeps.sweep import sweep
 
     study = load_study(options.study)
     out = options.out or Path(Path(options.study).stem)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from accelsim.hardware.movement.traffic import Operand
 from accelsim.hardware.parameters import Parameters, fill, integer, option
-from accelsim.hardware.traffic import Operand
 
 # Per channel. latency_ns: row to column delay plus read latency, a closed row; queues are what ``replay`` simulates.
 PRESETS: dict[str, dict[str, int]] = {

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from accelsim.errors import ConfigError
 from accelsim.files import find
-from accelsim.hardware.accelerators import MODELS
+from accelsim.hardware.accelerators.catalogue import MODELS
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.energy import EnergyTable
 from accelsim.hardware.hierarchy import Buffer, Buffers, Memory

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from accelsim.hardware.energy import WORD_BYTES, accumulator_bytes, added
 from accelsim.hardware.machine import Machine
-from accelsim.hardware.traffic import ACTIONS
+from accelsim.hardware.movement.traffic import ACTIONS
+from accelsim.hardware.pricing import WORD_BYTES, accumulator_bytes, added
 
 VERSION = 0.4
 # Bits of exponent and mantissa; 8 bits as E4M3.

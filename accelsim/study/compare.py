@@ -14,7 +14,7 @@ from rich.text import Text
 from accelsim.errors import AccelsimError, ConfigError
 from accelsim.hardware.accelerators.base import SKIPS
 from accelsim.hardware.machine import Machine, baseline_of
-from accelsim.simulate import simulate_records
+from accelsim.pipeline import simulate_records
 from accelsim.study.export import to_json, write_files
 from accelsim.study.results import COLUMNS, convolutions, frame, summarize
 from accelsim.study.tables import HEADINGS, NOTHING, count, new_table, percent, times

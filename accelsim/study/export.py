@@ -15,6 +15,7 @@ import pandas as pd
 from accelsim.files import staged
 from accelsim.hardware.machine import Machine, to_yaml
 from accelsim.study.results import Summary
+from accelsim.version import __version__
 from accelsim.workload.trace import Trace
 
 LIBRARIES = ("numpy", "numba", "pandas", "pyarrow", "pydantic")
@@ -22,10 +23,8 @@ LIBRARIES = ("numpy", "numba", "pandas", "pyarrow", "pydantic")
 
 def provenance(trace: Trace, machines: list[Machine], command: list[str]) -> dict[str, Any]:
     """What a result was computed from: machines resolved, trace digest, versions, command. Nothing is random."""
-    import accelsim
-
     return {
-        "accelsim": accelsim.__version__,
+        "accelsim": __version__,
         "command": command,
         "machines": [machine.resolved() for machine in machines],
         "trace": {

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 import pandas as pd
 
 from accelsim.hardware.accelerators.base import CAUSES
-from accelsim.hardware.energy import COMPONENTS, COMPUTE
+from accelsim.hardware.movement.traffic import ACTIONS
 from accelsim.hardware.overheads import OVERHEADS
-from accelsim.hardware.traffic import ACTIONS
-from accelsim.simulate import Record
+from accelsim.hardware.pricing import COMPONENTS, COMPUTE
+from accelsim.pipeline import Record
 from accelsim.workload.trace import Trace
 
 COLUMNS = ("fwd", "input_grad", "weight_grad", "backward", "step")

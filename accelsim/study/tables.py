@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from accelsim.hardware.accelerators.base import CAUSES
-from accelsim.hardware.energy import COMPONENTS
 from accelsim.hardware.overheads import OVERHEADS
+from accelsim.hardware.pricing import COMPONENTS
 from accelsim.study.results import COLUMNS, Energy, Summary
 
 HEADINGS = {

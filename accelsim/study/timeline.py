@@ -25,9 +25,9 @@ from accelsim.errors import MachineError, OutputError
 from accelsim.files import staged_file
 from accelsim.hardware.hierarchy import OffChip
 from accelsim.hardware.machine import Machine
-from accelsim.hardware.memory import Observer
-from accelsim.hardware.plan import JOBS, OFFCHIP, STALLS, Plan
-from accelsim.hardware.residency import Room
+from accelsim.hardware.movement.plan import JOBS, OFFCHIP, STALLS, Plan
+from accelsim.hardware.movement.replay_simpy import Observer
+from accelsim.hardware.movement.residency import Room
 
 DETAILS = ("layers", "auto", "jobs")
 MOST_EVENTS = 200_000  # of a file with detail "auto"

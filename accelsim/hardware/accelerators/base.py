@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from accelsim.hardware.movement.traffic import Traffic
 from accelsim.hardware.parameters import Parameters
-from accelsim.hardware.traffic import Traffic
 from accelsim.workload.lowering import Convolution
 
 # Every multiplier slot (one multiplier in one cycle) has exactly one cause; the order is that of a printed account.

@@ -14,8 +14,8 @@ import numpy as np
 from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
 from accelsim.hardware.lines import Lines, on_rows, tensor_on, to_lines
+from accelsim.hardware.movement.traffic import joined
 from accelsim.hardware.parameters import check, integer, option
-from accelsim.hardware.traffic import joined
 from accelsim.workload.lowering import Convolution
 
 

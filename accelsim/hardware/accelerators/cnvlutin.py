@@ -19,8 +19,8 @@ from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorP
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
 from accelsim.hardware.lines import Lines, on_rows, tensor_on, to_lines
+from accelsim.hardware.movement.traffic import joined
 from accelsim.hardware.parameters import integer, option
-from accelsim.hardware.traffic import joined
 from accelsim.workload.lowering import Convolution
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from accelsim.hardware.accelerators.base import ACCESSES, STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
 from accelsim.hardware.accelerators.tiled_traffic import BANDS, Grid, Work, lines_traffic
 from accelsim.hardware.lines import to_lines
+from accelsim.hardware.movement.traffic import Traffic, joined
 from accelsim.hardware.parameters import integer, option
-from accelsim.hardware.traffic import Traffic, joined
 from accelsim.workload.lowering import READS, Convolution
 
 

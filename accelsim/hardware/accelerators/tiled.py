@@ -16,8 +16,8 @@ import numpy as np
 from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
 from accelsim.hardware.lines import Lines, on_rows, space_to_depth, tensor_on, to_lines
+from accelsim.hardware.movement.traffic import Traffic, joined
 from accelsim.hardware.parameters import integer, option
-from accelsim.hardware.traffic import Traffic, joined
 from accelsim.workload.lowering import Convolution
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accelsim.hardware.lines import Lines
-from accelsim.hardware.traffic import Traffic, measured
+from accelsim.hardware.movement.traffic import Traffic, measured
 from accelsim.workload.lowering import Convolution
 
 # Cuts of what is on the columns: fine enough for a fetch to hide behind compute, coarse enough to be simulated quickly.

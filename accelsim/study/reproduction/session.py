@@ -13,7 +13,7 @@ import numpy as np
 from accelsim.errors import AccelsimError, TraceError
 from accelsim.files import find, shipped
 from accelsim.hardware.machine import Machine, baseline_of, load_machine
-from accelsim.simulate import simulate_records
+from accelsim.pipeline import simulate_records
 from accelsim.study.reproduction import flops
 from accelsim.study.results import Summary, convolutions, covers, frame, summarize
 from accelsim.workload.networks import Network

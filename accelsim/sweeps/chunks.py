@@ -17,9 +17,9 @@ import pandas as pd
 
 from accelsim.errors import AccelsimError
 from accelsim.hardware.machine import Machine, parse_machine
-from accelsim.simulate import simulate_records
+from accelsim.pipeline import simulate_records
 from accelsim.study.results import frame
-from accelsim.study.study import code_digest, has_values
+from accelsim.sweeps.study import code_digest, has_values
 from accelsim.workload import synthetic
 from accelsim.workload.synthetic import SyntheticTrace
 from accelsim.workload.trace import Trace

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from accelsim.study.estimate import Estimate
-    from accelsim.study.sweep import Plan
+    from accelsim.sweeps.estimate import Estimate
+    from accelsim.sweeps.plan import Plan
 
 FASTEST = 10
 REASONS = 3

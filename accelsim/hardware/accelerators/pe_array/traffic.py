@@ -7,22 +7,19 @@ of the other, so one of the two must fit its buffer.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accelsim.hardware.accelerators.pe_array.mapping import Mapping
 from accelsim.hardware.lines import tensor_on
-from accelsim.hardware.traffic import Traffic, joined, measured
-
-if TYPE_CHECKING:
-    from accelsim.hardware.accelerators.pe_array import PEArray
-    from accelsim.workload.lowering import Convolution
+from accelsim.hardware.movement.traffic import Traffic, joined, measured
+from accelsim.workload.lowering import Convolution
 
 # A block of more values than these is moved in bands.
 BAND_VALUES = 1 << 16
 
 
-def of_convolution(array: PEArray, conv: Convolution, jobs: np.ndarray, weights: np.ndarray, used) -> Traffic:
+def of_convolution(array: Mapping, conv: Convolution, jobs: np.ndarray, weights: np.ndarray, used) -> Traffic:
     """Forward pass and input gradient: ``weights`` is bool[groups, C, R·S, K], ``used`` the rows and columns of PEs
     that own a part of the map. Jobs: samples × groups × filter groups × (channels, and the halo exchange)."""
     groups, channels, _, filters = weights.shape
@@ -50,7 +47,7 @@ def of_convolution(array: PEArray, conv: Convolution, jobs: np.ndarray, weights:
     )
 
 
-def of_weight_grad(array: PEArray, conv: Convolution, jobs: np.ndarray, used) -> Traffic:
+def of_weight_grad(array: Mapping, conv: Convolution, jobs: np.ndarray, used) -> Traffic:
     """The weight gradient, group by group: taps × channel blocks × filter blocks × bands; in the end the reduction.
 
     A pair of blocks walks the places of every PE's tile. Where a block is large its rows come in bands, the same share

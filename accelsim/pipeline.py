@@ -22,15 +22,15 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from accelsim.errors import AccelsimError, MachineError, TraceError
-from accelsim.hardware.traffic import ACTIONS, LayerTraffic, joined
+from accelsim.hardware.movement.traffic import ACTIONS, LayerTraffic, joined
 from accelsim.workload.lowering import PASSES, READS, lower
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
 if TYPE_CHECKING:
     from accelsim.hardware.machine import Machine
-    from accelsim.hardware.memory import Observer
+    from accelsim.hardware.movement.plan import Plan
+    from accelsim.hardware.movement.replay_simpy import Observer
     from accelsim.hardware.overheads import Cost
-    from accelsim.hardware.plan import Plan
 
     Timeline = Callable[[Machine, str, str, Plan], Observer | None]
 
@@ -41,9 +41,9 @@ class Record:
 
     ``cycles`` is compute and stalls together. ``slots`` maps each cause
     (``accelsim.hardware.accelerators.base.CAUSES``) to multiplier slots; they add up to cycles × multipliers exactly.
-    ``actions`` counts what costs energy (``accelsim.hardware.traffic.ACTIONS``); bytes only where the machine has a
-    memory. ``energy`` is in pJ by component (``accelsim.hardware.energy.COMPONENTS``), None for those that are not
-    known without a memory; empty where the machine has no energy table.
+    ``actions`` counts what costs energy (``accelsim.hardware.movement.traffic.ACTIONS``); bytes only where the machine
+    has a memory. ``energy`` is in pJ by component (``accelsim.hardware.pricing.COMPONENTS``), None for those that are
+    not known without a memory; empty where the machine has no energy table.
     """
 
     snapshot: str
@@ -248,15 +248,15 @@ def _priced(machine: Machine, record: Record, cost: Cost | None) -> Record:
         record = replace(record, cycles=record.cycles + sum(cost.cycles.values()), slots=slots, actions=actions)
     if not machine.energy:
         return record
-    from accelsim.hardware.energy import energy_pj
+    from accelsim.hardware.pricing import energy_pj
 
     return replace(record, energy=energy_pj(machine, record.actions, record.cycles))
 
 
 def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None) -> list[Record]:
     """One pass of one machine: the forward pass runs through the layers from first to last, the others back."""
-    from accelsim.hardware.memory import replay
-    from accelsim.hardware.planner import Planner
+    from accelsim.hardware.movement.planner import Planner
+    from accelsim.hardware.movement.replay_simpy import replay
 
     first = layers[0].record
     order = [counted for counted in layers if counted.traffic]

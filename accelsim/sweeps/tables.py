@@ -13,11 +13,11 @@ import pandas as pd
 from accelsim.errors import AccelsimError
 from accelsim.hardware.machine import load_machine
 from accelsim.study.export import to_json, versions
-from accelsim.study.store import Store
-from accelsim.study.study import OWN, Point, code_digest
+from accelsim.sweeps.store import Store
+from accelsim.sweeps.study import OWN, Point, code_digest
 
 if TYPE_CHECKING:
-    from accelsim.study.sweep import Plan
+    from accelsim.sweeps.plan import Plan
 
 # Rows of layers.parquet that are in memory at once.
 GROUP_ROWS = 50_000

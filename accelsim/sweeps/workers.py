@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from accelsim.errors import AccelsimError, TraceError
-from accelsim.study.chunks import Chunk, TraceElsewhere
+from accelsim.sweeps.chunks import Chunk, TraceElsewhere
 
 
 class WorkerDied(Exception):

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import simpy
 from simpy.events import NORMAL
 
-from accelsim.hardware.plan import JOBS, OFFCHIP, STALLS, Plan, Stream
-from accelsim.hardware.traffic import ACTIVATIONS, WEIGHTS
+from accelsim.hardware.movement.plan import JOBS, OFFCHIP, STALLS, Plan, Stream
+from accelsim.hardware.movement.traffic import ACTIVATIONS, WEIGHTS
 
 PORTS = (OFFCHIP, ACTIVATIONS, WEIGHTS)
 # What happens at a time is done before a port chooses, so that it chooses among all that may start; of several free

@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 
 from accelsim.errors import AccelsimError
-from accelsim.simulate import simulate_records
-from accelsim.study.chunks import alike
+from accelsim.pipeline import simulate_records
 from accelsim.study.results import frame
-from accelsim.study.store import Store
-from accelsim.study.study import has_values
+from accelsim.sweeps.chunks import alike
+from accelsim.sweeps.store import Store
+from accelsim.sweeps.study import has_values
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.trace import Trace
 
 if TYPE_CHECKING:
     from accelsim.hardware.machine import Machine
-    from accelsim.study.sweep import Plan
+    from accelsim.sweeps.plan import Plan
     from accelsim.workload.synthetic import SyntheticTrace
 
 

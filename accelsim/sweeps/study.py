@@ -13,10 +13,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import accelsim
 from accelsim.errors import AccelsimError, ConfigError
 from accelsim.hardware.machine import Machine, load_machine, load_section, parse_machine, validated
 from accelsim.hardware.parameters import Parameters, check, option
+from accelsim.version import __version__
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.sparsify import check_sparsity
 from accelsim.workload.synthetic import reference_of
@@ -131,9 +131,9 @@ class Point:
 @cache
 def code_digest() -> str:
     """Version and digest of the code that counts: results of other code are other results."""
-    root = Path(accelsim.__file__).parent
-    digest = hashlib.sha256(accelsim.__version__.encode())
-    counting = [*root.glob("workload/**/*.py"), *root.glob("hardware/**/*.py"), root / "simulate.py"]
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256(__version__.encode())
+    counting = [*root.glob("workload/**/*.py"), *root.glob("hardware/**/*.py"), root / "pipeline.py"]
     for path in sorted([*counting, root / "study" / "results.py", root / "study" / "chunks.py"]):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from accelsim.errors import AccelsimError
 from accelsim.hardware.machine import parse_machine
-from accelsim.simulate import simulate_records
+from accelsim.pipeline import simulate_records
 from accelsim.workload.trace import Layer, Trace
 
 if TYPE_CHECKING:
-    from accelsim.study.sweep import Plan
+    from accelsim.sweeps.plan import Plan
 
 # Layers are tried until so much time is gone; then what is left of the sample is guessed as well.
 ENOUGH_SECONDS = 2.0

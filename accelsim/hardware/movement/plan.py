@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from accelsim.hardware.residency import Room
+from accelsim.hardware.movement.residency import Room
 
 OFFCHIP = "offchip"
 JOBS = "jobs"

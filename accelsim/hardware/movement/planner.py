@@ -14,9 +14,9 @@ import numpy as np
 
 from accelsim.errors import MachineError
 from accelsim.hardware.hierarchy import Buffers, Memory
-from accelsim.hardware.plan import JOBS, OFFCHIP, Plan, Stream
-from accelsim.hardware.residency import Loads, Room, Visits
-from accelsim.hardware.traffic import ACTIVATIONS, WEIGHTS, LayerTraffic, Operand
+from accelsim.hardware.movement.plan import JOBS, OFFCHIP, Plan, Stream
+from accelsim.hardware.movement.residency import Loads, Room, Visits
+from accelsim.hardware.movement.traffic import ACTIVATIONS, WEIGHTS, LayerTraffic, Operand
 
 # What off-chip memory and stores are asked for at once, made up to whole bursts: larger parts and results go in pieces,
 # others in between.

@@ -11,25 +11,21 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
 
-from accelsim.errors import AccelsimError, TraceError
-from accelsim.files import find
-from accelsim.study.chunks import Chunk, Rows, TraceElsewhere, simulate_chunk
-from accelsim.study.fidelity import write_fidelity
-from accelsim.study.store import Store
-from accelsim.study.study import Point, Study, load_study, points_of
-from accelsim.study.sweep_tables import write_tables
-from accelsim.study.workers import WorkerDied, Workers
-from accelsim.workload.trace import Trace
+from accelsim.errors import AccelsimError
+from accelsim.sweeps.chunks import Chunk, Rows, TraceElsewhere, simulate_chunk
+from accelsim.sweeps.fidelity import write_fidelity
+from accelsim.sweeps.plan import Plan, plan_sweep
+from accelsim.sweeps.store import Store
+from accelsim.sweeps.study import Study, load_study
+from accelsim.sweeps.tables import write_tables
+from accelsim.sweeps.workers import WorkerDied, Workers
 
-# Machines simulated together on one snapshot: enough to share what they share, few enough to be lost to a dead worker.
-TOGETHER = 8
 # How often what a dead worker was at is tried again.
 ATTEMPTS = 3
 # Workers that die before any gave a result: then it is not a point that kills them.
@@ -46,84 +42,6 @@ class Progress:
     found: int
     done: int
     failed: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A study with its traces opened: its points in the table's order, their keys, and what is to be computed."""
-
-    study: Study
-    points: tuple[Point, ...]
-    keys: tuple[str | None, ...]
-    chunks: tuple[Chunk, ...]
-    found: int
-    digests: dict[str, str]
-    paths: dict[str, str]
-
-    @property
-    def missing(self) -> int:
-        """Points to be computed; equal ones once."""
-        return sum(len(chunk.keys) for chunk in self.chunks)
-
-
-def plan_sweep(study: Study, store: Store, workers: int = 1) -> Plan:
-    """What a sweep will compute, given what the store has, cut so that all workers get their share.
-
-    Raises
-    ------
-    AccelsimError
-        If a trace cannot be opened, a snapshot or layer is in none, or no point can be computed.
-    """
-    with ExitStack() as stack:
-        traces = {name: stack.enter_context(closing(open_trace(name))) for name in _traces(study)}
-        _check_names(study, traces)
-        points = tuple(points_of(study, traces))
-        digests = {name: trace.digest for name, trace in traces.items()}
-        paths = {name: str(trace.path.resolve()) for name, trace in traces.items()}
-    if not any(point.machine for point in points):
-        raise AccelsimError(points[0].error if points else "study: must have a point, has none")
-    chosen = tuple(study.passes), tuple(study.layers)
-    keys = tuple(p.key(digests[p.trace], *chosen) if p.machine else None for p in points)
-    known = store.known()
-    missing: dict[tuple, dict[str, dict]] = {}
-    for point, key in zip(points, keys, strict=True):
-        if key and key not in known:
-            place = paths[point.trace], digests[point.trace], point.snapshot, point.sparsity
-            missing.setdefault(place, {})[key] = point.machine.resolved()
-    chunks = tuple(_chunks(missing, chosen, workers))
-    return Plan(study, points, keys, chunks, sum(key in known for key in keys if key), digests, paths)
-
-
-def _traces(study: Study) -> list[str]:
-    """The names of all its traces, once each."""
-    names = [study.trace] if isinstance(study.trace, str) else list(study.trace)
-    names += study.grid.get("trace", [])
-    names += [point["trace"] for point in study.points if "trace" in point]
-    return list(dict.fromkeys(names))
-
-
-def _check_names(study: Study, traces: dict[str, Trace]) -> None:
-    """What no trace has is a misspelling."""
-    known = list(dict.fromkeys(s.name for trace in traces.values() for s in trace.snapshots))
-    for name in study.snapshots or ():
-        if name not in known:
-            raise AccelsimError(f"study: snapshots: must be one of {', '.join(known)}, got {name}")
-    layers = list(dict.fromkeys(layer.name for t in traces.values() for s in t.snapshots for layer in s.layers))
-    for pattern in study.layers:
-        if not any(fnmatchcase(layer, pattern) for layer in layers):
-            some = ", ".join(layers[:4])
-            raise AccelsimError(f"study: layers: must match a layer of a trace ({some}, …), got {pattern}")
-
-
-def _chunks(missing: dict[tuple, dict[str, dict]], chosen: tuple, workers: int) -> Iterator[Chunk]:
-    """Machines with equal accelerators next to each other: what they compute is computed once."""
-    count = sum(map(len, missing.values()))
-    together = max(1, min(TOGETHER, count // (4 * workers)))
-    for place, machines in missing.items():
-        alike = sorted(machines, key=lambda key: (repr(machines[key]["accelerator"]), key))
-        for i in range(0, len(alike), together):
-            some = tuple(alike[i : i + together])
-            yield Chunk(*place, tuple(machines[key] for key in some), some, *chosen)
 
 
 def sweep(
@@ -272,8 +190,3 @@ def _fill(workers: Workers, running: dict[Future, Chunk], fresh: Iterator[Chunk]
             lost.appendleft(chunk)
         else:
             running[future] = chunk
-
-
-def open_trace(name: str) -> Trace:
-    """A trace by name, as everywhere."""
-    return Trace.open(find(name, "traces", TraceError))

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from accelsim.hardware.traffic import Operand
+from accelsim.hardware.movement.traffic import Operand
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """What a pass moves: each operand cut into the parts in which it travels, and the result as jobs complete it.
 
 Accelerators say it in values, part by part and job by job; they know neither bytes nor memories.
-``accelsim.hardware.plan`` decides from it what is fetched when, and what stays.
+``accelsim.hardware.movement.plan`` decides from it what is fetched when, and what stays.
 """
 
 from __future__ import annotations

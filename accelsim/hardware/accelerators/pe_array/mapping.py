@@ -1,0 +1,158 @@
+"""How the PE array cuts a convolution: tiles of the map, groups of filters, blocks of the weight gradient."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from accelsim.errors import MachineError
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters
+from accelsim.hardware.parameters import check, integer, option
+from accelsim.workload.lowering import READS, Convolution, pad
+
+BANKS = 32  # numbers that ``bank`` gives before the modulo
+
+
+def bank(k, p, q):
+    """Accumulator bank of output (p, q) of filter k, 0…31, before the modulo; from DNNsim's SCNN."""
+    return (((k & 4) << 2) ^ ((p & 2) << 3) ^ ((q & 2) << 3)) + ((p & 1) << 3) + ((q & 1) << 2) + (k & 3)
+
+
+class Mapping(AcceleratorParameters):
+    """pe_rows × pe_columns PEs of activation_width × weight_width multipliers, and what of a layer each PE gets."""
+
+    model: Literal["pe_array"]
+
+    pe_rows: int = integer(1, 256, "PEs along the height of the map")
+    pe_columns: int = integer(1, 256, "PEs along the width of the map")
+    activation_width: int = integer(1, 64, "activations that a PE multiplies at once, I")
+    weight_width: int = integer(1, 64, "weights that a PE multiplies at once, F")
+    accumulators: int = integer(1, 1 << 24, "partial sums that a PE holds", unit="partial sums")
+    banks: Literal[1, 2, 4, 8, 16, 32] = option("accumulator banks of a PE; each takes one product a cycle")
+    stride_phases: bool = option(
+        "split activations and weights of a strided layer by position modulo the stride, so that every product is "
+        "needed; without, all meet all, and products between the strides use a multiplier but no bank"
+    )
+    halo_exchange: bool = option("charge for passing partial sums on tile borders to the neighbours")
+    strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD)
+    reduction_width: int = integer(
+        0, 1 << 16, "partial weight gradients that a PE passes on per cycle when PEs add theirs up; 0: free",
+        unit="partial sums/cycle",
+    )  # fmt: skip
+    spill_partial_sums: bool = option(
+        "a filter with more partial sums than accumulators keeps the others in memory; without, it is refused",
+        default=False,
+    )
+
+    @check
+    def _counters_fit_a_byte(self):
+        if self.activation_width * self.weight_width > 127:
+            raise ValueError(
+                "activation_width × weight_width must be at most 127 multipliers, "
+                f"got {self.activation_width} × {self.weight_width}"
+            )
+        return self
+
+    @property
+    def multipliers(self) -> int:
+        return self.pe_rows * self.pe_columns * self.activation_width * self.weight_width
+
+    def skips(self, which: str) -> dict[str, str]:
+        """Both operands; see ``Accelerator``."""
+        return dict.fromkeys(READS[which], "zeros")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """PEs along the height and the width of the map."""
+        return self.pe_rows, self.pe_columns
+
+    def tile(self, conv: Convolution) -> tuple[int, int]:
+        """Rows and columns of the padded input that a PE owns."""
+        return self.share(conv.geometry.padded)
+
+    def filters_per_group(self, conv: Convolution) -> int:
+        """Filters whose partial sums a PE holds at once, Kc."""
+        places = self.share(conv.geometry.output)
+        per_group = self.accumulators // (places[0] * places[1])
+        if not per_group and self.spill_partial_sums:
+            return 1
+        if not per_group:
+            raise MachineError(
+                f"accelerator.accumulators: must hold one filter's {places[0]}×{places[1]} partial sums, "
+                f"got {self.accumulators}"
+            )
+        return per_group
+
+    def spilled_per_channel(self, conv: Convolution) -> int:
+        """Partial sums of one filter that working PEs have no accumulator for: out and in again for each channel."""
+        places = self.share(conv.geometry.output)
+        without = max(0, places[0] * places[1] - self.accumulators)
+        return without * int(np.prod(used_pes(conv.geometry.output, places)))
+
+    def halo_cycles(self, conv: Convolution, filters: int) -> int:
+        """Exchange of partial sums over tile borders, once a filter group: the largest of the 8 borders × filters."""
+        if not self.halo_exchange:
+            return 0
+        sides = [
+            (extent - 1 - begin, size, begin)
+            for extent, size, begin in zip(
+                conv.geometry.kernel_extent, self.tile(conv), (conv.padding[0], conv.padding[2]), strict=True
+            )
+        ]
+        borders = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+        return filters * max(sides[0][i] * sides[1][j] for i, j in borders)
+
+    def share(self, sizes) -> tuple[int, int]:
+        return -(-sizes[0] // self.pe_rows), -(-sizes[1] // self.pe_columns)
+
+    def phases(self, conv: Convolution) -> tuple[int, int]:
+        return conv.stride if self.stride_phases else (1, 1)
+
+    def weight_grad_blocks(self, channels: int, filters: int) -> tuple[int, int]:
+        """Channels and filters of a block, Cc and Kc: near a square, Cc·Kc ≤ accumulators, filling whole vectors."""
+        per_block = min(channels, whole(int(np.sqrt(self.accumulators)), self.activation_width))
+        filters_per_block = min(filters, whole(self.accumulators // per_block, self.weight_width))
+        return min(channels, whole(self.accumulators // filters_per_block, self.activation_width)), filters_per_block
+
+    def reduction_cycles(self, conv, channels, filters, used) -> int:
+        """PEs add up their partial weight gradients: down the columns and along one row, pipelined, block by block."""
+        hops = used[0] + used[1] - 2
+        if not self.reduction_width or not hops:
+            return 0
+        block_c, block_k = self.weight_grad_blocks(channels, filters)
+        sizes_c = [min(block_c, channels - c) for c in range(0, channels, block_c)]
+        sizes_k = [min(block_k, filters - k) for k in range(0, filters, block_k)]
+        taps = conv.geometry.output[0] * conv.geometry.output[1]
+        return taps * sum(vectors_of(c * k, self.reduction_width) + hops for c in sizes_c for k in sizes_k)
+
+
+def phase_of_taps(conv, phases) -> np.ndarray:
+    """(R·S): the stride phase whose activations a tap meets."""
+    rows, columns = (
+        np.arange(n) * d % ph for n, d, ph in zip(conv.geometry.kernel, conv.dilation, phases, strict=True)
+    )
+    return (rows[:, None] * phases[1] + columns).ravel()
+
+
+def operands(conv):
+    """Of each group of a lowered weight gradient: activations (C, N, H', W') and output gradients (K, N, P, Q)."""
+    samples, filters = conv.kernel.shape[1], len(conv.kernel) // conv.groups
+    padded = pad(conv.input, conv.padding)
+    for g in range(conv.groups):
+        yield padded[:, g * samples : (g + 1) * samples], conv.kernel[g * filters : (g + 1) * filters]
+
+
+def used_pes(sizes, tile) -> tuple[int, int]:
+    """Rows and columns of PEs that own a part of the map; the others have nothing to do."""
+    return -(-sizes[0] // tile[0]), -(-sizes[1] // tile[1])
+
+
+def vectors_of(elements, width):
+    """Vectors of ``width`` that so many elements fill."""
+    return -(-elements // width)
+
+
+def whole(size, width) -> int:
+    """The largest multiple of ``width`` up to ``size``, or ``size`` where that is none."""
+    return size // width * width or size

@@ -1,0 +1,172 @@
+"""A 2D array of PEs with a multiplier array and weight, activation and accumulation buffers each: the Table 6 machine.
+
+The PE forms the Cartesian product of a vector of non-zero activations with a vector of non-zero weights and scatters
+the products to accumulator banks (Parashar et al., "SCNN", ISCA 2017, sections 3 and 4). Planar tiles of the input stay
+in their PEs; a channel's weights are broadcast, and all PEs meet at a barrier after each channel. docs/model.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from accelsim.hardware.accelerators.base import Activity
+from accelsim.hardware.accelerators.pe_array.mapping import (
+    BANKS,
+    Mapping,
+    bank,
+    operands,
+    phase_of_taps,
+    used_pes,
+    vectors_of,
+)
+from accelsim.hardware.accelerators.pe_array.replay import replay_convolution, replay_weight_grad
+from accelsim.hardware.accelerators.pe_array.traffic import of_convolution, of_weight_grad
+from accelsim.workload.lowering import Convolution, pad
+
+
+class PEArray(Mapping):
+    """pe_rows × pe_columns PEs of activation_width × weight_width multipliers; ``Mapping`` has the parameters."""
+
+    def run(self, conv: Convolution) -> Activity:
+        """Counts the cycles of one convolution; see ``Accelerator``."""
+        if conv.which == "weight_grad":
+            return self._weight_grad(conv)
+        return self._convolution(conv)
+
+    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+        """Executes the schedule with numbers; see ``Accelerator``."""
+        if conv.which == "weight_grad":
+            return replay_weight_grad(self, conv)
+        return replay_convolution(self, conv)
+
+    def dense_cycles(self, conv: Convolution) -> int:
+        """Cycles of this array with nothing skipped and no bank conflicts; forward pass and input gradient only."""
+        phases = self.phases(conv)
+        filters, per_group = len(conv.kernel) // conv.groups, self.filters_per_group(conv)
+        tap_phase = phase_of_taps(conv, phases)
+        rows, columns = (
+            (np.arange(n * size) % st) for n, size, st in zip(self.grid, self.tile(conv), phases, strict=True)
+        )
+        rows, columns = rows.reshape(self.grid[0], -1), columns.reshape(self.grid[1], -1)
+        total = 0
+        for first in range(0, filters, per_group):
+            count = min(per_group, filters - first)
+            cycles = np.zeros(self.grid, np.int64)
+            for phase in range(phases[0] * phases[1]):
+                acts = np.outer((rows == phase // phases[1]).sum(1), (columns == phase % phases[1]).sum(1))
+                weights = count * int((tap_phase == phase).sum())
+                cycles += vectors_of(acts, self.activation_width) * vectors_of(weights, self.weight_width)
+            total += int(cycles.max()) * conv.kernel.shape[1] + self.halo_cycles(conv, count)
+        return total * conv.samples * conv.groups
+
+    def _convolution(self, conv: Convolution) -> Activity:
+        from accelsim.hardware.kernels.cartesian import activation_vectors, channel_cycles
+
+        g, phases, tile = conv.geometry, self.phases(conv), self.tile(conv)
+        per_group, filters, channels = (
+            self.filters_per_group(conv),
+            len(conv.kernel) // conv.groups,
+            conv.kernel.shape[1],
+        )
+        classes, counters = self._classes(conv)
+        mask, turn = min(3, self.banks - 1), 4 if self.banks == BANKS else 0
+        widths = self.activation_width, self.weight_width
+        halo = [self.halo_cycles(conv, min(per_group, filters - k)) for k in range(0, filters, per_group)]
+        used, tap_phase = used_pes(g.padded, tile), phase_of_taps(conv, phases)
+        by_group = conv.kernel.reshape(conv.groups, filters, channels, -1).transpose(0, 2, 3, 1)
+        weights = np.ascontiguousarray(by_group) != 0
+        jobs, totals = [], np.zeros(3, np.int64)
+        for n, group in np.ndindex(conv.samples, conv.groups):
+            acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
+            vectors = activation_vectors(acts, tile, used, classes, phases, counters, self.activation_width)
+            cycles, seen = channel_cycles(
+                *vectors, weights[group], group * filters, per_group, tap_phase, mask, turn, widths
+            )
+            jobs.append(np.column_stack([cycles, halo]).ravel())
+            totals += seen
+        exchanged = sum(halo) * conv.samples * conv.groups
+        jobs = np.concatenate(jobs)
+        return self._activity(
+            conv, jobs, *totals.tolist(), exchanged, used, lambda: of_convolution(self, conv, jobs, weights, used)
+        )
+
+    def _classes(self, conv: Convolution):
+        """Classes of rows and columns that act alike under every tap, and what each pair adds to a tap's counters.
+
+        The place of an output (p, q) among a word's eight counters is its bank number with filter 0, divided by 4.
+        """
+        g = conv.geometry
+        codes = [
+            _outputs_modulo_4(size, taps, st, d, out)
+            for size, taps, st, d, out in zip(g.padded, g.kernel, g.stride, g.dilation, g.output, strict=True)
+        ]
+        (rows, row_of), (columns, column_of) = (np.unique(c, axis=0, return_inverse=True) for c in codes)
+        p, q = rows[:, None, :, None], columns[None, :, None, :]
+        place = (bank(0, p, q) % self.banks // 4).astype(np.uint64)
+        counters = np.where((p >= 0) & (q >= 0), np.uint64(1) << np.uint64(8) * place, np.uint64(0))
+        counters = np.ascontiguousarray(counters.reshape(len(rows), len(columns), -1))
+        return (row_of.ravel(), column_of.ravel()), counters
+
+    def _weight_grad(self, conv: Convolution) -> Activity:
+        from accelsim.hardware.kernels.cartesian import outer_product_cycles
+
+        places, samples = conv.kernel.shape[2:], conv.kernel.shape[1]
+        tile, steps = self.share(places), (conv.dilation[0], conv.stride[0], conv.dilation[1], conv.stride[1])
+        used = used_pes(places, tile)
+        jobs, total, reduction = [], 0, 0
+        for activations, gradients in operands(conv):
+            blocks = self.weight_grad_blocks(len(activations), len(gradients))
+            counts = (
+                np.add.reduceat(operand != 0, range(0, len(operand), size), axis=0, dtype=np.int64)
+                for operand, size in zip((activations, gradients), blocks, strict=True)
+            )
+            cycles, own = outer_product_cycles(
+                *counts, tile, used, steps, conv.geometry.output, (self.activation_width, self.weight_width)
+            )
+            jobs.append(cycles.ravel())
+            total += own
+            reduction += self.reduction_cycles(conv, len(activations), len(gradients), used)
+        # The batch is summed up in the accumulators, so its samples share one reduction.
+        reduction = -(-reduction * samples // max(samples, conv.batch))
+        jobs.append([reduction])
+        jobs = np.concatenate(jobs)
+        return self._activity(
+            conv, jobs, total, total, conv.effectual, reduction, used, lambda: of_weight_grad(self, conv, jobs, used)
+        )
+
+    def _activity(self, conv, jobs, pairs, own, products, exchanged, used, traffic) -> Activity:
+        """Slots by cause from counts over all PEs: pairs of vectors, cycles that each was busy, products executed.
+
+        A pair of vectors reads both from their buffers; products without an output update no accumulator.
+        """
+        pe = self.activation_width * self.weight_width
+        working = used[0] * used[1]
+        cycles = int(jobs.sum()) - exchanged
+        return Activity(
+            self.multipliers,
+            jobs,
+            {
+                "effectual": conv.effectual,
+                "ineffectual": products - conv.effectual,
+                "edge": cycles * (self.pe_rows * self.pe_columns - working) * pe,
+                "imbalance": pairs * pe - products,
+                "barrier": (cycles * working - own) * pe,
+                "bank_conflict": (own - pairs) * pe,
+                "exchange": exchanged * self.multipliers,
+            },
+            {
+                "multiplications": products,
+                "activation_buffer_reads": pairs * self.activation_width,
+                "weight_buffer_reads": pairs * self.weight_width,
+                "accumulator_updates": conv.effectual,
+            },
+            traffic,
+        )
+
+
+def _outputs_modulo_4(size, taps, stride, dilation, outputs) -> np.ndarray:
+    """(size, taps): the output that a padded position feeds under each tap, modulo 4; −1 where it feeds none."""
+    distance = np.arange(size)[:, None] - np.arange(taps) * dilation
+    outputs_of = distance // stride
+    fed = (distance % stride == 0) & (outputs_of >= 0) & (outputs_of < outputs)
+    return np.where(fed, outputs_of % 4, -1)

@@ -1,0 +1,95 @@
+"""The PE array's schedule executed with numbers, product by product."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from accelsim.hardware.accelerators.pe_array.mapping import Mapping, bank, operands, used_pes
+from accelsim.workload.lowering import Convolution, pad
+
+
+def replay_convolution(array: Mapping, conv: Convolution) -> tuple[np.ndarray, int]:
+    """Steps 1 to 4 of docs/model.md, "The PE array", one vector pair after another."""
+    g, phases, tile = conv.geometry, array.phases(conv), array.tile(conv)
+    filters, channels, per_group = len(conv.kernel) // conv.groups, conv.kernel.shape[1], array.filters_per_group(conv)
+    out = np.zeros((conv.samples, g.filters, *g.output), np.result_type(conv.input, conv.kernel))
+    padded = pad(conv.input, conv.padding)
+    cycles = 0
+    for n, group in np.ndindex(conv.samples, conv.groups):
+        for first in range(0, filters, per_group):
+            numbers = range(group * filters + first, group * filters + min(filters, first + per_group))
+            for c in range(channels):
+                slowest = 0
+                for i, j in np.ndindex(*array.grid):
+                    rows, columns = (
+                        range(at * t, min((at + 1) * t, size))
+                        for at, t, size in zip((i, j), tile, g.padded, strict=True)
+                    )
+                    own = 0
+                    for phase in np.ndindex(*phases):
+                        acts = [
+                            (x, y, padded[n, group * channels + c, x, y])
+                            for x in rows for y in columns
+                            if padded[n, group * channels + c, x, y] and (x % phases[0], y % phases[1]) == phase
+                        ]  # fmt: skip
+                        weights = [
+                            (r * conv.dilation[0], s * conv.dilation[1], k, conv.kernel[k, c, r, s])
+                            for r, s in np.ndindex(*g.kernel) for k in numbers
+                            if conv.kernel[k, c, r, s]
+                            and (r * conv.dilation[0] % phases[0], s * conv.dilation[1] % phases[1]) == phase
+                        ]  # fmt: skip
+                        for a in range(0, len(acts), array.activation_width):
+                            for w in range(0, len(weights), array.weight_width):
+                                own += _multiply(
+                                    array, conv, acts[a : a + array.activation_width],
+                                    weights[w : w + array.weight_width], out[n],
+                                )  # fmt: skip
+                    slowest = max(slowest, own)
+                cycles += slowest
+            cycles += array.halo_cycles(conv, len(numbers))
+    return out, cycles
+
+
+def _multiply(array, conv, acts, weights, out) -> int:
+    """All products of two vectors into their accumulators; the cycles that the banks need."""
+    loads = [0] * array.banks
+    for x, y, activation in acts:
+        for r, s, k, weight in weights:
+            (p, beside_p), (q, beside_q) = divmod(x - r, conv.stride[0]), divmod(y - s, conv.stride[1])
+            if not beside_p and not beside_q and 0 <= p < out.shape[1] and 0 <= q < out.shape[2]:
+                out[k, p, q] += activation * weight
+                loads[bank(k, p, q) % array.banks] += 1
+    return max(1, *loads)
+
+
+def replay_weight_grad(array: Mapping, conv: Convolution) -> tuple[np.ndarray, int]:
+    """The weight gradient of docs/model.md: outer products at each place, a barrier per tap and pair of blocks."""
+    groups, cycles, reduction = [], 0, 0
+    places, tile = conv.kernel.shape[2:], array.share(conv.kernel.shape[2:])
+    used = used_pes(places, tile)
+    for activations, gradients in operands(conv):
+        out = np.zeros(
+            (len(activations), len(gradients), *conv.geometry.output), np.result_type(conv.input, conv.kernel)
+        )
+        block_c, block_k = array.weight_grad_blocks(len(activations), len(gradients))
+        for r, s in np.ndindex(*conv.geometry.output):
+            for c in range(0, len(activations), block_c):
+                for k in range(0, len(gradients), block_k):
+                    own = np.zeros(array.grid, np.int64)
+                    for n, p, q in np.ndindex(*gradients.shape[1:]):
+                        x, y = p * conv.dilation[0] + r * conv.stride[0], q * conv.dilation[1] + s * conv.stride[1]
+                        acts, grads = activations[c : c + block_c, n, x, y], gradients[k : k + block_k, n, p, q]
+                        vectors = [np.flatnonzero(acts), np.flatnonzero(grads)]
+                        for a in range(0, vectors[0].size, array.activation_width):
+                            for b in range(0, vectors[1].size, array.weight_width):
+                                of_c = vectors[0][a : a + array.activation_width]
+                                of_k = vectors[1][b : b + array.weight_width]
+                                out[np.ix_(c + of_c, k + of_k, [r], [s])] += np.outer(acts[of_c], grads[of_k])[
+                                    ..., None, None
+                                ]
+                                own[p // tile[0], q // tile[1]] += 1
+                    cycles += int(own.max())
+        reduction += array.reduction_cycles(conv, len(activations), len(gradients), used)
+        groups.append(out)
+    samples = conv.kernel.shape[1]
+    return np.concatenate(groups, axis=1), cycles + -(-reduction * samples // max(samples, conv.batch))

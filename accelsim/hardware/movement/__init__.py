@@ -1,0 +1,1 @@
+"""What moves when: traffic → residency → planner → plan → replay."""
