@@ -134,7 +134,7 @@ def code_digest() -> str:
     root = Path(__file__).parents[1]
     digest = hashlib.sha256(__version__.encode())
     counting = [*root.glob("workload/**/*.py"), *root.glob("hardware/**/*.py"), root / "pipeline.py"]
-    for path in sorted([*counting, root / "study" / "results.py", root / "study" / "chunks.py"]):
+    for path in sorted([*counting, root / "study" / "results.py", root / "sweeps" / "chunks.py"]):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
