@@ -21,7 +21,7 @@ with zeros.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -49,7 +49,7 @@ class Lines(ABC):
     @property
     def elements(self) -> int:
         """In the weight gradient N·P·Q, for lowering made the output gradient the kernel; else R·S·C."""
-        return self.conv.kernel[0].size
+        return int(self.conv.kernel[0].size)
 
     @property
     def pieces(self) -> int:
@@ -127,7 +127,7 @@ class FilterLines(Lines):
 
     @property
     def pieces(self) -> int:
-        return self.conv.kernel[0, 0].size
+        return int(self.conv.kernel[0, 0].size)
 
     @property
     def repeats(self) -> int:
@@ -160,7 +160,8 @@ class FilterLines(Lines):
         ]
 
     def place(self, products: np.ndarray) -> np.ndarray:
-        return products[0].swapaxes(0, 1).reshape(self.repeats, -1, *self.conv.geometry.output)
+        streams: np.ndarray = products[0]
+        return streams.swapaxes(0, 1).reshape(self.repeats, -1, *self.conv.geometry.output)
 
 
 class ActivationLines(Lines):
@@ -311,7 +312,7 @@ def _space_to_depth(conv: Convolution) -> Convolution:
     return replace(conv, input=folded, kernel=kernel, stride=(1, 1), padding=(0, 0, 0, 0), scatter=EVERYWHERE)
 
 
-def _fold(array, stride, sizes) -> np.ndarray:
+def _fold(array: np.ndarray, stride: Sequence[int], sizes: Sequence[int]) -> np.ndarray:
     """(A, C, H, W) → (A, st·st·C, *sizes), cut or filled with zeros to sizes·stride first."""
     wanted = [size * st for size, st in zip(sizes, stride, strict=True)]
     kept = array[:, :, : wanted[0], : wanted[1]]

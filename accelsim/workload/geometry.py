@@ -49,7 +49,7 @@ class Geometry:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             count = {"kernel": 2, "stride": 2, "dilation": 2, "padding": 4}.get(field.name)
@@ -73,7 +73,8 @@ class Geometry:
     @property
     def kernel_extent(self) -> tuple[int, int]:
         """Rows and columns that the dilated kernel spans: (R−1)·dilation + 1, likewise S."""
-        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        rows, columns = ((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        return rows, columns
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -84,10 +85,11 @@ class Geometry:
     @property
     def output(self) -> tuple[int, int]:
         """(P, Q)."""
-        return tuple(
+        rows, columns = (
             (size - extent) // stride + 1
             for size, extent, stride in zip(self.padded, self.kernel_extent, self.stride, strict=True)
         )
+        return rows, columns
 
     def activation_shape(self, samples: int) -> tuple[int, int, int, int]:
         """N C H W."""
@@ -108,6 +110,6 @@ class Geometry:
         k, c, r, s = self.weight_shape
         return k * c * r * s * self.output[0] * self.output[1]
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, int | list[int]]:
         """Plain lists and integers, for a file."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}

@@ -61,10 +61,14 @@ def compare(real: Layer, synthetic: Layer) -> Iterator[TensorLikeness]:
     for name in real.tensors:
         if name in synthetic.tensors:
             masks = [layer.tensor(name) != 0 for layer in (real, synthetic)]
-            firsts, seconds = ([mask.mean(axis=axes) for mask in masks] for axes in ((1, 2, 3), (0, 2, 3)))
-            pairs = [tuple(pair_density(mask, axis) for axis in (2, 3)) for mask in masks]
-            densities = [float(mask.mean()) for mask in masks]
-            yield TensorLikeness(real.name, name, *densities, _distance(*firsts), _distance(*seconds), *pairs)
+            first_error, second_error = (
+                _distance(*(mask.mean(axis=axes) for mask in masks)) for axes in ((1, 2, 3), (0, 2, 3))
+            )
+            real_pairs, synthetic_pairs = ((pair_density(mask, 2), pair_density(mask, 3)) for mask in masks)
+            real_density, synthetic_density = (float(mask.mean()) for mask in masks)
+            yield TensorLikeness(
+                real.name, name, real_density, synthetic_density, first_error, second_error, real_pairs, synthetic_pairs
+            )
 
 
 def compare_work(real: Layer, synthetic: Layer) -> Iterator[WorkLikeness]:

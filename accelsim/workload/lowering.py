@@ -16,10 +16,10 @@ activation that the forward pass saved; the output gradient is never sparsified.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ READS = {
     "weight_grad": ("saved_activation", "gradient"),
 }
 EVERYWHERE = (slice(None), slice(None))
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ class Convolution:
     scatter: tuple[slice, slice] = field(default=EVERYWHERE)
     held: tuple[slice, slice] = field(default=EVERYWHERE)
     operands: tuple[np.ndarray, np.ndarray] | None = None
-    _made: dict = field(default_factory=dict, init=False, repr=False)
+    _made: dict[tuple[Hashable, ...], Any] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -82,21 +83,22 @@ class Convolution:
             self.dilation, self.groups,
         )  # fmt: skip
 
-    def once(self, key: tuple, make: Callable[[], Any]) -> Any:
+    def once(self, key: tuple[Hashable, ...], make: Callable[[], Made]) -> Made:
         """What was made of it before under this key, or is now: machines share it while the convolution lives."""
         if key not in self._made:
             self._made[key] = make()
-        return self._made[key]
+        made: Made = self._made[key]
+        return made
 
     @property
     def samples(self) -> int:
         """N."""
-        return self.input.shape[0]
+        return len(self.input)
 
     @property
     def stored(self) -> np.ndarray:
         """The input as a memory holds it, (N, C, …): without the zeros that lowering put between its elements."""
-        return self.input[(slice(None), slice(None), *self.held)]
+        return self.input[:, :, self.held[0], self.held[1]]
 
     @property
     def multiplications(self) -> int:
@@ -151,11 +153,13 @@ def lower(layer: Layer, which: str, *, strided: str = "phase", batch: int | None
     """
     if which == "input_grad" and not layer.input_grad:
         return []
-    operands = (layer.tensor(name) for name in READS[which])
-    return lower_tensors(layer.geometry, which, *operands, strided=strided, batch=batch or layer.samples)
+    first, second = (layer.tensor(name) for name in READS[which])
+    return lower_tensors(layer.geometry, which, first, second, strided=strided, batch=batch or layer.samples)
 
 
-def lower_tensors(geometry, which, first, second, *, strided="phase", batch=1) -> list[Convolution]:
+def lower_tensors(
+    geometry: Geometry, which: str, first: np.ndarray, second: np.ndarray, *, strided: str = "phase", batch: int = 1
+) -> list[Convolution]:
     """``lower`` on plain arrays, booleans or numbers, in the order of ``READS``: see there."""
     if which == "fwd":
         g = geometry
@@ -177,7 +181,9 @@ def pad(array: np.ndarray, padding: tuple[int, int, int, int]) -> np.ndarray:
     return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(top, bottom), (left, right)])
 
 
-def _window(array, start, step, count, stride) -> np.ndarray:
+def _window(
+    array: np.ndarray, start: Sequence[int], step: Sequence[int], count: Sequence[int], stride: Sequence[int]
+) -> np.ndarray:
     """Of the last two axes: ``count`` elements, ``stride`` apart, from ``start``·``step``."""
     rows, columns = (
         slice(at * d, at * d + (n - 1) * st + 1, st) for at, d, n, st in zip(start, step, count, stride, strict=True)
@@ -185,7 +191,7 @@ def _window(array, start, step, count, stride) -> np.ndarray:
     return array[..., rows, columns]
 
 
-def _weight_grad(geometry, activation, gradient, batch) -> Convolution:
+def _weight_grad(geometry: Geometry, activation: np.ndarray, gradient: np.ndarray, batch: int) -> Convolution:
     """dW[k, c, r, s] = Σ dO[n, k, p, q]·A[n, c, p·st + r·d − pad, …].
 
     With groups g: input (C/g, g·N, H, W), kernel (K, N, P, Q), groups g, result (C/g, K, R, S) — PyTorch's own trick.
@@ -201,7 +207,7 @@ def _weight_grad(geometry, activation, gradient, batch) -> Convolution:
     return Convolution("weight_grad", stacked, kernel, geometry.dilation, padding, geometry.stride, g, batch)
 
 
-def _rotate(geometry, weight) -> np.ndarray:
+def _rotate(geometry: Geometry, weight: np.ndarray) -> np.ndarray:
     """The weight with R and S reversed and K and C swapped within each group: (C, K/groups, R, S)."""
     g = geometry.groups
     filters, channels = geometry.filters // g, geometry.channels // g
@@ -209,7 +215,7 @@ def _rotate(geometry, weight) -> np.ndarray:
     return split.swapaxes(1, 2).reshape(g * channels, filters, *geometry.kernel)
 
 
-def _input_grad_dilated(geometry, gradient, rotated, batch) -> Convolution:
+def _input_grad_dilated(geometry: Geometry, gradient: np.ndarray, rotated: np.ndarray, batch: int) -> Convolution:
     """The input gradient as one stride-1 convolution on dO with st−1 zeros between its elements."""
     sizes = [(size - 1) * st + 1 for size, st in zip(geometry.output, geometry.stride, strict=True)]
     dilated = np.zeros((*gradient.shape[:2], *sizes), gradient.dtype)
@@ -218,13 +224,13 @@ def _input_grad_dilated(geometry, gradient, rotated, batch) -> Convolution:
     begins = extent[0] - 1 - geometry.padding[0], extent[1] - 1 - geometry.padding[2]
     dilated, padding = _fit(dilated, begins, extent, (1, 1), (geometry.height, geometry.width))
     # Where ``_fit`` cuts into the gradient, data begin at the next multiple of the stride.
-    held = tuple(slice(min(0, begin) % st, None, st) for begin, st in zip(begins, geometry.stride, strict=True))
+    rows, columns = (slice(min(0, begin) % st, None, st) for begin, st in zip(begins, geometry.stride, strict=True))
     return Convolution(
-        "input_grad", dilated, rotated, (1, 1), padding, geometry.dilation, geometry.groups, batch, held=held
+        "input_grad", dilated, rotated, (1, 1), padding, geometry.dilation, geometry.groups, batch, held=(rows, columns)
     )
 
 
-def _input_grad_phases(geometry, gradient, rotated, batch) -> list[Convolution]:
+def _input_grad_phases(geometry: Geometry, gradient: np.ndarray, rotated: np.ndarray, batch: int) -> list[Convolution]:
     """The input gradient as one stride-1 convolution for each phase of input positions modulo the stride."""
     g = geometry
     rows = _axis_phases(g.height, g.kernel[0], g.stride[0], g.dilation[0], g.padding[0], g.output[0])
@@ -255,7 +261,7 @@ class _Phase:
     scatter: slice
 
 
-def _axis_phases(size, taps, stride, dilation, padding, places) -> list[_Phase]:
+def _axis_phases(size: int, taps: int, stride: int, dilation: int, padding: int, places: int) -> list[_Phase]:
     """The phases of one axis that have taps, and of each the outputs from the first to the last that dO reaches.
 
     Input position x lies in phase i = (x + padding) mod stride and meets the taps r with r·dilation ≡ i (mod stride);
@@ -287,7 +293,9 @@ def _axis_phases(size, taps, stride, dilation, padding, places) -> list[_Phase]:
     return phases
 
 
-def _fit(array, begins, extent, stride, outputs) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+def _fit(
+    array: np.ndarray, begins: Sequence[int], extent: Sequence[int], stride: Sequence[int], outputs: Sequence[int]
+) -> tuple[np.ndarray, tuple[int, int, int, int]]:
     """The array and the padding that give exactly ``outputs`` places, starting ``begins`` zeros before the array.
 
     Where the window starts inside the array or ends before its end, the elements that nothing reads are cut away.
@@ -302,4 +310,5 @@ def _fit(array, begins, extent, stride, outputs) -> tuple[np.ndarray, tuple[int,
         else:
             array = array.take(range(max(0, -begin), size - max(0, -end)), axis) if min(begin, end) < 0 else array
         padding += [max(0, begin), max(0, end)]
-    return array, tuple(padding)
+    top, bottom, left, right = padding
+    return array, (top, bottom, left, right)

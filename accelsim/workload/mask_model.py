@@ -9,9 +9,11 @@ in the real mask. Masks of one seed at growing sparsities are nested, as Top-K's
 from __future__ import annotations
 
 from dataclasses import dataclass
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
+import numpy.typing as npt
 
 SWEEPS = 4  # over the margins of a fit; offsets move by less than 0.01 afterwards
 PAIRS = 1 << 15  # neighbours that the correlation is fitted on
@@ -22,14 +24,15 @@ _GRID = np.linspace(-5, 5, 4001)
 
 def _below(x: np.ndarray) -> np.ndarray:
     """The share of a standard Gaussian below x."""
-    return 0.5 * (1 + np.tanh(0.7978846 * (x + 0.044715 * x * x * x)))
+    share: np.ndarray = 0.5 * (1 + np.tanh(0.7978846 * (x + 0.044715 * x * x * x)))
+    return share
 
 
 _SHARES = _below(_GRID)
 
 
-def _quantile(share: np.ndarray) -> np.ndarray:
-    return np.interp(share, _SHARES, _GRID)
+def _quantile(share: npt.ArrayLike) -> np.ndarray:
+    return np.asarray(np.interp(np.asarray(share), _SHARES, _GRID))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,7 @@ class MaskModel:
         density = float(mask.mean())
         offsets = [np.zeros(mask.shape[0]), np.zeros(mask.shape[1]), np.zeros(mask.shape[2:])]
         if density in (0.0, 1.0):
-            return cls(density, *offsets)
+            return cls(density, offsets[0], offsets[1], offsets[2])
         margins = [(mask.mean(axis=axes), axes) for axes in ((1, 2, 3), (0, 2, 3), (0, 1))]
         targets = [_without_noise(share, mask.size // share.size, density) for share, _ in margins]
         base = np.float32(_quantile(density))
@@ -76,8 +79,8 @@ class MaskModel:
                     offsets[number] = offsets[number] + _quantile(targets[number]) - _quantile(now)
         threshold = _threshold(base, offsets)
         rng = np.random.default_rng(seed)
-        correlation = tuple(_correlation(mask, threshold, axis, rng) for axis in (2, 3))
-        return cls(density, *offsets, correlation)
+        below, beside = (_correlation(mask, threshold, axis, rng) for axis in (2, 3))
+        return cls(density, offsets[0], offsets[1], offsets[2], (below, beside))
 
     def scores(self, shape: tuple[int, int, int, int], rng: np.random.Generator) -> np.ndarray:
         """A draw of the field, offsets added: the greatest of the scores are the non-zeros.
@@ -89,7 +92,8 @@ class MaskModel:
             _resampled(self.second, shape[1], rng),
             _nearest(self.places, shape[2:]),
         )
-        return _threshold(np.float32(0), offsets) + _field(shape, self.correlation, rng)
+        scores: np.ndarray = _threshold(np.float32(0), offsets) + _field(shape, self.correlation, rng)
+        return scores
 
     def natural(self, scores: np.ndarray) -> np.ndarray:
         """Of these scores the mask at the model's own density."""
@@ -102,7 +106,8 @@ def greatest(scores: np.ndarray, count: int) -> np.ndarray:
     if count <= 0 or count >= flat.size:
         return np.full(scores.shape, count > 0)
     edge = np.partition(flat, flat.size - count)[flat.size - count]
-    mask, ties = flat > edge, flat == edge
+    mask: np.ndarray = flat > edge
+    ties = flat == edge
     mask[np.flatnonzero(ties)[: count - np.count_nonzero(mask)]] = True
     return mask.reshape(scores.shape)
 
@@ -119,9 +124,9 @@ def _neighbours(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return array[..., :-1], array[..., 1:]
 
 
-def _threshold(base: np.float32, offsets) -> np.ndarray:
+def _threshold(base: np.float32, offsets: Sequence[np.ndarray]) -> np.ndarray:
     first, second, places = (np.asarray(offset, np.float32) for offset in offsets)
-    return (base + first[:, None] + second)[..., None, None] + places
+    return np.asarray((base + first[:, None] + second)[..., None, None] + places)
 
 
 def _without_noise(share: np.ndarray, count: int, density: float) -> np.ndarray:
@@ -151,7 +156,7 @@ def _correlation(mask: np.ndarray, threshold: np.ndarray, axis: int, rng: np.ran
     return (low + high) / 2
 
 
-def _field(shape, correlation: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+def _field(shape: tuple[int, int, int, int], correlation: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     """Standard Gaussians; neighbours below and beside are correlated, those further apart by the product."""
     field = rng.standard_normal(shape, np.float32)
     down, right = correlation

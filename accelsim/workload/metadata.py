@@ -6,8 +6,9 @@ The format, to the bit, is in traces/README.md.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from typing import Any, TypeGuard
 
 from accelsim.errors import TraceError
 from accelsim.workload.geometry import LARGEST_SIZE, Geometry
@@ -19,14 +20,15 @@ META = "meta"
 LONGEST_NAME = 255
 
 # For each key its rule, in words and as a test. Rules that join keys are in the functions below.
-Rule = tuple[str, Callable[[object], bool]]
+Rule = tuple[str, Callable[[Any], bool]]
+Entry = dict[str, Any]  # an object of the metadata
 
 
 def _integer(low: int, high: int) -> Rule:
     return f"an integer in {low}…{high}", lambda v: type(v) is int and low <= v <= high
 
 
-def _is_text(v: object) -> bool:
+def _is_text(v: object) -> TypeGuard[str]:
     return isinstance(v, str) and v.isprintable() and 0 < len(v) <= LONGEST_NAME
 
 
@@ -43,13 +45,13 @@ def _is_share(v: object) -> bool:
 
 
 TEXT = f"a text of 1…{LONGEST_NAME} printable characters", _is_text
-PART = f"{TEXT[0]} without / and \\, not . or ..", lambda v: _is_path(v) and "/" not in v
+PART: Rule = f"{TEXT[0]} without / and \\, not . or ..", lambda v: _is_path(v) and "/" not in v
 PATH = f"{TEXT[0]} without \\ and without an empty part, . or ..", _is_path
 SIZES = "an integer or a list of at most 4", _is_sizes
-LIST = "a list", lambda v: type(v) is list
-OBJECT = "an object", lambda v: type(v) is dict
+LIST: Rule = "a list", lambda v: type(v) is list
+OBJECT: Rule = "an object", lambda v: type(v) is dict
 
-META_RULES = {
+META_RULES: dict[str, Rule] = {
     "format": (repr(FORMAT), lambda v: v == FORMAT),
     "version": _integer(VERSION, VERSION),
     "network": TEXT,
@@ -57,7 +59,7 @@ META_RULES = {
     "provenance": OBJECT,
     "snapshots": LIST,
 }
-SNAPSHOT_RULES = {
+SNAPSHOT_RULES: dict[str, Rule] = {
     "name": PART,
     "sparsity": ("a number, 0 ≤ sparsity < 1", _is_share),
     "step": _integer(0, (1 << 53) - 1),
@@ -66,7 +68,7 @@ SNAPSHOT_RULES = {
     "samples": _integer(1, LARGEST_SIZE),
     "layers": LIST,
 }
-LAYER_RULES = {
+LAYER_RULES: dict[str, Rule] = {
     "name": PATH,
     "kind": ("conv or linear", lambda v: v in ("conv", "linear")),
     "input_grad": ("true or false", lambda v: type(v) is bool),
@@ -74,11 +76,13 @@ LAYER_RULES = {
     "tensors": OBJECT,
 }
 GEOMETRY_RULES = dict.fromkeys((field.name for field in fields(Geometry)), SIZES)  # which has rules of its own
-TENSOR_RULES = {"encoding": (f"one of {', '.join(ENCODINGS)}", lambda v: isinstance(v, str) and v in ENCODINGS)}
+TENSOR_RULES: dict[str, Rule] = {
+    "encoding": (f"one of {', '.join(ENCODINGS)}", lambda v: isinstance(v, str) and v in ENCODINGS)
+}
 
 
-def check_keys(entry: object, rules: dict[str, Rule], where: str, origin: str = "") -> None:
-    """Hold an object against its rules. It is called `where` until its name is known to be one."""
+def check_keys(entry: object, rules: Mapping[str, Rule], where: str, origin: str = "") -> Entry:
+    """Hold an object against its rules, and return it. It is called `where` until its name is known to be one."""
     if type(entry) is not dict:
         raise TraceError(f"{where}: must be an object with keys {', '.join(rules)}; got {reprlib.repr(entry)}")
     for key in entry:
@@ -91,11 +95,12 @@ def check_keys(entry: object, rules: dict[str, Rule], where: str, origin: str = 
             raise TraceError(f"{where}: {key}: must be {rule}, got {reprlib.repr(entry[key])}")
         if key == "name":
             where = origin + entry["name"]
+    return entry
 
 
 def check_version(meta: object) -> None:
     """First of all, since another version may have other keys."""
-    found = meta if type(meta) is dict else {}
+    found: Entry = meta if type(meta) is dict else {}
     if found.get("format") != FORMAT:
         raise TraceError(f"{META}: format: must be {FORMAT!r}, got {reprlib.repr(found.get('format'))}")
     if type(found.get("version")) is not int or found["version"] != VERSION:
@@ -103,20 +108,20 @@ def check_version(meta: object) -> None:
         raise TraceError(f"version {got} is not known; this accelsim reads version {VERSION}")
 
 
-def check_snapshot(entry: object, where: str) -> None:
+def check_snapshot(found: object, where: str) -> None:
     """Hold a snapshot against its rules; TraceError says which it breaks."""
-    check_keys(entry, SNAPSHOT_RULES, where)
+    entry = check_keys(found, SNAPSHOT_RULES, where)
     if entry["samples"] > entry["batch"]:
         raise TraceError(f"{entry['name']}: samples: must be at most batch, {entry['batch']}; got {entry['samples']}")
 
 
-def check_layer(entry: object, where: str, origin: str) -> Geometry:
+def check_layer(found: object, where: str, origin: str) -> Geometry:
     """Hold a layer against its rules, and return its geometry; TraceError says which it breaks."""
-    check_keys(entry, LAYER_RULES, where, origin)
+    entry = check_keys(found, LAYER_RULES, where, origin)
     with blame(origin + entry["name"]):
         check_keys(entry["geometry"], GEOMETRY_RULES, "geometry")
         with blame("geometry"):
-            sizes = {key: tuple(v) if type(v) is list else v for key, v in entry["geometry"].items()}
+            sizes: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in entry["geometry"].items()}
             geometry = Geometry(**sizes)
         pointwise = Geometry(geometry.channels, geometry.height, 1, geometry.filters, (1, 1))
         if entry["kind"] == "linear" and geometry != pointwise:
@@ -128,9 +133,9 @@ def check_layer(entry: object, where: str, origin: str) -> Geometry:
     return geometry
 
 
-def named(entries: list, where: str) -> Iterator[tuple[str, dict]]:
+def named(entries: Sequence[Entry], where: str) -> Iterator[tuple[str, Entry]]:
     """Where each entry is, and what it is. The caller checks it; then its name must be new, and there must be one."""
-    names = set()
+    names: set[str] = set()
     for index, entry in enumerate(entries):
         yield f"{where}[{index}]", entry
         if entry["name"] in names:

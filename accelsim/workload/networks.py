@@ -256,5 +256,5 @@ def network(name: str, classes: int | None = None) -> Network:
     title, dataset, walk = _TABLES[name]
     cifar = name.startswith("cifar_")
     tape = _Tape(32 if cifar else 224)
-    walk(tape, classes=classes or (10 if cifar else 1000))
+    walk(tape, classes or (10 if cifar else 1000))
     return Network(name, title, dataset, tuple(tape.layers), tuple(tape.norms))

@@ -45,8 +45,10 @@ SIGNATURE = b"PK\x03\x04"  # of a member in a zip, and so of an .npz
 # The same, flags, method, length of the name, length of the extra field; sizes are those of the directory.
 LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")
 # What zipfile, zlib, json and numpy raise on bytes that make no sense.
-MALFORMED = (OSError, ValueError, OverflowError, RuntimeError, MemoryError, EOFError, struct.error)
-MALFORMED += (zlib.error, zipfile.BadZipFile)
+MALFORMED = (
+    OSError, ValueError, OverflowError, RuntimeError, MemoryError, EOFError, struct.error, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @contextmanager
@@ -91,7 +93,7 @@ class NpzReader:
         before it.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self._lock = threading.Lock()
         with blame("cannot read"):
@@ -191,11 +193,11 @@ class NpzReader:
         return array
 
     @contextmanager
-    def _tensor(self, name: str, encoding: str, shape: tuple[int, ...], **how) -> Iterator[_Stream]:
+    def _tensor(self, name: str, encoding: str, shape: tuple[int, ...], raw_step: int = RAW_STEP) -> Iterator[_Stream]:
         size = _stored_bytes(encoding, math.prod(shape))
         is_mask = encoding == "bits"
         rule = f"must be a {shape} mask of {size} bytes" if is_mask else f"must be {shape} {encoding} of {size} bytes"
-        with self.array(name, **how) as (descr, got, stream):
+        with self.array(name, raw_step) as (descr, got, stream):
             if descr != ENCODINGS[encoding]:
                 raise TraceError(f"must have dtype {ENCODINGS[encoding]!r} for {encoding}, got {descr[:60]!r}")
             if got != ((size,) if is_mask else shape):
@@ -319,8 +321,8 @@ def _parse_json(text: bytes) -> object:
         )
 
 
-def _object_of(pairs: list[tuple[str, object]]) -> dict:
-    found = {}
+def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
     for key, value in pairs:
         if key in found:
             raise TraceError(f"key {reprlib.repr(key)} must occur once, occurs twice")

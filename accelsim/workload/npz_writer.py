@@ -28,13 +28,14 @@ class NpzWriter:
         Here and in each method, if the system does not let us write.
     """
 
-    def __init__(self, path: str | os.PathLike, level: int):
+    def __init__(self, path: str | os.PathLike[str], level: int):
         self.path = Path(path)
-        self._temporary = self.path.parent / f".{secrets.token_hex(8)}.npz.tmp"
+        temporary = self.path.parent / f".{secrets.token_hex(8)}.npz.tmp"
+        self._temporary: Path | None = temporary  # None once committed or discarded
         with self._writing():
             if self.path.is_dir():
                 raise IsADirectoryError(0, "is a folder")
-            self._file = open(self._temporary, "xb")  # noqa: SIM115 (closed by commit or discard)
+            self._file = open(temporary, "xb")  # noqa: SIM115 (closed by commit or discard)
             self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, compresslevel=level)
 
     @property
@@ -43,11 +44,11 @@ class NpzWriter:
         return self._temporary is None
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        if self.closed:
+    def _writing(self) -> Iterator[Path]:
+        if self._temporary is None:
             raise OutputError(f"{self.path}: cannot write: the trace is closed already")
         try:
-            yield
+            yield self._temporary
         except OSError as error:
             raise OutputError(f"{self.path}: cannot write: {reason(error)}") from error
 
@@ -103,12 +104,12 @@ class NpzWriter:
     def commit(self) -> None:
         """Finish the file and move it to its place; if that fails, nothing is left and `path` is as it was."""
         try:
-            with self._writing():
+            with self._writing() as temporary:
                 self._zip.close()
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
-                os.replace(self._temporary, self.path)
+                os.replace(temporary, self.path)
         except BaseException:
             self.discard()
             raise
@@ -116,7 +117,7 @@ class NpzWriter:
 
     def discard(self) -> None:
         """Remove the temporary file, if it is still there."""
-        if self.closed:
+        if self._temporary is None:
             return
         self._zip.fp = None  # otherwise it would write its directory when collected
         with suppress(OSError):

@@ -23,9 +23,9 @@ DISTRIBUTIONS = ("uniform", "erk", "momentum")
 LEAST_SCORE = 1e-9
 
 
-def check_sparsity(sparsity, name: str = "sparsity") -> float:
+def check_sparsity(sparsity: object, name: str = "sparsity") -> float:
     """The sparsity as a float, if it lies in [0, 1); AccelsimError if not."""
-    if not isinstance(sparsity, Real) or isinstance(sparsity, bool) or not 0 <= sparsity < 1:
+    if not isinstance(sparsity, Real) or isinstance(sparsity, bool) or not 0 <= float(sparsity) < 1:
         raise AccelsimError(f"{name}: must be a number in [0, 1), got {sparsity!r}")
     return float(sparsity)
 
@@ -92,7 +92,8 @@ def top_k_mask(values: np.ndarray, sparsity: float, scope: str = "NCHW") -> np.n
     spare = kept(rows.shape[1], sparsity) - np.count_nonzero(above, axis=1, keepdims=True)
     if np.any(np.count_nonzero(ties, axis=1, keepdims=True) > spare):
         ties &= np.cumsum(ties, axis=1) <= spare
-    return (above | ties).reshape(magnitude.shape)
+    mask: np.ndarray = above | ties
+    return mask.reshape(magnitude.shape)
 
 
 def channel_mask(weight: np.ndarray, sparsity: float) -> np.ndarray:
@@ -168,7 +169,7 @@ def structured_loss(values: np.ndarray, n: int, m: int, axis: int = 1) -> tuple[
     values = np.asarray(values)
     magnitude = _magnitude(values)
     dropped = (magnitude != 0) & ~structured_mask(values, n, m, axis)
-    count = np.count_nonzero(dropped) / max(1, np.count_nonzero(magnitude))
+    count = int(np.count_nonzero(dropped)) / max(1, int(np.count_nonzero(magnitude)))
     if values.dtype == bool:
         return count, None
     magnitude = magnitude.astype(float)
@@ -291,7 +292,7 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 
 def _magnitude(values: np.ndarray) -> np.ndarray:
     """|values|, none of them NaN."""
-    magnitude = np.abs(np.asarray(values))
+    magnitude: np.ndarray = np.abs(np.asarray(values))
     if magnitude.dtype.kind == "f" and np.isnan(magnitude).any():
         raise AccelsimError("values: must be numbers, got NaN")
     return magnitude

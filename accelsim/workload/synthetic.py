@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -115,10 +115,10 @@ class SyntheticTrace:
     network: str
     dataset: str
     snapshots: tuple[Snapshot, ...]
-    provenance: dict = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
-class _Tensors(Mapping):
+class _Tensors(Mapping[str, np.ndarray]):
     """The tensors of one layer at one sparsity, drawn at each access."""
 
     def __init__(self, blueprint: Blueprint, sparsity: float, samples: int, seed: int, origin: str):
@@ -133,14 +133,18 @@ class _Tensors(Mapping):
         with blame(f"{self._origin}{self._of.name}/{name}"):
             if name == "saved_activation":
                 return self._saved()
-            source, scores = getattr(self._of, name), self._scores(name)
+            source, scores = self._source(name), self._scores(name)
             if name != "weight" or self._of.dense:
                 return source.natural(scores)
             return _top_k(scores, self._sparsity)
 
+    def _source(self, name: str) -> Source:
+        source: Source = getattr(self._of, name)
+        return source
+
     def _scores(self, name: str, source: Source | None = None) -> np.ndarray:
         rng = np.random.default_rng([*self._seed, DRAWN.index(name)])
-        return (source or getattr(self._of, name)).scores(tensor_shape(self._of.geometry, self._samples, name), rng)
+        return (source or self._source(name)).scores(tensor_shape(self._of.geometry, self._samples, name), rng)
 
     def _saved(self) -> np.ndarray:
         """Of the activation the greatest: of the same field, with the offsets that saved activations have."""
@@ -168,13 +172,13 @@ def assemble(
     blueprints: Iterable[Blueprint],
     sparsities: Sequence[float],
     *,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     network: str,
     dataset: str = "synthetic",
     samples: int = 1,
     batch: int | None = None,
     seed: int = 0,
-    provenance: dict | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> SyntheticTrace:
     """A trace with a snapshot for each sparsity: "dense", "swat80", …
 
@@ -203,8 +207,8 @@ def assemble(
             layers.append(Layer(b.name, b.kind, b.geometry, samples, b.input_grad, tensors, origin))
         algorithm = "SWAT-U" if sparsity else "dense"
         snapshots.append(Snapshot(name, sparsity, 0, algorithm, batch, samples, tuple(layers)))
-    origin = {"synthetic": f"accelsim, seed {seed}", **(provenance or {})}
-    return SyntheticTrace(Path(path), network, dataset, tuple(snapshots), origin)
+    provenance = {"synthetic": f"accelsim, seed {seed}", **(provenance or {})}
+    return SyntheticTrace(Path(path), network, dataset, tuple(snapshots), provenance)
 
 
 def fit(layer: Layer, seed: int = 0) -> Blueprint:
@@ -275,9 +279,18 @@ def resparsified(trace: Trace, reference: str, sparsities: Sequence[float]) -> S
     snapshot = trace.snapshot(reference)
     blueprints = []
     for number, layer in enumerate(snapshot.layers):
-        sources = {name: Stored(partial(layer.tensor, name)) for name in DRAWN}
+        weight, activation, gradient = (Stored(partial(layer.tensor, name)) for name in DRAWN)
         blueprints.append(
-            Blueprint(layer.name, layer.kind, layer.geometry, layer.input_grad, **sources, dense=number == 0)
+            Blueprint(
+                layer.name,
+                layer.kind,
+                layer.geometry,
+                layer.input_grad,
+                weight,
+                activation,
+                gradient,
+                dense=number == 0,
+            )  # fmt: skip
         )
     return assemble(
         blueprints, sparsities, path=trace.path, network=trace.network, dataset=trace.dataset,
@@ -286,7 +299,7 @@ def resparsified(trace: Trace, reference: str, sparsities: Sequence[float]) -> S
     )  # fmt: skip
 
 
-def write(trace: SyntheticTrace, path: str | os.PathLike) -> None:
+def write(trace: SyntheticTrace, path: str | os.PathLike[str]) -> None:
     """Write a synthetic trace as a file, streamed, whole or not at all.
 
     Raises

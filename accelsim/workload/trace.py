@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from accelsim.workload.metadata import (
     META,
     META_RULES,
     VERSION,
+    Entry,
     check_keys,
     check_layer,
     check_snapshot,
@@ -126,11 +128,13 @@ class Trace:
     def __init__(self, file: NpzReader):
         self._file, self.path = file, file.path
         with blame(file.path):
-            meta = file.document(META)
-            check_version(meta)
-            check_keys(meta, META_RULES, META)
-            self.version, self.network, self.dataset = meta["version"], meta["network"], meta["dataset"]
-            self.provenance = meta["provenance"]
+            found = file.document(META)
+            check_version(found)
+            meta = check_keys(found, META_RULES, META)
+            self.version: int = meta["version"]
+            self.network: str = meta["network"]
+            self.dataset: str = meta["dataset"]
+            self.provenance: dict[str, Any] = meta["provenance"]
             self.snapshots = tuple(_read_snapshots(meta, file))
             self._check_members()
 
@@ -138,12 +142,13 @@ class Trace:
         declared = {META}
         for snapshot in self.snapshots:
             for layer in snapshot.layers:
-                declared.update(layer.tensors.check())
+                if isinstance(layer.tensors, _StoredTensors):  # as all of a file are
+                    declared.update(layer.tensors.check())
         for name in self._file.members.keys() - declared:
             raise TraceError(f"{reprlib.repr(name)}: must be declared in {META}, is not")
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> Trace:
+    def open(cls, path: str | os.PathLike[str]) -> Trace:
         """Open a trace; all of it is checked here but the bytes of the tensors, which are when they are read.
 
         Raises
@@ -186,11 +191,11 @@ class Trace:
     def __enter__(self) -> Trace:
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
-class _StoredTensors(Mapping):
+class _StoredTensors(Mapping[str, np.ndarray]):
     """The tensors of one layer in a file: names are known, each access reads."""
 
     def __init__(self, file: NpzReader, prefix: str, stored: dict[str, tuple[str, tuple[int, ...]]]):
@@ -242,28 +247,28 @@ class TraceWriter:
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         *,
         network: str,
         dataset: str,
-        provenance: dict | None = None,
+        provenance: dict[str, Any] | None = None,
         level: int = 6,
     ):
         self.path = Path(path)
-        self._meta = {"format": FORMAT, "version": VERSION, "network": network, "dataset": dataset}
+        self._meta: Entry = {"format": FORMAT, "version": VERSION, "network": network, "dataset": dataset}
         self._meta |= {"provenance": {} if provenance is None else provenance, "snapshots": []}
         with blame(path):
             check_keys(self._meta, META_RULES, META)
             with blame("provenance"):
                 json_bytes(self._meta["provenance"])
         self._file = NpzWriter(path, level)
-        self._current: dict | None = None  # the snapshot under way, where it begins in the file, and its layers
+        self._current: Entry | None = None  # the snapshot under way, where it begins in the file, and its layers
         self._begin = 0
-        self._layers: dict[str, tuple[dict, Geometry]] = {}
+        self._layers: dict[str, tuple[Entry, Geometry]] = {}
 
     def snapshot(self, name: str, *, sparsity: float, step: int, algorithm: str, batch: int, samples: int) -> None:
         """Begin a snapshot; see :class:`Snapshot` for the parameters."""
-        entry = {"name": name, "sparsity": sparsity, "step": step, "algorithm": algorithm}
+        entry: Entry = {"name": name, "sparsity": sparsity, "step": step, "algorithm": algorithm}
         entry |= {"batch": batch, "samples": samples, "layers": []}
         with blame(self.path):
             check_snapshot(entry, "snapshot")
@@ -274,14 +279,15 @@ class TraceWriter:
 
     def layer(self, name: str, *, kind: str, geometry: Geometry, input_grad: bool) -> None:
         """Begin a layer; see :class:`Layer` for the parameters."""
-        entry = {"name": name, "kind": kind, "input_grad": input_grad}
+        entry: Entry = {"name": name, "kind": kind, "input_grad": input_grad}
         entry |= {"geometry": geometry.as_dict(), "tensors": {}}
         with blame(self.path):
-            origin = self._under_way()["name"] + "/"
+            current = self._under_way()
+            origin = current["name"] + "/"
             check_layer(entry, f"{origin}layer", origin)
             if name in self._layers:
                 raise TraceError(f"{origin}{name}: name: must be new, is that of a layer before")
-        self._current["layers"].append(entry)
+        current["layers"].append(entry)
         self._layers[name] = entry, geometry
 
     def tensor(
@@ -349,7 +355,7 @@ class TraceWriter:
             self._file.discard()
             raise
 
-    def _under_way(self) -> dict:
+    def _under_way(self) -> Entry:
         if self._current is None:
             raise TraceError("a snapshot must begin before its layers and tensors")
         return self._current
@@ -357,7 +363,7 @@ class TraceWriter:
     def __enter__(self) -> TraceWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None:
                 self.close()
@@ -376,18 +382,19 @@ def _encoding(array: np.ndarray, as_mask: bool, bfloat16: bool) -> str:
     return encoding
 
 
-def _read_snapshots(meta: dict, file: NpzReader) -> Iterator[Snapshot]:
+def _read_snapshots(meta: Entry, file: NpzReader) -> Iterator[Snapshot]:
     for where, entry in named(meta["snapshots"], "snapshots"):
         check_snapshot(entry, where)
         yield Snapshot(**{**entry, "sparsity": float(entry["sparsity"]), "layers": tuple(_read_layers(entry, file))})
 
 
-def _read_layers(snapshot: dict, file: NpzReader) -> Iterator[Layer]:
+def _read_layers(snapshot: Entry, file: NpzReader) -> Iterator[Layer]:
     origin, samples = f"{snapshot['name']}/", snapshot["samples"]
     for where, entry in named(snapshot["layers"], f"{snapshot['name']}: layers"):
         geometry = check_layer(entry, where, origin)
-        shapes = {name: tensor_shape(geometry, samples, name) for name in entry["tensors"]}
-        stored = {name: (how["encoding"], shapes[name]) for name, how in entry["tensors"].items()}
+        stored: dict[str, tuple[str, tuple[int, ...]]] = {
+            name: (how["encoding"], tensor_shape(geometry, samples, name)) for name, how in entry["tensors"].items()
+        }
         tensors = _StoredTensors(file, f"{origin}{entry['name']}/", stored)
         known = {key: entry[key] for key in ("name", "kind", "input_grad")}
         yield Layer(**known, geometry=geometry, samples=samples, tensors=tensors, origin=f"{file.path}: {origin}")

@@ -9,8 +9,9 @@ the same: each distinct one is counted once per channel, and not again while the
 
 import numpy as np
 
-from accelsim.hardware.kernels.jit import kernel
+from accelsim.hardware.kernels.jit import Bools, Int32s, Int64s, Words, kernel
 
+Pair = tuple[int, int]
 _HIGH = np.uint64(0x8080808080808080)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _NONE, _ONE = np.uint64(0), np.uint64(1)
@@ -18,7 +19,9 @@ _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @kernel
-def activation_vectors(acts, tile, grid, classes, phases, counters, width):
+def activation_vectors(
+    acts: Bools, tile: Pair, grid: Pair, classes: tuple[Int64s, Int64s], phases: Pair, counters: Words, width: int
+) -> tuple[Int64s, Int32s, Words]:
     """Cuts each PE's non-zero activations into vectors and names the distinct ones.
 
     Parameters
@@ -82,7 +85,7 @@ def activation_vectors(acts, tile, grid, classes, phases, counters, width):
 
 
 @kernel
-def _name(words, row, table):
+def _name(words: Words, row: int, table: Int32s) -> np.int32:
     """The earlier row equal to ``row``, or ``row`` itself, entered into the hash table."""
     mask = np.uint64(table.size - 1)
     slot = _hash(words[row]) & mask
@@ -93,14 +96,14 @@ def _name(words, row, table):
                 same = False
                 break
         if same:
-            return table[slot]
+            return np.int32(table[slot])
         slot = (slot + np.uint64(1)) & mask
     table[slot] = row
     return np.int32(row)
 
 
 @kernel
-def _hash(row):
+def _hash(row: Words) -> np.uint64:
     h = np.uint64(0)
     for word in row:
         h = (h ^ word) * _MIX
@@ -109,7 +112,7 @@ def _hash(row):
 
 
 @kernel
-def _grow(words, table):
+def _grow(words: Words, table: Int32s) -> tuple[Words, Int32s]:
     """Twice the room; the hash table stays at most a quarter full."""
     known = words.shape[0]
     larger = np.zeros((2 * known, words.shape[1]), np.uint64)
@@ -121,7 +124,18 @@ def _grow(words, table):
 
 
 @kernel
-def channel_cycles(counts, names, words, weights, first_filter, per_group, phase_of_tap, slot_mask, turn_bit, widths):
+def channel_cycles(
+    counts: Int64s,
+    names: Int32s,
+    words: Words,
+    weights: Bools,
+    first_filter: int,
+    per_group: int,
+    phase_of_tap: Int64s,
+    slot_mask: int,
+    turn_bit: int,
+    widths: Pair,
+) -> tuple[Int64s, Int64s]:
     """Cycles of each filter group and channel: those of its slowest PE.
 
     Parameters
@@ -168,7 +182,7 @@ def channel_cycles(counts, names, words, weights, first_filter, per_group, phase
                 # Other weights than those of the previous channel: costs are counted anew, each when first met.
                 stamp += 1
                 _arrange(listed, bounds, taps, slot_mask, turn_bit, term_of, keep)
-                before = bounds[phases]
+                before = int(bounds[phases])
                 listed, listed_before = listed_before, listed
             slowest = 0
             for pe in range(pes):
@@ -195,7 +209,9 @@ def channel_cycles(counts, names, words, weights, first_filter, per_group, phase
 
 
 @kernel
-def _list_weights(weights, first, last, first_filter, phase_of_tap, bounds, listed):
+def _list_weights(
+    weights: Bools, first: int, last: int, first_filter: int, phase_of_tap: Int64s, bounds: Int64s, listed: Int64s
+) -> None:
     """Lists the non-zero weights of filters first…last−1 as tap·2³² + k: by phase, then in the order r, s, k."""
     count = 0
     for phase in range(bounds.size - 1):
@@ -209,7 +225,9 @@ def _list_weights(weights, first, last, first_filter, phase_of_tap, bounds, list
 
 
 @kernel
-def _arrange(listed, bounds, taps, slot_mask, turn_bit, term_of, keep):
+def _arrange(
+    listed: Int64s, bounds: Int64s, taps: int, slot_mask: int, turn_bit: int, term_of: Int64s, keep: Words
+) -> None:
     """Cuts each phase's weights into vectors, one a column, sorted by the word of counters that a weight adds to.
 
     ``term_of`` is what a weight adds, as ``_cost`` numbers it; ``keep`` is 0 where another word of counters begins,
@@ -234,7 +252,7 @@ def _arrange(listed, bounds, taps, slot_mask, turn_bit, term_of, keep):
 
 
 @kernel
-def _cost(counters, term_of, keep, scratch):
+def _cost(counters: Words, term_of: Int64s, keep: Words, scratch: Words) -> np.int64:
     """Cycles of one activation vector against all weight vectors: max(1, most products in a bank) for each.
 
     What a weight can add: 2·tap, the counters of its tap; 2·tap + 1, these with their halves exchanged (k & 4);
@@ -253,7 +271,7 @@ def _cost(counters, term_of, keep, scratch):
         for w in range(vectors):
             load[w] = (load[w] & keep[i, w]) + terms[term_of[i, w]]
             most[w] = _larger_bytes(most[w], load[w])
-    cost = 0
+    cost = np.int64(0)
     for w in range(vectors):
         byte = _larger_bytes(most[w], most[w] >> np.uint64(32))
         byte = _larger_bytes(byte, byte >> np.uint64(16))
@@ -263,7 +281,7 @@ def _cost(counters, term_of, keep, scratch):
 
 
 @kernel
-def _larger_bytes(a, b):
+def _larger_bytes(a: np.uint64, b: np.uint64) -> np.uint64:
     """Byte by byte the larger of two; bytes below 128."""
     larger = ((a | _HIGH) - b) & _HIGH
     mask = larger | (larger - (larger >> np.uint64(7)))
@@ -271,7 +289,9 @@ def _larger_bytes(a, b):
 
 
 @kernel
-def outer_product_cycles(first, second, tile, grid, steps, taps, widths):
+def outer_product_cycles(
+    first: Int64s, second: Int64s, tile: Pair, grid: Pair, steps: tuple[int, int, int, int], taps: Pair, widths: Pair
+) -> tuple[Int64s, int]:
     """The weight gradient: at each output place every non-zero activation meets every non-zero gradient.
 
     Parameters

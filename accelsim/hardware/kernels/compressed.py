@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from accelsim.hardware.kernels.jit import kernel
+from accelsim.hardware.kernels.jit import Bools, Int64s, kernel
 
 
 @kernel
-def compressed_cycles(mask, lanes, window):
+def compressed_cycles(mask: Bools, lanes: int, window: int) -> Int64s:
     """Cycles that each stream takes.
 
     A cycle takes the next ``lanes`` non-zeros, or as many as lie among the next ``window`` places. Behind the last

@@ -7,13 +7,13 @@ PEs. Mahmoud et al., MICRO 2020, section 3.
 
 import numpy as np
 
-from accelsim.hardware.kernels.jit import kernel
+from accelsim.hardware.kernels.jit import Int64s, Words, kernel
 
 _ONE = np.uint64(1)
 
 
 @kernel
-def executed_lines(rows, columns, ahead, aside, order, source):
+def executed_lines(rows: Words, columns: Words, ahead: Int64s, aside: Int64s, order: Int64s, source: Int64s) -> Int64s:
     """Lines that each set of rows executes with each group of columns.
 
     Parameters
@@ -70,7 +70,7 @@ def executed_lines(rows, columns, ahead, aside, order, source):
 
 
 @kernel
-def _enter(window, rows, columns, t):
+def _enter(window: Words, rows: Words, columns: Words, t: int) -> None:
     """Line t comes into sight; past the end lines are empty."""
     slot, column_words = t % window.shape[1], columns.shape[0]
     for i in range(rows.shape[0]):
@@ -83,16 +83,18 @@ def _enter(window, rows, columns, t):
 
 
 @kernel
-def _is_empty(window, slot):
+def _is_empty(window: Words, slot: int) -> bool:
     some = np.uint64(0)
     for word in range(window.shape[0]):
         for lane in range(window.shape[2]):
             some |= window[word, slot, lane]
-    return some == 0
+    return bool(some == 0)
 
 
 @kernel
-def _fill(window, slot, slots, t, ahead, aside, order, source):
+def _fill(
+    window: Words, slot: int, slots: Int64s, t: int, ahead: Int64s, aside: Int64s, order: Int64s, source: Int64s
+) -> None:
     """In a fixed order, each lane that is empty in a PE takes its first candidate there."""
     lanes = window.shape[1]
     for lane in order:
@@ -109,14 +111,14 @@ def _fill(window, slot, slots, t, ahead, aside, order, source):
 
 
 @kernel
-def _record_own(line, t, source):
+def _record_own(line: Words, t: int, source: Int64s) -> None:
     source[:, t] = -1
     for lane in range(line.size):
         _record(line[lane], t * line.size + lane, t, lane, source)
 
 
 @kernel
-def _record(pes, place, t, lane, source):
+def _record(pes: np.uint64, place: int, t: int, lane: int, source: Int64s) -> None:
     for bit in range(source.shape[0]):
         if (pes >> np.uint64(bit)) & _ONE:
             source[bit, t, lane] = place

@@ -6,13 +6,15 @@ al., ASPLOS 2019, sections 3 and 5.
 
 import numpy as np
 
-from accelsim.hardware.kernels.jit import kernel
+from accelsim.hardware.kernels.jit import Int64s, Words, kernel
 
 _ONE = np.uint64(1)
 
 
 @kernel
-def executed_lines(words, rows, lanes, lookahead, ahead, aside, source):
+def executed_lines(
+    words: Words, rows: int, lanes: int, lookahead: int, ahead: Int64s, aside: Int64s, source: Int64s
+) -> Int64s:
     """Lines that each set of filters executes.
 
     Parameters
@@ -68,7 +70,7 @@ def executed_lines(words, rows, lanes, lookahead, ahead, aside, source):
 
 
 @kernel
-def _is_empty(window, rows, t):
+def _is_empty(window: Words, rows: int, t: int) -> bool:
     for row in range(rows):  # noqa: SIM110 (Numba knows no generators)
         if window[row, t]:
             return False
@@ -76,13 +78,23 @@ def _is_empty(window, rows, t):
 
 
 @kernel
-def _record_own(word, t, lanes, recorded):
+def _record_own(word: np.uint64, t: int, lanes: int, recorded: Int64s) -> None:
     for lane in range(lanes):
         recorded[lane] = t * lanes + lane if (word >> np.uint64(lane)) & _ONE else -1
 
 
 @kernel
-def _fill(row, t, lanes, full, ahead, aside, candidates, planes, recorded):
+def _fill(
+    row: Words,
+    t: int,
+    lanes: int,
+    full: np.uint64,
+    ahead: Int64s,
+    aside: Int64s,
+    candidates: Words,
+    planes: Words,
+    recorded: Int64s,
+) -> None:
     """Promotes weights into the empty lanes of line t: the lane with most candidates first, its first candidate."""
     empty, last_lane = full & ~row[t], np.uint64(lanes - 1)
     while empty:
@@ -118,7 +130,7 @@ def _fill(row, t, lanes, full, ahead, aside, candidates, planes, recorded):
 
 
 @kernel
-def _index(bit):
+def _index(bit: np.uint64) -> int:
     """Position of the only bit set."""
     index = 0
     while bit > _ONE:

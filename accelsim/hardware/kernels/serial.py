@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from accelsim.hardware.kernels.jit import kernel
+from accelsim.hardware.kernels.jit import Bytes, Int64s, kernel
 
 
 @kernel
-def serial_cycles(source, rows, longest):
+def serial_cycles(source: Int64s, rows: int, longest: Bytes) -> tuple[Int64s, Int64s]:
     """Cycles of each set of filters for each visit to the columns.
 
     Parameters

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from accelsim.hardware.kernels.jit import kernel
+from accelsim.hardware.kernels.jit import Bools, Int64s, kernel
 
 # SCNN (ISCA 2017, section 3) and EIE (ISCA 2016, section 3) both count the zeros before a value in four bits.
 RUN_BITS = 4
 
 
 @kernel
-def placeholders(parts):
+def placeholders(parts: Bools) -> Int64s:
     """Zeros that stand among the values of each part because a run before a value is too long for its counter.
 
     Parameters
