@@ -8,8 +8,8 @@ in the real mask. Masks of one seed at growing sparsities are nested, as Top-K's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np

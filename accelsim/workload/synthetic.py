@@ -280,18 +280,10 @@ def resparsified(trace: Trace, reference: str, sparsities: Sequence[float]) -> S
     blueprints = []
     for number, layer in enumerate(snapshot.layers):
         weight, activation, gradient = (Stored(partial(layer.tensor, name)) for name in DRAWN)
-        blueprints.append(
-            Blueprint(
-                layer.name,
-                layer.kind,
-                layer.geometry,
-                layer.input_grad,
-                weight,
-                activation,
-                gradient,
-                dense=number == 0,
-            )  # fmt: skip
+        blueprint = Blueprint(
+            layer.name, layer.kind, layer.geometry, layer.input_grad, weight, activation, gradient, dense=number == 0
         )
+        blueprints.append(blueprint)
     return assemble(
         blueprints, sparsities, path=trace.path, network=trace.network, dataset=trace.dataset,
         samples=snapshot.samples, batch=snapshot.batch,

@@ -76,8 +76,10 @@ class BitTactical(SearchParameters, FixedRows):
                 f"accelerator.back_end: {self.back_end} needs values of the {tensor}, the trace has a mask"
             )
         if self.back_end == "TCLp":
-            return replace(conv, **{name: serial.precision(values, self.value_bits)})
-        return replace(conv, **{name: serial.terms(values, self.value_bits, self.booth)})
+            lengths = serial.precision(values, self.value_bits)
+        else:
+            lengths = serial.terms(values, self.value_bits, self.booth)
+        return replace(conv, kernel=lengths) if name == "kernel" else replace(conv, input=lengths)
 
     def _account(self, lines: Lines) -> Work:
         """As ``TiledParameters``; bit-serial, each visit to the columns takes its own time."""
@@ -125,7 +127,7 @@ class BitTactical(SearchParameters, FixedRows):
         rounds = (own[i : i + self.tiles] for i in range(0, len(own), self.tiles))
         return int(sum(np.max(tiles, axis=0).sum() for tiles in rounds))
 
-    def _schedule(self, lines: Lines):
+    def _schedule(self, lines: Lines) -> tuple[np.ndarray, int, str]:
         """Lines that each set executes; products executed; what an empty lane of a used row is."""
         words = lines.words
         key = "executed", self.rows, self.search_map  # not how many tiles or columns there are

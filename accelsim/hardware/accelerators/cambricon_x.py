@@ -7,6 +7,7 @@ operand are not skipped. docs/model.md, docs/machines.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ class CambriconX(AcceleratorParameters):
     )
 
     @check
-    def _window_fills_the_lanes(self):
+    def _window_fills_the_lanes(self) -> CambriconX:
         if self.window < self.lanes:
             raise ValueError(f"window must be at least lanes, {self.lanes}, got {self.window}")
         return self
@@ -92,7 +93,7 @@ class CambriconX(AcceleratorParameters):
             cycles += int(self._slowest(own).sum()) * lines.repeats * lines.windows
         return np.concatenate(groups, axis=1), cycles
 
-    def _lines(self, conv: Convolution):
+    def _lines(self, conv: Convolution) -> tuple[Lines, ...]:
         """Streams without padding: a compressed filter has no lines to fill."""
         return to_lines(conv, 1, on_rows(conv.which, self.weight_grad_rows))
 
@@ -111,7 +112,7 @@ class CambriconX(AcceleratorParameters):
         """Cycles of each set of ``pes`` streams; taps of a weight gradient share sets, for all meet the same inputs."""
         return np.maximum.reduceat(own, range(0, own.size, self.pes))
 
-    def _steps(self, places: np.ndarray):
+    def _steps(self, places: np.ndarray) -> Iterator[np.ndarray]:
         """The places of a stream's non-zeros that each cycle takes; none where a gap is wider than the window."""
         at = 0
         while places.size:

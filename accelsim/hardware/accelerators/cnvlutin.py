@@ -48,8 +48,10 @@ class Cnvlutin(AcceleratorParameters):
     @property
     def dense(self) -> DaDianNao:
         """The machine without skipping."""
-        shape = {"tiles": self.tiles, "rows": self.rows, "columns": 1, "lanes": self.lanes}
-        return DaDianNao(model="dadiannao", **shape, strided_input_grad=self.strided_input_grad)
+        return DaDianNao(
+            model="dadiannao", tiles=self.tiles, rows=self.rows, columns=1, lanes=self.lanes,
+            strided_input_grad=self.strided_input_grad,
+        )  # fmt: skip
 
     def skips(self, which: str) -> dict[str, str]:
         """What is on the neuron lanes; see ``Accelerator``."""
@@ -60,8 +62,9 @@ class Cnvlutin(AcceleratorParameters):
         if self._is_plain(conv):
             return self.dense.run(conv)
         slots = Counter(effectual=conv.effectual, ineffectual=-conv.effectual)
-        by_group = [[] for _ in range(conv.groups)]
-        accesses, sums = Counter(), 0
+        by_group: list[list[np.ndarray]] = [[] for _ in range(conv.groups)]
+        accesses: Counter[str] = Counter()
+        sums = 0
         for number, lines in enumerate(self._lines(conv)):
             blocks, streams, bricks = lines.shape
             filters, passes = blocks * streams, self._passes(blocks * streams)
@@ -144,4 +147,5 @@ class Cnvlutin(AcceleratorParameters):
         windows, bricks = filled.shape
         dealt = np.zeros((windows, -(-bricks // self.lanes) * self.lanes), np.int64)
         dealt[:, :bricks] = np.maximum(filled, self.empty_brick_cycles)
-        return dealt.reshape(windows, -1, self.lanes).sum(axis=1)
+        cycles: np.ndarray = dealt.reshape(windows, -1, self.lanes).sum(axis=1)
+        return cycles

@@ -19,7 +19,7 @@ class DaDianNao(FixedRows):
         """Nothing; see ``Accelerator``."""
         return {}
 
-    def _schedule(self, lines: Lines):
+    def _schedule(self, lines: Lines) -> tuple[np.ndarray, int, str]:
         """Lines that each set executes; products executed; what an empty lane of a used row is."""
         blocks, streams, depth = lines.shape
         sets = blocks * -(-streams // self.rows)
@@ -34,8 +34,9 @@ class DaDianNao(FixedRows):
     @classmethod
     def with_multipliers(cls, multipliers: int) -> DaDianNao:
         """The baseline of another machine: as many multipliers, 16 lanes, rows and tiles where these divide them."""
-        sizes = {}
-        for key in ("lanes", "rows", "tiles"):
-            sizes[key] = int(np.gcd(multipliers, 16))
-            multipliers //= sizes[key]
-        return cls(model="dadiannao", columns=multipliers, **sizes)
+        sizes = []
+        for _ in ("lanes", "rows", "tiles"):
+            sizes.append(int(np.gcd(multipliers, 16)))
+            multipliers //= sizes[-1]
+        lanes, rows, tiles = sizes
+        return cls(model="dadiannao", tiles=tiles, rows=rows, columns=multipliers, lanes=lanes)

@@ -22,7 +22,7 @@ class SearchParameters(Parameters):
     lookaside_d: int = integer(0, 127, "lanes aside in the next line that a lane may take a value from", unit="lanes")
 
     @check
-    def _t_has_one_size(self):
+    def _t_has_one_size(self) -> SearchParameters:
         if self.search_shape == "T" and (self.lookahead_h, self.lookaside_d) != (2, 5):
             raise ValueError(
                 f"search_shape T means lookahead_h 2 and lookaside_d 5, got {self.lookahead_h} and {self.lookaside_d}"

@@ -17,12 +17,12 @@ def fixed_point(values: np.ndarray, bits: int) -> np.ndarray:
     if not np.isfinite(greatest):
         raise MachineError("accelerator.value_bits: the values must be finite to be quantised, got NaN or infinity")
     scale = ((1 << (bits - 1)) - 1) / (greatest or 1.0)
-    return np.where(magnitude > 0, np.maximum(np.rint(magnitude * scale), 1), 0).astype(np.int64)
+    return np.asarray(np.where(magnitude > 0, np.maximum(np.rint(magnitude * scale), 1), 0)).astype(np.int64)
 
 
 def precision(values: np.ndarray, bits: int) -> np.ndarray:
     """Bits from the highest that is set to the lowest of the format, and one more for a negative sign; 0 for 0."""
-    return (np.frexp(fixed_point(values, bits))[1] + (values < 0)).astype(np.uint8)
+    return np.asarray(np.frexp(fixed_point(values, bits))[1] + (values < 0)).astype(np.uint8)
 
 
 def terms(values: np.ndarray, bits: int, booth: bool) -> np.ndarray:
@@ -31,4 +31,4 @@ def terms(values: np.ndarray, bits: int, booth: bool) -> np.ndarray:
     The digits of the shortest signed form of x are those in which x and 3x differ.
     """
     magnitude = fixed_point(values, bits)
-    return np.bitwise_count(magnitude ^ 3 * magnitude if booth else magnitude).astype(np.uint8)
+    return np.asarray(np.bitwise_count(magnitude ^ 3 * magnitude if booth else magnitude)).astype(np.uint8)

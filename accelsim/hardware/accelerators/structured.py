@@ -29,7 +29,7 @@ class Structured(FixedRows):
     m: int = integer(1, 64, "consecutive elements of a group", unit="elements")
 
     @check
-    def _groups_fill_the_lanes(self):
+    def _groups_fill_the_lanes(self) -> Structured:
         if self.n > self.m:
             raise ValueError(f"n must be at most m, {self.m}, got {self.n}")
         if self.lanes % self.n:
@@ -49,12 +49,12 @@ class Structured(FixedRows):
             for block in lines.blocks()
         )
 
-    def _lines(self, conv: Convolution):
+    def _lines(self, conv: Convolution) -> tuple[Lines, ...]:
         """A line holds ``lanes`` elements, or the ``lanes``·m/n of which ``lanes`` are executed."""
         lanes = self.lanes // self.n * self.m if self.has_pattern(conv) else self.lanes
         return to_lines(self._folded(conv), lanes, self._on_rows(conv))
 
-    def _schedule(self, lines: Lines):
+    def _schedule(self, lines: Lines) -> tuple[np.ndarray, int, str]:
         """Lines that each set executes; products executed; what an empty lane of a used row is."""
         blocks, streams, depth = lines.shape
         executed = np.full(self._sets(blocks, streams).size, depth, np.int64)

@@ -42,7 +42,7 @@ class TensorDash(SearchParameters, TiledParameters):
     )
 
     @check
-    def _a_tile_is_no_larger_than_its_schedule(self):
+    def _a_tile_is_no_larger_than_its_schedule(self) -> TensorDash:
         if self.skipping == "two_sided" and self.columns > 256:
             raise ValueError(f"skipping two_sided needs columns of at most 256, got {self.columns}")
         return self
@@ -74,7 +74,7 @@ class TensorDash(SearchParameters, TiledParameters):
         """The side of the convolution on the rows, "input" or "kernel"."""
         return ("input", "kernel")[_operands(conv).index(self.scheduled(conv))]
 
-    def _schedule(self, lines: Lines):
+    def _schedule(self, lines: Lines) -> tuple[np.ndarray, int, str]:
         """Lines that each set executes, if two-sided with each visit of columns; products; what an empty lane is."""
         executed, filled = [], 0
         for rows in lines.blocks():

@@ -8,6 +8,7 @@ and meet at the end of each round of ``tiles`` sets.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from typing import Literal
 
@@ -47,7 +48,8 @@ class TiledParameters(AcceleratorParameters):
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
         works = [self._account(lines) for lines in self._lines(conv)]
-        slots, accesses = Counter(), Counter()
+        slots: Counter[str] = Counter()
+        accesses: Counter[str] = Counter()
         for work in works:
             slots.update(work.slots)
             accesses.update(work.accesses)
@@ -88,6 +90,18 @@ class TiledParameters(AcceleratorParameters):
         if self.space_to_depth and plain and conv.geometry.channels == 3 and max(conv.stride) > 1:
             return space_to_depth(conv)
         return conv
+
+    @abstractmethod
+    def _on_rows(self, conv: Convolution) -> str:
+        """The side of the convolution on the rows, "input" or "kernel"."""
+
+    @abstractmethod
+    def _schedule(self, lines: Lines) -> tuple[np.ndarray, int, str]:
+        """Lines that each set executes; products executed; what an empty lane of a used row is."""
+
+    @abstractmethod
+    def _sources(self, lines: Lines) -> np.ndarray:
+        """The place of the value that each slot executes: (blocks, streams, T, lanes)."""
 
     def _account(self, lines: Lines) -> Work:
         """Cycles of each round of tiles, and the slots of all of them by cause; "ineffectual" holds all products.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +37,8 @@ class Work:
     row_lines: np.ndarray
     streams: np.ndarray
     cycles: np.ndarray
-    slots: Mapping[str, int]
-    accesses: Mapping[str, int]
+    slots: dict[str, int]
+    accesses: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,14 @@ def lines_traffic(grid: Grid, work: Work, source: Convolution) -> Traffic:
     rounds = work.streams.size
     shape = (rounds, lines.repeats, bands)
 
-    def summed(counts):
+    def summed(counts: np.ndarray) -> np.ndarray:
         """(schedules, rounds), for each visit → (jobs,)."""
         if len(counts) == 1:
             return np.broadcast_to(counts[0][:, None, None] * visits_of, shape).ravel()
         by_visit = counts.T.reshape(rounds, lines.repeats, visits)
-        return np.add.reduceat(by_visit, cuts[:-1], axis=2).ravel()
+        return np.asarray(np.add.reduceat(by_visit, cuts[:-1], axis=2)).ravel()
 
-    def per_job(of_round, of_band):
+    def per_job(of_round: np.ndarray, of_band: np.ndarray) -> np.ndarray:
         return np.broadcast_to(of_round[:, None, None] * of_band, shape).ravel()
 
     sets = -(-lines.shape[1] // grid.rows)

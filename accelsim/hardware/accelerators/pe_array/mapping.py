@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from accelsim.hardware.parameters import check, integer, option
 from accelsim.workload.lowering import READS, Convolution, pad
 
 BANKS = 32  # numbers that ``bank`` gives before the modulo
+Count = TypeVar("Count", int, np.ndarray)  # one of them, or many at once
 
 
-def bank(k, p, q):
+def bank(k: int, p: Count, q: Count) -> Count:
     """Accumulator bank of output (p, q) of filter k, 0…31, before the modulo; from DNNsim's SCNN."""
-    return (((k & 4) << 2) ^ ((p & 2) << 3) ^ ((q & 2) << 3)) + ((p & 1) << 3) + ((q & 1) << 2) + (k & 3)
+    number: Count = (((k & 4) << 2) ^ ((p & 2) << 3) ^ ((q & 2) << 3)) + ((p & 1) << 3) + ((q & 1) << 2) + (k & 3)
+    return number
 
 
 class Mapping(AcceleratorParameters):
@@ -46,7 +49,7 @@ class Mapping(AcceleratorParameters):
     )
 
     @check
-    def _counters_fit_a_byte(self):
+    def _counters_fit_a_byte(self) -> Mapping:
         if self.activation_width * self.weight_width > 127:
             raise ValueError(
                 "activation_width × weight_width must be at most 127 multipliers, "
@@ -103,7 +106,7 @@ class Mapping(AcceleratorParameters):
         borders = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
         return filters * max(sides[0][i] * sides[1][j] for i, j in borders)
 
-    def share(self, sizes) -> tuple[int, int]:
+    def share(self, sizes: Sequence[int]) -> tuple[int, int]:
         return -(-sizes[0] // self.pe_rows), -(-sizes[1] // self.pe_columns)
 
     def phases(self, conv: Convolution) -> tuple[int, int]:
@@ -115,7 +118,7 @@ class Mapping(AcceleratorParameters):
         filters_per_block = min(filters, whole(self.accumulators // per_block, self.weight_width))
         return min(channels, whole(self.accumulators // filters_per_block, self.activation_width)), filters_per_block
 
-    def reduction_cycles(self, conv, channels, filters, used) -> int:
+    def reduction_cycles(self, conv: Convolution, channels: int, filters: int, used: tuple[int, int]) -> int:
         """PEs add up their partial weight gradients: down the columns and along one row, pipelined, block by block."""
         hops = used[0] + used[1] - 2
         if not self.reduction_width or not hops:
@@ -127,15 +130,15 @@ class Mapping(AcceleratorParameters):
         return taps * sum(vectors_of(c * k, self.reduction_width) + hops for c in sizes_c for k in sizes_k)
 
 
-def phase_of_taps(conv, phases) -> np.ndarray:
+def phase_of_taps(conv: Convolution, phases: tuple[int, int]) -> np.ndarray:
     """(R·S): the stride phase whose activations a tap meets."""
     rows, columns = (
         np.arange(n) * d % ph for n, d, ph in zip(conv.geometry.kernel, conv.dilation, phases, strict=True)
     )
-    return (rows[:, None] * phases[1] + columns).ravel()
+    return np.ravel(rows[:, None] * phases[1] + columns)
 
 
-def operands(conv):
+def operands(conv: Convolution) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Of each group of a lowered weight gradient: activations (C, N, H', W') and output gradients (K, N, P, Q)."""
     samples, filters = conv.kernel.shape[1], len(conv.kernel) // conv.groups
     padded = pad(conv.input, conv.padding)
@@ -143,16 +146,16 @@ def operands(conv):
         yield padded[:, g * samples : (g + 1) * samples], conv.kernel[g * filters : (g + 1) * filters]
 
 
-def used_pes(sizes, tile) -> tuple[int, int]:
+def used_pes(sizes: Sequence[int], tile: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of PEs that own a part of the map; the others have nothing to do."""
     return -(-sizes[0] // tile[0]), -(-sizes[1] // tile[1])
 
 
-def vectors_of(elements, width):
+def vectors_of(elements: Count, width: int) -> Count:
     """Vectors of ``width`` that so many elements fill."""
     return -(-elements // width)
 
 
-def whole(size, width) -> int:
+def whole(size: int, width: int) -> int:
     """The largest multiple of ``width`` up to ``size``, or ``size`` where that is none."""
     return size // width * width or size

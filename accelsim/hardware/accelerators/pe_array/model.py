@@ -7,6 +7,8 @@ in their PEs; a channel's weights are broadcast, and all PEs meet at a barrier a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from accelsim.hardware.accelerators.base import Activity
@@ -21,6 +23,7 @@ from accelsim.hardware.accelerators.pe_array.mapping import (
 )
 from accelsim.hardware.accelerators.pe_array.replay import replay_convolution, replay_weight_grad
 from accelsim.hardware.accelerators.pe_array.traffic import of_convolution, of_weight_grad
+from accelsim.hardware.movement.traffic import Traffic
 from accelsim.workload.lowering import Convolution, pad
 
 
@@ -45,9 +48,9 @@ class PEArray(Mapping):
         filters, per_group = len(conv.kernel) // conv.groups, self.filters_per_group(conv)
         tap_phase = phase_of_taps(conv, phases)
         rows, columns = (
-            (np.arange(n * size) % st) for n, size, st in zip(self.grid, self.tile(conv), phases, strict=True)
+            (np.arange(n * size) % st).reshape(n, -1)
+            for n, size, st in zip(self.grid, self.tile(conv), phases, strict=True)
         )
-        rows, columns = rows.reshape(self.grid[0], -1), columns.reshape(self.grid[1], -1)
         total = 0
         for first in range(0, filters, per_group):
             count = min(per_group, filters - first)
@@ -75,22 +78,23 @@ class PEArray(Mapping):
         used, tap_phase = used_pes(g.padded, tile), phase_of_taps(conv, phases)
         by_group = conv.kernel.reshape(conv.groups, filters, channels, -1).transpose(0, 2, 3, 1)
         weights = np.ascontiguousarray(by_group) != 0
-        jobs, totals = [], np.zeros(3, np.int64)
+        cycles_of, totals = [], np.zeros(3, np.int64)
         for n, group in np.ndindex(conv.samples, conv.groups):
             acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
             vectors = activation_vectors(acts, tile, used, classes, phases, counters, self.activation_width)
             cycles, seen = channel_cycles(
                 *vectors, weights[group], group * filters, per_group, tap_phase, mask, turn, widths
             )
-            jobs.append(np.column_stack([cycles, halo]).ravel())
+            cycles_of.append(np.column_stack([cycles, halo]).ravel())
             totals += seen
         exchanged = sum(halo) * conv.samples * conv.groups
-        jobs = np.concatenate(jobs)
+        jobs = np.concatenate(cycles_of)
+        pairs, own, products = totals.tolist()
         return self._activity(
-            conv, jobs, *totals.tolist(), exchanged, used, lambda: of_convolution(self, conv, jobs, weights, used)
+            conv, jobs, pairs, own, products, exchanged, used, lambda: of_convolution(self, conv, jobs, weights, used)
         )
 
-    def _classes(self, conv: Convolution):
+    def _classes(self, conv: Convolution) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
         """Classes of rows and columns that act alike under every tap, and what each pair adds to a tap's counters.
 
         The place of an output (p, q) among a word's eight counters is its bank number with filter 0, divided by 4.
@@ -113,28 +117,36 @@ class PEArray(Mapping):
         places, samples = conv.kernel.shape[2:], conv.kernel.shape[1]
         tile, steps = self.share(places), (conv.dilation[0], conv.stride[0], conv.dilation[1], conv.stride[1])
         used = used_pes(places, tile)
-        jobs, total, reduction = [], 0, 0
+        cycles_of, total, reduction = [], 0, 0
         for activations, gradients in operands(conv):
             blocks = self.weight_grad_blocks(len(activations), len(gradients))
-            counts = (
+            first, second = (
                 np.add.reduceat(operand != 0, range(0, len(operand), size), axis=0, dtype=np.int64)
                 for operand, size in zip((activations, gradients), blocks, strict=True)
             )
-            cycles, own = outer_product_cycles(
-                *counts, tile, used, steps, conv.geometry.output, (self.activation_width, self.weight_width)
-            )
-            jobs.append(cycles.ravel())
+            widths = self.activation_width, self.weight_width
+            cycles, own = outer_product_cycles(first, second, tile, used, steps, conv.geometry.output, widths)
+            cycles_of.append(cycles.ravel())
             total += own
             reduction += self.reduction_cycles(conv, len(activations), len(gradients), used)
         # The batch is summed up in the accumulators, so its samples share one reduction.
         reduction = -(-reduction * samples // max(samples, conv.batch))
-        jobs.append([reduction])
-        jobs = np.concatenate(jobs)
+        jobs = np.concatenate([*cycles_of, [reduction]])
         return self._activity(
             conv, jobs, total, total, conv.effectual, reduction, used, lambda: of_weight_grad(self, conv, jobs, used)
         )
 
-    def _activity(self, conv, jobs, pairs, own, products, exchanged, used, traffic) -> Activity:
+    def _activity(
+        self,
+        conv: Convolution,
+        jobs: np.ndarray,
+        pairs: int,
+        own: int,
+        products: int,
+        exchanged: int,
+        used: tuple[int, int],
+        traffic: Callable[[], Traffic],
+    ) -> Activity:
         """Slots by cause from counts over all PEs: pairs of vectors, cycles that each was busy, products executed.
 
         A pair of vectors reads both from their buffers; products without an output update no accumulator.
@@ -164,7 +176,7 @@ class PEArray(Mapping):
         )
 
 
-def _outputs_modulo_4(size, taps, stride, dilation, outputs) -> np.ndarray:
+def _outputs_modulo_4(size: int, taps: int, stride: int, dilation: int, outputs: int) -> np.ndarray:
     """(size, taps): the output that a padded position feeds under each tap, modulo 4; −1 where it feeds none."""
     distance = np.arange(size)[:, None] - np.arange(taps) * dilation
     outputs_of = distance // stride

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from accelsim.hardware.accelerators.pe_array.mapping import Mapping, bank, operands, used_pes
@@ -50,7 +52,13 @@ def replay_convolution(array: Mapping, conv: Convolution) -> tuple[np.ndarray, i
     return out, cycles
 
 
-def _multiply(array, conv, acts, weights, out) -> int:
+def _multiply(
+    array: Mapping,
+    conv: Convolution,
+    acts: list[tuple[int, int, Any]],
+    weights: list[tuple[int, int, int, Any]],
+    out: np.ndarray,
+) -> int:
     """All products of two vectors into their accumulators; the cycles that the banks need."""
     loads = [0] * array.banks
     for x, y, activation in acts:

@@ -6,6 +6,7 @@ of the other, so one of the two must fit its buffer.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,9 @@ from accelsim.workload.lowering import Convolution
 BAND_VALUES = 1 << 16
 
 
-def of_convolution(array: Mapping, conv: Convolution, jobs: np.ndarray, weights: np.ndarray, used) -> Traffic:
+def of_convolution(
+    array: Mapping, conv: Convolution, jobs: np.ndarray, weights: np.ndarray, used: tuple[int, int]
+) -> Traffic:
     """Forward pass and input gradient: ``weights`` is bool[groups, C, R·S, K], ``used`` the rows and columns of PEs
     that own a part of the map. Jobs: samples × groups × filter groups × (channels, and the halo exchange)."""
     groups, channels, _, filters = weights.shape
@@ -47,7 +50,7 @@ def of_convolution(array: Mapping, conv: Convolution, jobs: np.ndarray, weights:
     )
 
 
-def of_weight_grad(array: Mapping, conv: Convolution, jobs: np.ndarray, used) -> Traffic:
+def of_weight_grad(array: Mapping, conv: Convolution, jobs: np.ndarray, used: tuple[int, int]) -> Traffic:
     """The weight gradient, group by group: taps × channel blocks × filter blocks × bands; in the end the reduction.
 
     A pair of blocks walks the places of every PE's tile. Where a block is large its rows come in bands, the same share
@@ -81,7 +84,7 @@ def of_weight_grad(array: Mapping, conv: Convolution, jobs: np.ndarray, used) ->
     return _with_reduction(joined(traffics), jobs[-1])
 
 
-def _bands(values, size, bands, pe_rows):
+def _bands(values: np.ndarray, size: int, bands: int, pe_rows: int) -> Iterator[np.ndarray]:
     """Each block of channels or filters, band by band: rows at the same share of every PE's tile."""
     height = values.shape[2]
     tile = -(-height // pe_rows)
