@@ -11,6 +11,9 @@ import pytest
 import yaml
 
 import accelsim
+from accelsim.errors import MachineError
+from accelsim.hardware.accelerators.base import AcceleratorParameters, Summation
+from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.energy import EnergyTable
 from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.machine import baseline_of, load_machine, load_section, parse_machine
@@ -80,6 +83,42 @@ def test_energy_by_hand(name, actions, expected):
     energy = priced(name, **actions)
     assert energy.keys() == expected.keys()
     assert all(isclose(energy[key], pj) for key, pj in expected.items())
+
+
+def test_a_machine_that_does_not_say_how_it_adds_up_cannot_be_made():
+    """Rather than be priced by what its fields happen to be called."""
+
+    class Mine(AcceleratorParameters):
+        my_accumulators: int = 512
+        multipliers: int = 4
+
+    with pytest.raises(TypeError, match="summation"):
+        Mine()
+
+
+@pytest.mark.parametrize(
+    ("additions", "partial_sums", "words"),
+    [
+        ("additions", 1, "summation.additions: must be one of"),
+        ("multiplications", 0, "must be an integer from 1, got 0"),
+    ],
+)
+def test_a_summation_that_cannot_be_is_refused(additions, partial_sums, words):
+    with pytest.raises(MachineError, match=words):
+        Summation(additions, partial_sums)
+
+
+def test_what_a_machine_declares_is_what_it_is_charged_whatever_its_fields_are_called():
+    class Mine(PEArray):
+        lanes: int = 3  # no adder tree
+
+        @property
+        def summation(self):
+            return Summation(additions="multiplications", partial_sums=8192)
+
+    mine = MACHINE.model_copy(update={"accelerator": Mine(**MACHINE.accelerator.model_dump())})
+    energy = energy_pj(mine, {"multiplications": 10, "accumulator_updates": 1}, 0)
+    assert (energy["adders"], energy["accumulators"]) == (9, 2 * 5)  # 32 KiB
 
 
 def test_without_actions_there_is_leakage_only():

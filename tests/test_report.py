@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -16,6 +17,7 @@ pytest.importorskip("plotly", reason="needs pip install 'accelsim[report]'")
 
 from accelsim import cli
 from accelsim.errors import OutputError, ResultsError
+from accelsim.hardware.accelerators.base import Drawing
 from accelsim.study.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -194,7 +196,7 @@ def test_the_machine_is_drawn_from_its_configuration(folder):
 
     def smaller(data):
         machine = data["provenance"]["machines"][0]
-        machine["accelerator"] |= {"pe_rows": 2, "pe_columns": 300}
+        data["provenance"]["drawings"][0] |= {"rows": 2, "count": 600}
         machine["memory"] = None
 
     change_json(folder, smaller)
@@ -203,19 +205,33 @@ def test_the_machine_is_drawn_from_its_configuration(folder):
 
 
 @pytest.mark.parametrize(
-    ("array", "shown", "units"),
+    ("drawing", "shown", "units"),
     [
-        ({"tiles": 6, "rows": 3, "columns": 2, "lanes": 5}, ["6 tiles", "One tile: 3 × 2 PEs of 5 lanes"], 6 + 6 - 2),
-        ({"tiles": 4, "rows": 3, "lanes": 5}, ["4 tiles", "One tile: 3 × 1 PEs of 5 lanes"], 4 + 3 - 2),
-        ({"pes": 8, "lanes": 16}, ["8 PEs", "16 multipliers each"], 8 - 1),
-        ({"rows": "x", "tiles": True, "pe_rows": -1, "pe_columns": 1 << 70}, ["the array"], 0),
+        (Drawing("tiles", 6, "tree", down=3, across=2, lanes=5), ["6 tiles", "One tile: 3 × 2 PEs of 5 lanes"], 10),
+        (Drawing("tiles", 4, "tree", down=3, lanes=5), ["4 tiles", "One tile: 3 × 1 PEs of 5 lanes"], 4 + 3 - 2),
+        (Drawing("PEs", 8, "lanes", lanes=16), ["8 PEs", "16 multipliers each"], 8 - 1),
+        (Drawing("PEs", -1, "product", rows=True, down=1 << 70), ["the array"], 0),
+        (Drawing("<b>", "x", ["lanes"]), ["the array"], 0),
+        (None, ["the array"], 0),
     ],
 )
-def test_other_arrays_are_drawn_from_what_they_have(folder, array, shown, units):
-    change_json(folder, lambda data: data["provenance"]["machines"][0].update(accelerator={"model": "new", **array}))
+def test_other_arrays_are_drawn_as_they_declare(folder, drawing, shown, units):
+    """Whatever the keys of the machine are called."""
+
+    def change(data):
+        data["provenance"]["drawings"][0] = drawing and asdict(drawing)
+        data["provenance"]["machines"][0]["accelerator"] = {"model": "new", "tiles": 3, "rows": 3, "lanes": 3}
+
+    change_json(folder, change)
     text = write_report(folder).read_text(encoding="utf-8")
     assert all(words in text for words in shown) and text.count('class="unit"') == units
     assert ["accelerator.model", "new", "dadiannao"] in Tree(text).cells["machine-keys"]
+
+
+def test_a_run_without_drawings_has_its_memories_drawn(folder):
+    change_json(folder, lambda data: data["provenance"].pop("drawings"))
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "HBM2" in text.partition('id="machine-keys"')[0] and text.count('class="unit"') == 0
 
 
 def test_energy_is_shown_where_there_is_some_and_its_total_is_no_component(folder):

@@ -43,7 +43,7 @@ def energy_pj(machine: Machine, actions: Mapping[str, int], cycles: int) -> dict
     partial_sum_pj = table.sram_pj_per_word(accumulator_bytes(machine)) * bits / 32
     energy = {
         "multipliers": count("multiplications") * table.multiply_pj,
-        "adders": count(added(machine)) * table.add_pj,
+        "adders": count(machine.accelerator.summation.additions) * table.add_pj,
         "accumulators": 2 * count("accumulator_updates") * partial_sum_pj,
         "comparators": count("comparisons") * table.add_pj,
         "leakage": _leakage_mw(machine) * cycles * 1000 / machine.clock_mhz,  # mW × µs = nJ
@@ -64,13 +64,7 @@ def energy_pj(machine: Machine, actions: Mapping[str, int], cycles: int) -> dict
 def accumulator_bytes(machine: Machine) -> int:
     """Bytes of the array that holds a partial sum: a PE's accumulator bank, or a register behind an adder tree."""
     bits = machine.memory.accumulator_bits if machine.memory else 32
-    accelerator = machine.accelerator
-    return getattr(accelerator, "accumulators", 1) // getattr(accelerator, "banks", 1) * bits // 8
-
-
-def added(machine: Machine) -> str:
-    """The action that is as frequent as additions: an adder tree adds up the products of all ``lanes`` of a PE."""
-    return "multiplications" if hasattr(machine.accelerator, "lanes") else "accumulator_updates"
+    return machine.accelerator.summation.partial_sums * bits // 8
 
 
 def _leakage_mw(machine: Machine) -> float:

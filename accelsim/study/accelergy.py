@@ -15,7 +15,7 @@ import pandas as pd
 
 from accelsim.hardware.machine import Machine
 from accelsim.hardware.movement.traffic import ACTIONS
-from accelsim.hardware.pricing import WORD_BYTES, accumulator_bytes, added
+from accelsim.hardware.pricing import WORD_BYTES, accumulator_bytes
 
 VERSION = 0.4
 # Bits of exponent and mantissa; 8 bits as E4M3.
@@ -50,7 +50,7 @@ def _components(machine: Machine, sums: dict[str, int]) -> Iterator[tuple[str, s
     bits = (memory.value_bits, memory.accumulator_bits) if memory else (16, 32)
     values, partials = ({"exponent": e, "mantissa": m, "sign": 1} for e, m in map(_FLOATS.get, bits))
     yield "multipliers", "fpmultiplier", values, {"mult_random": sums["multiplications"]}
-    yield "adders", "fpadder", partials, {"add": sums[added(machine)]}
+    yield "adders", "fpadder", partials, {"add": sums[machine.accelerator.summation.additions]}
     updates = sums["accumulator_updates"]
     yield "accumulators", *_array(accumulator_bytes(machine), bits[1]), {"read": updates, "write": updates}
     if sums["comparisons"]:

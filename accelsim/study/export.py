@@ -27,6 +27,7 @@ def provenance(trace: Trace, machines: list[Machine], command: list[str]) -> dic
         "accelsim": __version__,
         "command": command,
         "machines": [machine.resolved() for machine in machines],
+        "drawings": [drawing and asdict(drawing) for drawing in (machine.accelerator.drawing for machine in machines)],
         "trace": {
             "path": str(trace.path),
             "sha256": trace.digest,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
+from accelsim.errors import MachineError
 from accelsim.hardware.movement.traffic import Traffic
 from accelsim.hardware.parameters import Parameters
 from accelsim.workload.lowering import Convolution
@@ -93,6 +95,59 @@ class Activity:
         return int(self.job_cycles.sum())
 
 
+@dataclass(frozen=True)
+class Summation:
+    """How a machine adds its products up: what adding is charged by.
+
+    Parameters
+    ----------
+    additions : str
+        The count that adders are as busy as: "multiplications" behind an adder tree, which adds up the products of all
+        lanes of a PE; "accumulator_updates" where each product goes to its partial sum by itself.
+    partial_sums : int
+        Partial sums of the array that one is read from and written to: entries of an accumulator bank; 1 for a
+        register behind an adder tree.
+    """
+
+    additions: Literal["multiplications", "accumulator_updates"]
+    partial_sums: int
+
+    def __post_init__(self):
+        if self.additions not in ACCESSES:
+            raise MachineError(f"summation.additions: must be one of {', '.join(ACCESSES)}, got {self.additions!r}")
+        if not isinstance(self.partial_sums, int) or self.partial_sums < 1:
+            raise MachineError(f"summation.partial_sums: must be an integer from 1, got {self.partial_sums!r}")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a report draws of a machine's array: its units, and one of them enlarged.
+
+    Parameters
+    ----------
+    units : str
+        "PEs" or "tiles".
+    count : int
+        How many.
+    rows : int
+        Rows that they stand in; 0: as near to a square as they go.
+    inside : str
+        What one of them is: "product", a PE whose vectors of ``across`` activations and ``down`` weights all meet, with
+        ``accumulators`` in ``banks``; "tree", a tile of ``down`` × ``across`` PEs with an adder tree over ``lanes``
+        multipliers each; "lanes", a PE of ``lanes`` multipliers, which is not enlarged.
+    """
+
+    units: str
+    count: int
+    inside: Literal["product", "tree", "lanes"]
+    rows: int = 0
+    down: int = 1
+    across: int = 1
+    lanes: int = 1
+    accumulators: int = 0
+    banks: int = 1
+
+
 class Accelerator(Protocol):
     """A model of a machine's compute. Its frozen, validated parameters are the ``accelerator`` section of the YAML."""
 
@@ -105,6 +160,14 @@ class Accelerator(Protocol):
     @property
     def baseline_multipliers(self) -> int:
         """Multipliers of the dense machine that it is compared with."""
+
+    @property
+    def summation(self) -> Summation:
+        """How it adds products up, for the price of it. There is no default: none is safe."""
+
+    @property
+    def drawing(self) -> Drawing | None:
+        """What a report draws of its array; None: nothing but its memories, and its keys in a table."""
 
     def skips(self, which: str) -> dict[str, str]:
         """The tensors of a pass (``READS``) whose zeros can save time, and how (``SKIPS``); no others change cycles."""
@@ -120,8 +183,21 @@ class Accelerator(Protocol):
 
 
 class AcceleratorParameters(Parameters):
-    """Base of the models' parameters: compared with a dense machine that has as many multipliers."""
+    """Base of the models' parameters: compared with a dense machine that has as many multipliers, and not drawn.
+
+    A model says for itself how it adds up: without ``summation`` it cannot be made.
+    """
 
     @property
     def baseline_multipliers(self) -> int:
         return self.multipliers
+
+    @property
+    @abstractmethod
+    def summation(self) -> Summation:
+        """How it adds products up; see ``Accelerator``."""
+
+    @property
+    def drawing(self) -> Drawing | None:
+        """Nothing; see ``Accelerator``."""
+        return None

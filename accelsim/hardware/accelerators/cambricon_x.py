@@ -12,7 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
+from accelsim.hardware.accelerators.base import (
+    STRIDED_INPUT_GRAD,
+    AcceleratorParameters,
+    Activity,
+    Drawing,
+    Summation,
+)
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
 from accelsim.hardware.lines import Lines, on_rows, tensor_on, to_lines
 from accelsim.hardware.movement.traffic import joined
@@ -41,6 +47,16 @@ class CambriconX(AcceleratorParameters):
     @property
     def multipliers(self) -> int:
         return self.pes * self.lanes
+
+    @property
+    def summation(self) -> Summation:
+        """An adder tree over the lanes, and a register behind it; see ``Accelerator``."""
+        return Summation(additions="multiplications", partial_sums=1)
+
+    @property
+    def drawing(self) -> Drawing:
+        """Its PEs; see ``Accelerator``."""
+        return Drawing("PEs", self.pes, "lanes", lanes=self.lanes)
 
     def skips(self, which: str) -> dict[str, str]:
         """What the PEs hold; see ``Accelerator``."""

@@ -15,7 +15,13 @@ from typing import Literal
 
 import numpy as np
 
-from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
+from accelsim.hardware.accelerators.base import (
+    STRIDED_INPUT_GRAD,
+    AcceleratorParameters,
+    Activity,
+    Drawing,
+    Summation,
+)
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
 from accelsim.hardware.lines import Lines, on_rows, tensor_on, to_lines
@@ -52,6 +58,16 @@ class Cnvlutin(AcceleratorParameters):
             model="dadiannao", tiles=self.tiles, rows=self.rows, columns=1, lanes=self.lanes,
             strided_input_grad=self.strided_input_grad,
         )  # fmt: skip
+
+    @property
+    def summation(self) -> Summation:
+        """An adder tree over the lanes, and a register behind it; see ``Accelerator``."""
+        return Summation(additions="multiplications", partial_sums=1)
+
+    @property
+    def drawing(self) -> Drawing:
+        """Its tiles, and one of them; see ``Accelerator``."""
+        return Drawing("tiles", self.tiles, "tree", down=self.rows, lanes=self.lanes)
 
     def skips(self, which: str) -> dict[str, str]:
         """What is on the neuron lanes; see ``Accelerator``."""

@@ -11,7 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from accelsim.hardware.accelerators.base import ACCESSES, STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
+from accelsim.hardware.accelerators.base import (
+    ACCESSES,
+    STRIDED_INPUT_GRAD,
+    AcceleratorParameters,
+    Activity,
+    Summation,
+)
 from accelsim.hardware.accelerators.tiled_traffic import BANDS, Grid, Work, lines_traffic
 from accelsim.hardware.lines import to_lines
 from accelsim.hardware.movement.traffic import Traffic, joined
@@ -34,6 +40,11 @@ class Ideal(AcceleratorParameters):
         "operands of the weight gradient whose zeros cost nothing; the activation is the saved one"
     )
     strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD)
+
+    @property
+    def summation(self) -> Summation:
+        """A register for each multiplier: nothing is said of its adders; see ``Accelerator``."""
+        return Summation(additions="accumulator_updates", partial_sums=1)
 
     def skips(self, which: str) -> dict[str, str]:
         """As its keys say; see ``Accelerator``."""

@@ -14,7 +14,13 @@ from typing import Literal
 
 import numpy as np
 
-from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity
+from accelsim.hardware.accelerators.base import (
+    STRIDED_INPUT_GRAD,
+    AcceleratorParameters,
+    Activity,
+    Drawing,
+    Summation,
+)
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
 from accelsim.hardware.lines import Lines, on_rows, space_to_depth, tensor_on, to_lines
 from accelsim.hardware.movement.traffic import Traffic, joined
@@ -44,6 +50,16 @@ class TiledParameters(AcceleratorParameters):
     @property
     def multipliers(self) -> int:
         return self.tiles * self.rows * self.columns * self.lanes
+
+    @property
+    def summation(self) -> Summation:
+        """An adder tree over the lanes, and a register behind it; see ``Accelerator``."""
+        return Summation(additions="multiplications", partial_sums=1)
+
+    @property
+    def drawing(self) -> Drawing:
+        """Its tiles, and one of them; see ``Accelerator``."""
+        return Drawing("tiles", self.tiles, "tree", down=self.rows, across=self.columns, lanes=self.lanes)
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""

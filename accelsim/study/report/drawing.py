@@ -56,10 +56,12 @@ class Panel:
         )
 
 
-def machine_html(machines: list[dict[str, Any]]) -> str:
-    """The first machine drawn, and every key of all of them in a table."""
+def machine_html(origin: dict[str, Any]) -> str:
+    """The first machine of a run's provenance drawn, and every key of all of them in a table."""
+    machines, drawings = origin["machines"], origin.get("drawings")
     machine = machines[0] if machines else {}
-    panels = "".join(panel.html() for panel in _panels(machine))
+    array = drawings[0] if isinstance(drawings, list) and drawings and isinstance(drawings[0], dict) else {}
+    panels = "".join(panel.html() for panel in _panels(machine, array))
     said = f"<p>{esc(machine['description'])}.</p>" if machine.get("description") else ""
     keys = {path: None for each in machines for path, _ in flat(each)}
     values = [dict(map(tuple, flat(each))) for each in machines]
@@ -69,22 +71,22 @@ def machine_html(machines: list[dict[str, Any]]) -> str:
     return f'{said}<div class="panels">{panels}</div>' + details("Every key", whole)
 
 
-def _panels(machine: dict[str, Any]) -> Iterator[Panel]:
-    """What can be drawn of it."""
-    array, buffers = _section(machine, "accelerator"), _section(machine, "buffers")
+def _panels(machine: dict[str, Any], array: dict[str, Any]) -> Iterator[Panel]:
+    """What can be drawn of it: its memories, and what its accelerator declares (``Accelerator.drawing``)."""
+    buffers = _section(machine, "buffers")
     if _section(machine, "memory"):
         yield _memories(_section(machine, "memory"), _number(machine, "clock_mhz"))
-    sizes = [_number(array, key) for key in ("pe_rows", "pe_columns", "activation_width", "weight_width")]
-    if all(sizes):
-        yield _array(f"{sizes[0]:,} × {sizes[1]:,} PEs", sizes[0], sizes[1], "the marked one is enlarged")
+    count, rows, *inner = (_number(array, key) for key in ("count", "rows", "down", "across", "lanes"))
+    if not count or rows is None or not all(inner):
+        return
+    inside, units = array.get("inside"), array.get("units")
+    shape = (rows, -(-count // rows)) if rows else _rectangle(count)
+    title = f"{rows:,} × {shape[1]:,} {units}" if rows else f"{count:,} {units}"
+    yield _array(title, *shape, f"{inner[2]} multipliers each" if inside == "lanes" else "the marked one is enlarged")
+    if inside == "product":
         yield _pe(array, buffers)
-    sizes = [_number({"columns": 1} | array, key) for key in ("tiles", "rows", "columns", "lanes")]
-    if all(sizes):
-        yield _array(f"{sizes[0]:,} tiles", *_rectangle(sizes[0]), "the marked one is enlarged")
-        yield _tile(sizes[1:], buffers)
-    pes, lanes = _number(array, "pes"), _number(array, "lanes")
-    if pes and lanes:
-        yield _array(f"{pes:,} PEs", *_rectangle(pes), f"{lanes} multipliers each")
+    elif inside == "tree":
+        yield _tile(inner, buffers)
 
 
 def _rectangle(count: int) -> tuple[int, int]:
@@ -141,7 +143,7 @@ def _array(title: str, rows: int, columns: int, note: str) -> Panel:
 
 def _pe(array: dict[str, Any], buffers: dict[str, Any]) -> Panel:
     """A PE of a Cartesian product: two vectors, their multipliers, the accumulators."""
-    across, down = array["activation_width"], array["weight_width"]
+    across, down = array["across"], array["down"]
     panel = Panel(f"One PE: {across} × {down} multipliers")
     panel.box(90, 10, 180, 40, "buffer")
     panel.text(180, 27, "activations", "name")

@@ -31,7 +31,7 @@ def page_of(folder: Path) -> Page:
         Section("slots", "Where the slots went", _slots(run)),
         Section("charts", "Layer by layer", _charts(run)),
         Section("layers", "Table of layers", _layers(run)),
-        Section("machine", "The machine", machine_html(data["provenance"]["machines"])),
+        Section("machine", "The machine", machine_html(data["provenance"])),
         Section("provenance", "Provenance", _provenance(data["provenance"])),
         Section("files", "Files", "<p>The results as they were written, inside this page:</p>" + downloads(run.files)),
     ]

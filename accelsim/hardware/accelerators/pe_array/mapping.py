@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from accelsim.errors import MachineError
-from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Drawing, Summation
 from accelsim.hardware.parameters import check, integer, option
 from accelsim.workload.lowering import READS, Convolution, pad
 
@@ -60,6 +60,19 @@ class Mapping(AcceleratorParameters):
     @property
     def multipliers(self) -> int:
         return self.pe_rows * self.pe_columns * self.activation_width * self.weight_width
+
+    @property
+    def summation(self) -> Summation:
+        """Each product is added to its partial sum, in an accumulator bank; see ``Accelerator``."""
+        return Summation(additions="accumulator_updates", partial_sums=max(1, self.accumulators // self.banks))
+
+    @property
+    def drawing(self) -> Drawing:
+        """Its PEs, and one of them; see ``Accelerator``."""
+        return Drawing(
+            "PEs", self.pe_rows * self.pe_columns, "product", rows=self.pe_rows,
+            down=self.weight_width, across=self.activation_width, accumulators=self.accumulators, banks=self.banks,
+        )  # fmt: skip
 
     def skips(self, which: str) -> dict[str, str]:
         """Both operands; see ``Accelerator``."""
