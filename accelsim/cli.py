@@ -18,7 +18,7 @@ from accelsim.version import __version__
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments, argparse.Namespace(command_line=["accelsim", *arguments]))
+    options = parser().parse_args(arguments, argparse.Namespace(command_line=["accelsim", *arguments]))
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")  # a terminal that cannot show × gets a ? instead of a failure
     try:
@@ -61,17 +61,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, printable(f"accelsim: error: {message}; see {self.prog} --help") + "\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command; the command reference is made of it."""
     common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = _Parser(
+    whole = _Parser(
         prog="accelsim", description="What would sparsity in your training run buy on an accelerator? Cycle by cycle."
     )
-    parser.add_argument("--version", action="version", version=f"accelsim {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    whole.add_argument("--version", action="version", version=f"accelsim {__version__}")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
     for command in (run, compare, sweep, capture, reproduce, exchange, describe):
         command.add(commands, common)
-    return parser
+    return whole
 
 
 if __name__ == "__main__":

@@ -96,17 +96,21 @@ def machine_tables(machine: Machine, source: str) -> Iterator[Table | Text]:
     table = Table(header_style="", box=SIMPLE_HEAD)
     for heading in ("key", "value", "unit", "meaning"):
         table.add_column(heading, max_width=60)
-    for path, section in _sections(machine):
-        for key, field in type(section).model_fields.items():
-            if not isinstance(getattr(section, key), Parameters):
-                unit = (field.json_schema_extra or {}).get("unit", "")
-                table.add_row(f"{path}{key}", str(getattr(section, key)), unit, field.description or "")
+    for row in keys(machine):
+        table.add_row(*row)
     yield table
 
 
-def _sections(section: Parameters, path: str = "") -> Iterator[tuple[str, Parameters]]:
-    """A section and those in it, each with the path of its keys."""
-    yield path, section
-    for key in type(section).model_fields:
-        if isinstance(getattr(section, key), Parameters):
-            yield from _sections(getattr(section, key), f"{path}{key}.")
+def keys(section: Parameters, path: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Path, value, unit and meaning of each key of a section and of those in it."""
+    inner = []
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if isinstance(value, Parameters):
+            inner.append((value, f"{path}{key}."))
+        else:
+            extra = field.json_schema_extra
+            unit = extra.get("unit", "") if isinstance(extra, dict) else ""
+            yield f"{path}{key}", str(value), str(unit), field.description or ""
+    for value, below in inner:
+        yield from keys(value, below)

@@ -20,7 +20,7 @@ class Comparison:
     ours, paper : float or None
         In ``unit``. Ours is None where it cannot be computed here; ``note`` then says why.
     tolerance : float
-        Largest |ours − paper| that agrees, in ``unit``; with ``relative`` as a share of the paper's, 0.05 for 5 %.
+        Largest ``|ours − paper|`` that agrees, in ``unit``; with ``relative`` as a share of the paper's, 0.05 for 5 %.
     unit : str
     relative : bool
     factor : bool

@@ -1,0 +1,144 @@
+"""Is the documentation whole? What can be seen of the site without building it: pages, links, commands, modules."""
+
+import argparse
+import re
+import runpy
+import sys
+from pathlib import Path
+from posixpath import dirname, join, normpath
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import writers  # noqa: E402
+from accelsim import cli  # noqa: E402
+from writers import api, commands, repository  # noqa: E402
+
+LINK = re.compile(r"\]\((?![a-z+]+:)([^()\s]*)\)")
+TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```", re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """The site's Markdown by its path."""
+    return {path: text for path, text in writers.pages().items() if path.endswith(".md")}
+
+
+def prose(text):
+    """A page without its blocks of code."""
+    return re.sub(r"^```(?!\{toctree).*?^```$", "", text, flags=re.M | re.S)
+
+
+def anchors(text):
+    """Of the headings of a page, as a code host makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def orphans(pages):
+    """Pages that no table of contents leads to, and entries that lead nowhere."""
+    listed = ["index.md"]
+    for path, text in pages.items():
+        for block in TOCTREE.findall(text):
+            entries = [line for line in block.splitlines() if line and not line.startswith(":")]
+            names = [re.sub(r".*<(.*)>", r"\1", entry) for entry in entries]
+            listed += [normpath(join(dirname(path), name)) + ".md" for name in names]
+    return sorted({*pages} ^ {*listed})
+
+
+def dead(pages, files):
+    """Links between pages that lead nowhere."""
+    found = []
+    for path, text in pages.items():
+        for link in LINK.findall(prose(text)):
+            file, _, anchor = link.partition("#")
+            target = normpath(join(dirname(path), file)) if file else path
+            if target not in files or (anchor and anchor not in anchors(pages[target])):
+                found.append(f"{path}: {link}")
+    return found
+
+
+def test_every_page_is_in_a_table_of_contents(pages):
+    assert orphans(pages) == []
+    assert {"commands.md", "contributing.md", "machines/pe16x16.md", "api/accelsim.pipeline.md"} < {*pages}
+
+
+def test_a_page_that_is_in_none_is_noticed(pages):
+    assert orphans(pages | {"new.md": "# New"}) == ["new.md"]
+    assert orphans({"index.md": "```{toctree}\n:hidden:\n\nA <a>\nb\n```", "a.md": ""}) == ["b.md"]
+
+
+def test_links_between_pages_lead_somewhere(pages):
+    assert dead(pages, {*writers.pages()}) == []
+
+
+def test_a_dead_link_is_noticed():
+    pages = {"a.md": "# A\n\n[b](b.md) [one](#a) [x](x.md) [two](d/b.md#no)", "d/b.md": "[up](../a.md#a)"}
+    assert dead(pages, {*pages}) == ["a.md: b.md", "a.md: x.md", "a.md: d/b.md#no"]
+    assert repository.led("no.md", "docs/model.md", repository.sources()) == "no.md"
+
+
+def test_relative_links_of_committed_pages_lead_to_files():
+    """Where they are read on a code host."""
+    committed = [ROOT / path for path in repository.sources() if path.endswith(".md")]
+    links = [(file, link.partition("#")[0]) for file in committed for link in LINK.findall(prose(file.read_text()))]
+    assert [(file.name, link) for file, link in links if not (file.parent / link).exists()] == []
+    assert len(links) > 30
+
+
+def whole(parser):
+    """The parser and those of all commands, also of commands below commands."""
+    yield parser
+    for _, command in commands.subcommands(parser).values():
+        yield from whole(command)
+
+
+def unexplained(parser):
+    """Commands and arguments without a help text."""
+    for one in whole(parser):
+        yield from (f"{one.prog} {name}" for name, (text, _) in commands.subcommands(one).items() if not text)
+        yield from (f"{one.prog} {action.dest}" for action in commands.arguments(one) if not action.help)
+
+
+def test_every_command_and_argument_says_what_it_is(pages):
+    assert list(unexplained(cli.parser())) == []
+    for parser in list(whole(cli.parser()))[1:]:
+        assert re.search(rf"^#+ {parser.prog}$", pages["commands.md"], re.M)
+    for action in (action for parser in whole(cli.parser()) for action in commands.arguments(parser)):
+        assert all(name in pages["commands.md"] for name in action.option_strings)
+
+
+def test_a_command_without_help_is_noticed():
+    parser = argparse.ArgumentParser("tool")
+    inner = parser.add_subparsers().add_parser("make", help="makes").add_subparsers().add_parser("it")
+    inner.add_argument("--flag")
+    assert list(unexplained(parser)) == ["tool make it", "tool make it flag"]
+
+
+def test_what_is_public_is_there():
+    known = api.modules()
+    assert [name for name in api.PUBLIC if not known.get(name)] == []
+
+
+SETUP = runpy.run_path(str(ROOT / "setup.py"))
+
+
+def test_a_package_index_gets_no_relative_links():
+    """Without an address they are words that name the file; with one they lead below it, to files that exist."""
+    relative = SETUP["RELATIVE"]
+    assert relative.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    bare = SETUP["long_description"](lambda path: None)
+    assert not relative.search(bare) and "docs/model.md states what is simulated" in bare.replace("\n", " ")
+    linked = SETUP["long_description"](lambda path: f"https://host.example/{path}")
+    assert not relative.search(linked)
+    paths = re.findall(r"\]\(https://host\.example/([^)]*)\)", linked)
+    assert len(paths) > 10 and all((ROOT / path).exists() for path in paths)
+
+
+def test_links_inside_code_stay():
+    text = "[a](b.md)\n\n```python\nx[a](b)\n```\n![p](p.png) [web](https://x.example) [here](#a)"
+    assert SETUP["relinked"](text, lambda path: f"to/{path}") == text.replace("(b.md)", "(to/b.md)").replace(
+        "(p.p", "(to/p.p"
+    )
