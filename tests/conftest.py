@@ -1,5 +1,6 @@
-"""Options and fixtures of the whole suite."""
+"""Options and fixtures of the whole suite, and on how many cores it runs."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,25 @@ def pytest_configure(config):
     if folder is not None and not any(folder.glob("*.jsonl")):
         raise pytest.UsageError(f"--golden: must be a folder with .jsonl files, got {folder}")
     config.golden = folder or Path(__file__).parent / "golden"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Unless ``-n`` says otherwise, all cores share the suite; files named one by one run as pytest always does."""
+    started_by_another = hasattr(config, "workerinput")
+    named = any(".py" in argument for argument in config.args)
+    if config.pluginmanager.hasplugin("xdist") and not (started_by_another or named or config.option.collectonly):
+        if config.option.numprocesses is None:
+            config.option.numprocesses = "auto"
+        if config.option.dist == "no":
+            config.option.dist = "worksteal"  # long runs of neighbours, so that few fixtures are made twice
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Cores that this process may use; more than 8 gain nothing, for each imports and compiles anew."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
 
 
 # A network of every kind of layer, small enough for any machine and any test.

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -133,8 +132,7 @@ class ResNet(nn.Module):
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         for stage in stages:
             x = stage(x)
-        out: Tensor = head(F.adaptive_avg_pool2d(x, 1).flatten(1))
-        return out
+        return head(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 class VGG(nn.Module):
@@ -161,8 +159,7 @@ class VGG(nn.Module):
         _initialise(self, "fan_out", linear=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
-        return out
+        return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
 class DenseLayer(nn.Module):
@@ -192,8 +189,8 @@ class DenseNet(nn.Module):
             self.features.add_module("pool0", nn.MaxPool2d(3, 2, 1))
         for index, count in enumerate(counts, 1):
             block = nn.Sequential()
-            for number in range(count):
-                block.add_module(f"denselayer{number + 1}", DenseLayer(channels + number * growth, growth))
+            for layer in range(count):
+                block.add_module(f"denselayer{layer + 1}", DenseLayer(channels + layer * growth, growth))
             self.features.add_module(f"denseblock{index}", block)
             channels += count * growth
             if index < len(counts):
@@ -214,8 +211,7 @@ class DenseNet(nn.Module):
         return layers
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.classifier(F.adaptive_avg_pool2d(F.relu(self.features(x)), 1).flatten(1))
-        return out
+        return self.classifier(F.adaptive_avg_pool2d(F.relu(self.features(x)), 1).flatten(1))
 
 
 class WideBlock(nn.Module):
@@ -231,8 +227,7 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(out)
-        changed: Tensor = self.conv2(self.dropout(F.relu(self.bn2(self.conv1(out)))))
-        return shortcut + changed
+        return shortcut + self.conv2(self.dropout(F.relu(self.bn2(self.conv1(out)))))
 
 
 class WideResNet(nn.Module):
@@ -254,13 +249,12 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
-        for stage in range(3):
-            x = self.get_submodule(f"block{stage + 1}.layer")(x)
-        out: Tensor = self.fc(F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1))
-        return out
+        for block in (self.block1, self.block2, self.block3):
+            x = block["layer"](x)
+        return self.fc(F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1))
 
 
-def _initialise(model: nn.Module, mode: Literal["fan_in", "fan_out"], linear: float | None = None) -> None:
+def _initialise(model: nn.Module, mode: str, linear: float | None = None) -> None:
     """He initialisation of convolutions; that of linear layers is PyTorch's, or normal with deviation ``linear``."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -339,7 +333,7 @@ def _call(name: str, target: object, num_classes: int | None) -> nn.Module:
     return model
 
 
-def _takes(function: Callable[..., object], name: str) -> bool:
+def _takes(function: Callable, name: str) -> bool:
     try:
         parameters = inspect.signature(function).parameters
     except ValueError:  # some builtins have none

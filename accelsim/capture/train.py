@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -98,9 +97,9 @@ class Plan:
     force: bool = False
     network: str | None = None
     dataset: str | None = None
-    swat: dict[str, Any] = field(default_factory=dict)
+    swat: dict = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         for name, least in (("steps", 1), ("batch", 1), ("samples", 1), ("warmup", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise AccelsimError(f"{name}: must be {least} or more, got {getattr(self, name)}")
@@ -212,9 +211,7 @@ def capture(plan: Plan, tell: Callable[[Progress], None] = lambda progress: None
     return history
 
 
-def _train(
-    plan: Plan, sparsity: float, model: nn.Module, dataset: Dataset, recorder: Recorder, device: torch.device
-) -> Iterator[Progress]:
+def _train(plan: Plan, sparsity: float, model: nn.Module, dataset: Dataset, recorder: Recorder, device):
     """One run; yields each iteration's progress."""
     torch.manual_seed(plan.seed)
     model.train()
@@ -288,7 +285,7 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _provenance(plan: Plan, dataset: Dataset, device: torch.device) -> dict[str, Any]:
+def _provenance(plan: Plan, dataset: Dataset, device: torch.device) -> dict:
     """The plan in plain JSON, files by their names, and what it ran on; the command itself the recorder adds."""
     plain = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in ("out", "force", "data")}
     plain = {name: value.name if isinstance(value, Path) else value for name, value in plain.items()}
