@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from accelsim.pipeline import PASSES, simulate_records
 from accelsim.version import __version__
-from accelsim.workload.trace import Trace, TraceWriter
+from accelsim.workload.trace import Trace
+from accelsim.workload.trace_writer import TraceWriter
 
 if TYPE_CHECKING:
     import pandas as pd

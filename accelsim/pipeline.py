@@ -77,9 +77,8 @@ class Task:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The tensors that the passes need; the first layer's input gradient needs none."""
-        passes = [which for which in self.passes if which != "input_grad" or self.layer.input_grad]
-        names = dict.fromkeys(name for which in passes for name in READS[which])
+        """The tensors that the passes need; one that did not run needs none."""
+        names = dict.fromkeys(name for which in self.passes if which in self.layer.passes for name in READS[which])
         if "saved_activation" not in self.layer.tensors:
             names = {"activation" if name == "saved_activation" else name: None for name in names}
         return tuple(names)
@@ -93,7 +92,7 @@ class Task:
     def _run_pass(self, layer: Layer, which: str, machines: Iterable[Machine]) -> list[Counted | MachineError]:
         """One pass on every machine. Lowering is done once for all, the rest once for equal accelerators."""
         matters = which == "input_grad" and layer.geometry.stride != (1, 1)
-        lowered = cache(lambda strided: lower(layer, which, strided=strided, batch=self.snapshot.batch))
+        lowered = cache(lambda strided: lower(layer, which, strided=strided))
         run = cache(lambda a: [a.run(conv) for conv in lowered(a.strided_input_grad if matters else "phase")])
         moved = cache(lambda accelerator: joined([each.traffic() for each in run(accelerator)], shared=True))
         return [self._count(layer, which, machine, run, moved) for machine in machines]
@@ -109,15 +108,15 @@ class Task:
                 slots.update(activity.slots)
                 accesses.update(activity.accesses)
             if machine.memory and activities:
-                place = layer.name, which, self.position, layer.geometry, layer.samples, s.batch
+                place = layer.name, which, self.position, layer.geometry, layer.samples, layer.batch
                 traffic = LayerTraffic(*place, accesses, moved(accelerator))
         except MachineError as error:
             return MachineError(f"{machine.name}: {s.name}/{layer.name}: {which}: {error}")
         cycles = sum(activity.cycles for activity in activities)
         multiplications = layer.samples * layer.geometry.multiplications if activities else 0
         record = Record(
-            s.name, s.sparsity, s.step, s.algorithm, s.batch, s.samples, layer.name, layer.kind, which, machine.name,
-            accelerator.multipliers, machine.clock_mhz, cycles, cycles, multiplications, dict(slots),
+            s.name, s.sparsity, s.step, s.algorithm, s.batch, layer.samples, layer.name, layer.kind, which,
+            machine.name, accelerator.multipliers, machine.clock_mhz, cycles, cycles, multiplications, dict(slots),
             {name: accesses[name] for name in ACTIONS if name in accesses},
         )  # fmt: skip
         return Counted(record, traffic, self._cost(layer, which, machine) if activities else None)

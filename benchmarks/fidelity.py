@@ -30,7 +30,7 @@ def rows(trace: Trace):
     """Machine, sparsity and pass; errors of the sum of cycles, and the root mean square of the layers' errors."""
     reference = reference_of(trace)
     fitted = [fit(layer) for layer in reference.layers]
-    how = {"path": trace.path, "network": trace.network, "samples": reference.samples, "batch": reference.batch}
+    how = {"path": trace.path, "network": trace.network, "samples": reference.batch, "batch": reference.batch}
     sparsities = [snapshot.sparsity for snapshot in trace.snapshots]
     plain = [without_structure(blueprint) for blueprint in fitted]
     traces = [assemble(b, sparsities, **how) for b in (fitted, plain)]

@@ -36,7 +36,7 @@ class Choice:
 
 def with_activation(layer: Layer, change: Callable[[np.ndarray], np.ndarray]) -> list[Layer]:
     """The layer, if it is a convolution, with another forward activation; the first layer's image stays."""
-    if layer.kind != "conv" or not layer.input_grad:
+    if layer.kind != "conv" or "input_grad" not in layer.passes:
         return convolutions(layer)
     return [replace(layer, tensors={**layer.tensors, "activation": change(layer.tensor("activation"))})]
 
@@ -44,6 +44,11 @@ def with_activation(layer: Layer, change: Callable[[np.ndarray], np.ndarray]) ->
 def shuffled(mask: np.ndarray) -> np.ndarray:
     """As many non-zeros, anywhere."""
     return np.random.default_rng(0).permutation(mask.ravel()).reshape(mask.shape)
+
+
+def later(layer):
+    """The layer, unless it is the first."""
+    return convolutions(layer) if "input_grad" in layer.passes else []
 
 
 CHOICES = [
@@ -60,7 +65,7 @@ CHOICES = [
     Choice("16 banks", {"banks": 16}),
     Choice("1024 accumulators", {"accumulators": 1024}),
     Choice("256 accumulators", {"accumulators": 256}),
-    Choice("without the first layer, which stays dense", {}, lambda layer: convolutions(layer) * layer.input_grad),
+    Choice("without the first layer, which stays dense", {}, later),
     Choice("with the linear layer", {}, lambda layer: [layer]),
     Choice("activations without zeros", {}, lambda layer: with_activation(layer, np.ones_like)),
     Choice("as many activation zeros, at random places", {}, lambda layer: with_activation(layer, shuffled)),

@@ -8,6 +8,7 @@ import pytest
 
 from accelsim import TraceWriter, testing
 from accelsim.workload.geometry import Geometry
+from accelsim.workload.metadata import FIRST_LAYER, PASSES
 from accelsim.workload.trace import Layer
 
 
@@ -58,7 +59,9 @@ def tiny_masks(sparsity, samples=1, seed=0):
     rng = np.random.default_rng([seed, int(100 * sparsity)])
     names = ("weight", "activation", "saved_activation", "gradient")
     densities = {name: d for name, d in zip(names, DENSITIES[sparsity], strict=True) if d is not None}
-    layers = {name: Layer(name, kind, geometry, samples, True, {}) for name, (kind, geometry) in TINY.items()}
+    layers = {
+        name: Layer(name, kind, geometry, samples, samples, PASSES, {}) for name, (kind, geometry) in TINY.items()
+    }
     return {
         name: {tensor: rng.random(layer.shape_of(tensor)) < density for tensor, density in densities.items()}
         for name, layer in layers.items()
@@ -86,7 +89,7 @@ def write_tiny():
                     kind, geometry = TINY[layer]
                     if layer not in layers:
                         continue
-                    out.layer(layer, kind=kind, geometry=geometry, input_grad=layer != "conv1")
+                    out.layer(layer, kind=kind, geometry=geometry, passes=FIRST_LAYER if layer == "conv1" else PASSES)
                     for tensor, mask in tensors.items():
                         array, how = mask, {}
                         if change:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from accelsim.errors import GeometryError
 from accelsim.workload.geometry import Geometry
+from accelsim.workload.metadata import PASSES
 from accelsim.workload.trace import Layer
 
 
@@ -49,4 +50,4 @@ def layers(draw, samples=2, numbers=False, **sizes):
         "saved_activation": tensor(geometry.activation_shape(n)),
         "gradient": tensor(geometry.gradient_shape(n)),
     }
-    return Layer("layer", "conv", geometry, n, True, tensors)
+    return Layer("layer", "conv", geometry, n, n, PASSES, tensors)

@@ -1,5 +1,7 @@
 """Does every machine execute every effectual product once, in the cycles it says, with every slot accounted for?"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference
@@ -36,7 +38,7 @@ def test_the_schedule_executed_with_numbers_is_the_convolution(model, which, dat
     """Random integers: a product left out, doubled or misplaced changes the result. And ``run`` counts its cycles."""
     machine = data.draw(MODELS[model])
     layer = data.draw(layers(numbers=True, largest=6, channels=4))
-    for conv in lower(layer, which, strided=machine.strided_input_grad, batch=2 * layer.samples):
+    for conv in lower(replace(layer, batch=2 * layer.samples), which, strided=machine.strided_input_grad):
         result, cycles = machine.replay(conv)
         np.testing.assert_array_equal(result, convolve(conv))
         assert cycles == machine.run(conv).cycles
@@ -174,7 +176,7 @@ def test_pes_beyond_the_map_change_nothing_but_the_edge(which):
         "weight": rng.random(g.weight_shape) < 0.2,
         "gradient": rng.random(g.gradient_shape(1)) < 0.9,
     }
-    conv = lower(Layer("l", "conv", g, 1, True, masks), which)[0]
+    conv = lower(Layer("l", "conv", g, 1, 1, PASSES, masks), which)[0]
     few, many = (EXAMPLES["pe_array"].model_copy(update={"pe_rows": n, "pe_columns": n}).run(conv) for n in (9, 256))
     assert few.cycles == many.cycles
     assert few.slots["effectual"] == many.slots["effectual"]

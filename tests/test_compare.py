@@ -94,7 +94,7 @@ def test_zeros_that_a_machine_skips_save_cycles(machine, which):
     fields = type(machine.accelerator).model_fields
     small = machine.accelerator.model_copy(update={key: size for key, size in SMALL.items() if key in fields})
     g, rng = Geometry(16, 6, 6, 16, (3, 3), padding=(1, 1, 1, 1)), np.random.default_rng(0)
-    bare = Layer("l", "conv", g, 1, True, {})
+    bare = Layer("l", "conv", g, 1, 1, PASSES, {})
     names = ("weight", "activation", "saved_activation", "gradient")
     tensors = {name: (rng.random(bare.shape_of(name)) < 0.6) * rng.normal(size=bare.shape_of(name)) for name in names}
     layer = replace(bare, tensors=tensors)

@@ -36,7 +36,7 @@ def run(*arguments):
 
 
 def snapshot(*layers):
-    return Snapshot("s", 0.8, 0, "SWAT-U", 2, layers[0].samples, layers)
+    return Snapshot("s", 0.8, 0, "SWAT-U", 2, layers)
 
 
 # ---- Timeloop
@@ -89,7 +89,7 @@ def test_a_problem_is_of_timeloops_own_shape():
             "weight": np.ones(geometry.weight_shape, bool),
             "activation": np.ones(geometry.activation_shape(1), bool),
         }
-        (conv,) = lower(Layer("l", "conv", geometry, 1, True, tensors), "fwd")
+        (conv,) = lower(Layer("l", "conv", geometry, 1, 1, PASSES, tensors), "fwd")
         parsed = yaml.safe_load(problem(conv, "x"))["problem"]
         g = [[["G"]]] if groups > 1 else []
         spaces = {space["name"]: space["projection"] for space in parsed["shape"]["data_spaces"]}
@@ -133,7 +133,7 @@ def test_a_topology_is_read_back_with_the_same_work(layer, tmp_path):
 @pytest.mark.parametrize("name", ["alexnet", "mobilnet_paper", "dlrm_fwd", "UNet_maestro"])
 def test_real_topologies_come_back_with_their_multiplications(name, tmp_path):
     once = read(SCALESIM / f"{name}.csv")
-    made = [Layer(layer.name, layer.kind, layer.geometry, 1, True, {}) for layer in once.layers]
+    made = [Layer(layer.name, layer.kind, layer.geometry, 1, 1, PASSES, {}) for layer in once.layers]
     (tmp_path / "t.csv").write_text(topology(snapshot(*made)))
     twice = read(tmp_path / "t.csv")
     for a, b in zip(once.layers, twice.layers, strict=True):
@@ -141,7 +141,7 @@ def test_real_topologies_come_back_with_their_multiplications(name, tmp_path):
 
 
 def test_what_scalesim_does_not_know_is_refused():
-    layer = Layer("l", "conv", Geometry(2, 9, 9, 2, (3, 3), dilation=(2, 2)), 1, True, {}, "t.npz: s/")
+    layer = Layer("l", "conv", Geometry(2, 9, 9, 2, (3, 3), dilation=(2, 2)), 1, 1, PASSES, {}, "t.npz: s/")
     with pytest.raises(AccelsimError, match=r"t\.npz: s/l: dilation: must be 1 for SCALE-Sim, got \(2, 2\)"):
         topology(snapshot(layer))
 

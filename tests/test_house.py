@@ -291,7 +291,7 @@ for seed, geometry in enumerate(geometries):
     rng = np.random.default_rng(seed)
     shapes = {"weight": geometry.weight_shape, "activation": geometry.activation_shape(2),
               "gradient": geometry.gradient_shape(2)}
-    layer = Layer("l", "conv", geometry, 2, True,
+    layer = Layer("l", "conv", geometry, 2, 2, PASSES,
                   {name: (rng.random(s) < 0.4) * rng.integers(1, 99, s) for name, s in shapes.items()})
     for name, machine in machines.items():
         for which in PASSES:

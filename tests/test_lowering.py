@@ -8,6 +8,7 @@ from strategies import layers
 
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, READS, lower, lower_tensors
+from accelsim.workload.metadata import FIRST_LAYER
 from accelsim.workload.trace import Layer
 
 
@@ -66,7 +67,7 @@ def test_a_dense_layer_without_padding_has_every_product_effectual():
 
 def test_the_first_layer_has_no_input_gradient():
     g = Geometry(3, 5, 5, 2, (3, 3))
-    layer = Layer("conv1", "conv", g, 1, False, {"weight": np.ones(g.weight_shape, bool)})
+    layer = Layer("conv1", "conv", g, 1, 1, FIRST_LAYER, {"weight": np.ones(g.weight_shape, bool)})
     assert lower(layer, "input_grad") == []
 
 
@@ -74,8 +75,8 @@ def test_the_comparison_fails_on_a_wrong_lowering():
     """The helper that all of this rests on notices a kernel that was not rotated."""
     g = Geometry(1, 4, 4, 1, (2, 2))
     weight = np.arange(1, 5).reshape(1, 1, 2, 2)
-    layer = Layer("l", "conv", g, 1, True, {"weight": weight, "gradient": np.arange(9).reshape(1, 1, 3, 3)})
-    wrong = Layer("l", "conv", g, 1, True, {**layer.tensors, "weight": weight[..., ::-1, ::-1]})
+    layer = Layer("l", "conv", g, 1, 1, PASSES, {"weight": weight, "gradient": np.arange(9).reshape(1, 1, 3, 3)})
+    wrong = Layer("l", "conv", g, 1, 1, PASSES, {**layer.tensors, "weight": weight[..., ::-1, ::-1]})
     assert (execute(layer, "input_grad", "phase") == expected(layer, "input_grad")).all()
     assert (execute(wrong, "input_grad", "phase") != expected(layer, "input_grad")).any()
 
@@ -94,7 +95,13 @@ def test_the_lowered_products_are_what_pytorch_computes(layer, strided):
     output = torch.nn.functional.conv2d(padded, weight, None, g.stride, 0, g.dilation, g.groups)
     output.backward(values["gradient"])
     forward = Layer(
-        "l", "conv", g, layer.samples, True, {**layer.tensors, "activation": layer.tensors["saved_activation"]}
+        "l",
+        "conv",
+        g,
+        layer.samples,
+        layer.samples,
+        PASSES,
+        {**layer.tensors, "activation": layer.tensors["saved_activation"]},
     )
     results = {"fwd": output.detach(), "input_grad": activation.grad, "weight_grad": weight.grad}
     for which in PASSES:

@@ -103,7 +103,8 @@ def chains(draw):
         layers.append(replace(last, geometry=geometry, tensors=tensors))
     which = draw(st.sampled_from(PASSES))
     batch = layers[0].samples * draw(st.sampled_from([1, 3]))
-    snapshot = Snapshot("any", 0.0, 0, "any", batch, layers[0].samples, tuple(layers))
+    layers = [replace(layer, batch=batch) for layer in layers]
+    snapshot = Snapshot("any", 0.0, 0, "any", batch, tuple(layers))
     moved = []
     for position, layer in enumerate(layers):
         layer = replace(layer, name=f"layer{position}")

@@ -41,12 +41,12 @@ def shipped(name, **changes):
 def masks(geometry, seed=0, **densities):
     """A layer of random masks; dense where no density is given."""
     rng = np.random.default_rng(seed)
-    layer = Layer("l", "conv", geometry, 1, True, {})
+    layer = Layer("l", "conv", geometry, 1, 1, PASSES, {})
     tensors = {
         name: rng.random(layer.shape_of(name)) < densities.get(name, 1.0)
         for name in ("weight", "activation", "saved_activation", "gradient")
     }
-    return Layer("l", "conv", geometry, 1, True, tensors)
+    return Layer("l", "conv", geometry, 1, 1, PASSES, tensors)
 
 
 def full(layer):

@@ -144,7 +144,7 @@ def test_a_captured_swat_m_run_is_shown_beside_its_table_and_marked(tmp_path):
     with TraceWriter(tmp_path / "m.npz", network=net.name, dataset="cifar10") as out:
         out.snapshot("m90", sparsity=0.9, step=9, algorithm="SWAT-M", batch=1, samples=1)
         for layer in snapshot.layers:
-            out.layer(layer.name, kind=layer.kind, geometry=layer.geometry, input_grad=layer.input_grad)
+            out.layer(layer.name, kind=layer.kind, geometry=layer.geometry, passes=layer.passes)
             for name, mask in layer.tensors.items():
                 out.tensor(name, mask)
     grid = reproduce(["table2"], Session(tmp_path / "m.npz"))[0].grids[0]

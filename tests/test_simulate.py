@@ -376,8 +376,8 @@ def test_no_more_layers_are_in_memory_than_jobs(name, jobs):
     shapes = {
         "weight": g.weight_shape, "activation": g.activation_shape(1), "gradient": g.gradient_shape(1),
     }  # fmt: skip
-    layers = tuple(Layer(f"l{i}", "conv", g, 1, True, Watched(shapes)) for i in range(20))
-    trace = SimpleNamespace(path="memory", snapshots=(Snapshot("dense", 0.0, 0, "dense", 1, 1, layers),))
+    layers = tuple(Layer(f"l{i}", "conv", g, 1, 1, PASSES, Watched(shapes)) for i in range(20))
+    trace = SimpleNamespace(path="memory", snapshots=(Snapshot("dense", 0.0, 0, "dense", 1, layers),))
     Watched.most, Watched.alive = 0, {}
     records = list(simulate_records([MACHINES[name], MACHINES["dadiannao"]], trace, jobs=jobs))
     assert len(records) == 20 * 2 * 3
@@ -394,8 +394,8 @@ def test_each_tensor_is_read_once_for_all_machines_and_passes():
             return np.ones(super().__getitem__(name), bool)
 
     shapes = {"weight": g.weight_shape, "activation": g.activation_shape(1), "gradient": g.gradient_shape(1)}
-    layer = Layer("l", "conv", g, 1, True, Counted(shapes))
-    trace = SimpleNamespace(path="memory", snapshots=(Snapshot("dense", 0.0, 0, "dense", 1, 1, (layer,)),))
+    layer = Layer("l", "conv", g, 1, 1, PASSES, Counted(shapes))
+    trace = SimpleNamespace(path="memory", snapshots=(Snapshot("dense", 0.0, 0, "dense", 1, (layer,)),))
     list(simulate_records(MACHINES.values(), trace))
     assert sorted(reads) == ["activation", "gradient", "weight"]
 
@@ -425,8 +425,8 @@ def test_a_tensor_that_turns_out_damaged_ends_the_run_with_its_own_error(jobs):
             raise TraceError("x.npz: dense/l3/weight: is damaged")
 
     good = {"weight": np.ones(g.weight_shape, bool), "activation": np.ones(g.activation_shape(1), bool)}
-    layers = tuple(Layer(f"l{i}", "conv", g, 1, True, Damaged(good) if i == 3 else good) for i in range(9))
-    trace = SimpleNamespace(path="memory", snapshots=(Snapshot("dense", 0.0, 0, "dense", 1, 1, layers),))
+    layers = tuple(Layer(f"l{i}", "conv", g, 1, 1, PASSES, Damaged(good) if i == 3 else good) for i in range(9))
+    trace = SimpleNamespace(path="memory", snapshots=(Snapshot("dense", 0.0, 0, "dense", 1, layers),))
     before, seen = threading.active_count(), []
     with pytest.raises(TraceError, match=r"^x\.npz: dense/l3/weight: is damaged$"):
         for record in simulate_records(MACHINES["dadiannao"], trace, passes=["fwd"], jobs=jobs):
@@ -454,8 +454,8 @@ def test_tensors_of_zeros_and_of_ones_are_simulated(opened, extreme):
 def test_a_layer_of_one_element_is_simulated():
     g = Geometry(1, 1, 1, 1, (1, 1))
     tensors = {name: np.ones((1, 1, 1, 1), bool) for name in ("weight", "activation", "gradient")}
-    layer = Layer("l", "linear", g, 1, True, tensors)
-    trace = SimpleNamespace(path="memory", snapshots=(Snapshot("dense", 0.0, 0, "dense", 1, 1, (layer,)),))
+    layer = Layer("l", "linear", g, 1, 1, PASSES, tensors)
+    trace = SimpleNamespace(path="memory", snapshots=(Snapshot("dense", 0.0, 0, "dense", 1, (layer,)),))
     table = accelsim.simulate(MACHINES.values(), trace)
     assert (table["effectual_slots"] == 1).all() and (table["cycles"] >= 1).all()
     moved = SimpleNamespace(path="memory", snapshots=(replace(trace.snapshots[0], name="other"),))

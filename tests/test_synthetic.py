@@ -15,6 +15,7 @@ from accelsim.sweeps.fidelity import cycle_errors
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.likeness import compare, compare_work
 from accelsim.workload.mask_model import MaskModel, greatest, pair_density
+from accelsim.workload.metadata import FIRST_LAYER, PASSES
 from accelsim.workload.sparsify import kept
 from accelsim.workload.synthetic import Blocks, Blueprint, Stored, assemble, fit, fitted, write
 from accelsim.workload.trace import Layer, Trace
@@ -37,7 +38,7 @@ def blueprints(**sources):
     uniform = {"weight": MaskModel.uniform(1.0), "activation": MaskModel.uniform(0.5)}
     uniform |= {"gradient": MaskModel.uniform(0.9), **sources}
     return [
-        Blueprint(name, kind, geometry, name != "conv1", **uniform, dense=name == "conv1")
+        Blueprint(name, kind, geometry, FIRST_LAYER if name == "conv1" else PASSES, **uniform, dense=name == "conv1")
         for name, (kind, geometry) in TINY.items()
     ]
 
@@ -253,7 +254,8 @@ def test_cycles_of_a_fitted_trace_are_those_of_the_real_one(resnet, tmp_path):
         assert abs(errors[sparsity, "weight_grad"]) < 0.2
     with pytest.raises(AccelsimError, match="is none of them"):
         cycle_errors(accelsim.load_machine("pe16x16.yaml"), part, fitted(part, [0.33]))
-    other = replace(fitted(part, [0.8]), snapshots=(replace(part.snapshots[1], batch=1),))
+    alone = tuple(replace(layer, batch=1) for layer in part.snapshots[1].layers)
+    other = replace(fitted(part, [0.8]), snapshots=(replace(part.snapshots[1], layers=alone),))
     with pytest.raises(AccelsimError, match="must be the real trace's, are 1 of 1 and 1 of 32"):
         cycle_errors(accelsim.load_machine("pe16x16.yaml"), part, other)
 
@@ -277,6 +279,6 @@ def test_layers_that_are_dense_in_the_real_trace_stay_dense(tiny):
 
 
 def test_a_layer_without_a_tensor_cannot_be_fitted():
-    layer = Layer("l", "conv", Geometry(2, 3, 3, 2, (1, 1)), 1, True, {"weight": np.ones((2, 2, 1, 1), bool)})
+    layer = Layer("l", "conv", Geometry(2, 3, 3, 2, (1, 1)), 1, 1, PASSES, {"weight": np.ones((2, 2, 1, 1), bool)})
     with pytest.raises(TraceError, match="l/activation: must be in the trace"):
         fit(layer)

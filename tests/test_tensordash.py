@@ -102,7 +102,7 @@ def test_larger_layers_take_the_cycles_of_the_naive_twin(geometry, weight, skipp
     shapes = {"activation": geometry.activation_shape(2), "gradient": geometry.gradient_shape(2)}
     tensors = {name: rng.random(shape) < 0.4 for name, shape in shapes.items()}
     tensors["weight"] = rng.random(geometry.weight_shape) < weight
-    layer = Layer("l", "conv", geometry, 2, True, tensors)
+    layer = Layer("l", "conv", geometry, 2, 2, PASSES, tensors)
     check_pass(tensordash(tiles=3, rows=2, columns=3, lanes=4, skipping=skipping), layer, which)
 
 

@@ -28,8 +28,9 @@ from hypothesis import strategies as st
 from accelsim.errors import OutputError, TraceError
 from accelsim.workload import npz, npz_writer
 from accelsim.workload.geometry import Geometry
-from accelsim.workload.metadata import TENSORS
-from accelsim.workload.trace import Layer, Trace, TraceWriter
+from accelsim.workload.metadata import FIRST_LAYER, PASSES, TENSORS
+from accelsim.workload.trace import Layer, Trace
+from accelsim.workload.trace_writer import TraceWriter
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -48,7 +49,7 @@ SNAPSHOT = {"sparsity": 0.8, "step": 160, "algorithm": "SWAT-U", "batch": 8, "sa
 
 
 def shapes(geometry, samples):
-    layer = Layer("", "conv", geometry, samples, True, {})
+    layer = Layer("", "conv", geometry, samples, samples, PASSES, {})
     return {name: layer.shape_of(name) for name in TENSORS}
 
 
@@ -78,7 +79,7 @@ def write_all(path, encodings, seed=0):
     with TraceWriter(path, network="net", dataset="noise", provenance={"seed": seed}) as out:
         out.snapshot("swat80", **SNAPSHOT)
         for index, (name, (kind, geometry)) in enumerate(LAYERS.items()):
-            out.layer(name, kind=kind, geometry=geometry, input_grad=index > 0)
+            out.layer(name, kind=kind, geometry=geometry, passes=PASSES if index else FIRST_LAYER)
             for place, (tensor, shape) in enumerate(shapes(geometry, SNAPSHOT["samples"]).items()):
                 if (name, tensor) == ("fc", "saved_activation"):
                     continue
@@ -152,11 +153,11 @@ def write_small(path):
     with TraceWriter(path, network="net", dataset="noise", provenance={"of": ["tests"]}) as out:
         for name in ("dense", "swat80"):
             out.snapshot(name, **SNAPSHOT)
-            out.layer("conv1", kind="conv", geometry=CONV, input_grad=False)
+            out.layer("conv1", kind="conv", geometry=CONV, passes=FIRST_LAYER)
             sizes = shapes(CONV, SNAPSHOT["samples"])
             out.tensor("weight", rng.random((6, 2, 3, 2)) < 0.3)
             out.tensor("activation", rng.random(sizes["activation"]).astype(np.float16))
-            out.layer("fc", kind="linear", geometry=LINEAR, input_grad=True)
+            out.layer("fc", kind="linear", geometry=LINEAR)
             out.tensor("weight", rng.random((3, 5, 1, 1)) < 0.5)
             out.tensor("gradient", rng.integers(0, 1 << 16, (3, 3, 1, 1), np.uint16), bfloat16=True)
 
@@ -190,12 +191,14 @@ def test_round_trip_in_any_chunks(tmp_path_factory, encodings, seed, chunk):
 def test_everything_about_the_run_comes_back(path):
     write_all(path, ["bits"], seed=7)
     with Trace.open(path) as trace:
-        assert (trace.path, trace.version, trace.network, trace.dataset) == (path, 1, "net", "noise")
+        assert (trace.path, trace.version, trace.network, trace.dataset) == (path, 2, "net", "noise")
         assert trace.provenance == {"seed": 7}
         snapshot = trace.snapshot("swat80")
-        assert {key: getattr(snapshot, key) for key in SNAPSHOT} == SNAPSHOT
+        assert {key: getattr(snapshot, key) for key in SNAPSHOT if key != "samples"} | {"samples": 3} == SNAPSHOT
+        assert snapshot.coverage is None
+        assert {(layer.samples, layer.batch) for layer in snapshot.layers} == {(3, 8)}
         assert {layer.name: (layer.kind, layer.geometry) for layer in snapshot.layers} == LAYERS
-        assert [layer.input_grad for layer in snapshot.layers] == [False, True, True, True]
+        assert [layer.passes for layer in snapshot.layers] == [FIRST_LAYER, *[PASSES] * 3]
         with pytest.raises(TraceError, match=r"net.npz: snapshot must be one of swat80; got 'dense'"):
             trace.snapshot("dense")
 
@@ -223,7 +226,7 @@ def test_absent_tensor_is_named(small):
     assert (
         str(caught.value) == f"{small}: dense/conv1/gradient: must be in the trace, whose layer has weight, activation"
     )
-    layer = Layer("conv1", "conv", CONV, 1, True, {"weight": np.zeros((6, 2, 3, 3), bool)})
+    layer = Layer("conv1", "conv", CONV, 1, 1, PASSES, {"weight": np.zeros((6, 2, 3, 3), bool)})
     with pytest.raises(TraceError, match=r"^conv1/weight: must have shape \(6, 2, 3, 2\), got \(6, 2, 3, 3\)$"):
         layer.tensor("weight")
     with pytest.raises(TraceError, match="tensor must be one of weight, "):
@@ -236,11 +239,11 @@ def test_nan_and_minus_zero(path):
     values = np.array([np.nan, -0.0, 0.0, 1e-40], np.float32).reshape(1, 4, 1, 1)
     with TraceWriter(path, network="net", dataset="noise") as out:
         out.snapshot("s", **SNAPSHOT | {"samples": 1})
-        out.layer("fc", kind="linear", geometry=Geometry(4, 1, 1, 1, (1, 1)), input_grad=True)
+        out.layer("fc", kind="linear", geometry=Geometry(4, 1, 1, 1, (1, 1)))
         out.tensor("weight", values)
         out.tensor("activation", bits, bfloat16=True)
         out.tensor("saved_activation", bits, bfloat16=True, as_mask=True)
-        out.layer("fc2", kind="linear", geometry=Geometry(4, 1, 1, 1, (1, 1)), input_grad=True)
+        out.layer("fc2", kind="linear", geometry=Geometry(4, 1, 1, 1, (1, 1)))
         out.tensor("weight", values.astype(np.float64), as_mask=True)
         out.tensor("activation", np.arange(4, dtype=np.int64).reshape(1, 4, 1, 1), as_mask=True)
     found = {where[1:]: (array != 0).ravel().tolist() for where, array in read_all(path).items()}
@@ -253,7 +256,7 @@ def test_numpy_loads_it(small):
     assert file["dense/conv1/activation"].shape == (3, 4, 7, 5)
     mask = np.unpackbits(file["dense/conv1/weight"], count=72).reshape(6, 2, 3, 2).astype(bool)
     assert same(mask, read_all(small)["dense", "conv1", "weight"])
-    assert json.loads(file["meta"].tobytes())["version"] == 1
+    assert json.loads(file["meta"].tobytes())["version"] == 2
 
 
 def test_what_numpy_saves_is_read(small):
@@ -269,7 +272,7 @@ def test_arrays_in_any_memory_order(path):
     array = rng.random((3, 7, 5, 4)) < 0.5
     with TraceWriter(path, network="net", dataset="noise") as out:
         out.snapshot("s", **SNAPSHOT)
-        out.layer("conv1", kind="conv", geometry=CONV, input_grad=True)
+        out.layer("conv1", kind="conv", geometry=CONV)
         out.tensor("activation", array.transpose(0, 3, 1, 2))
         out.tensor("weight", np.ones((6, 2, 3, 2), ">f4"))
     found = read_all(path)
@@ -298,6 +301,74 @@ def test_import_is_cheap():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+# What layers say for themselves
+
+
+def test_layers_have_samples_batches_and_passes_of_their_own(path):
+    windows, frozen = np.ones((5, 5, 4, 1), bool), ("fwd", "input_grad")
+    with TraceWriter(path, network="net", dataset="noise") as out:
+        out.snapshot("s", **SNAPSHOT)
+        out.layer("attention", kind="linear", geometry=TOKENS, samples=5, batch=64, passes=frozen)
+        out.tensor("activation", windows)
+        out.layer("fc", kind="linear", geometry=LINEAR)
+        out.tensor("activation", np.ones((3, 5, 1, 1), bool))
+        out.coverage(1000, {"aten::lstm": 300})
+    with Trace.open(path) as trace:
+        (snapshot,) = trace.snapshots
+        assert (snapshot.batch, snapshot.coverage) == (8, {"multiplications": 1000, "not_stored": {"aten::lstm": 300}})
+        assert [(la.samples, la.batch, la.passes) for la in snapshot.layers] == [(5, 64, frozen), (3, 8, PASSES)]
+        assert same(snapshot.layers[0].tensor("activation"), windows)
+
+
+def test_all_samples_of_the_batch_are_stored_unless_said_otherwise(path):
+    with TraceWriter(path, network="net", dataset="noise") as out:
+        out.snapshot("s", **{key: value for key, value in SNAPSHOT.items() if key != "samples"})
+        out.layer("fc", kind="linear", geometry=LINEAR)
+        out.tensor("activation", np.ones((8, 5, 1, 1), bool))
+    assert read_all(path)["s", "fc", "activation"].shape == (8, 5, 1, 1)
+
+
+# Version 1
+
+VERSION1 = Path(__file__).parent / "data" / "traces" / "version1.npz"
+
+
+def test_version_1_is_read(small):
+    """The file was written when the format was version 1; it holds what ``write_small`` writes."""
+    old, new = read_all(VERSION1), read_all(small)
+    assert old.keys() == new.keys() and all(same(old[key], new[key]) for key in old)
+    with Trace.open(VERSION1) as trace:
+        assert trace.version == 1
+        for snapshot in trace.snapshots:
+            assert (snapshot.batch, snapshot.coverage) == (8, None)
+            assert [(la.samples, la.batch, la.passes) for la in snapshot.layers] == [
+                (3, 8, FIRST_LAYER),
+                (3, 8, PASSES),
+            ]
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("snapshots", 1, "samples"), 9, "swat80/conv1: samples: must be at most batch, 8; got 9"),
+        (("snapshots", 1, "samples"), KeyError, "swat80: samples: must be given, is missing"),
+        (("snapshots", 1, "coverage"), None, "snapshots[1]: 'coverage': unknown key"),
+        (("snapshots", 1), 5, "snapshots[1]: must be an object with keys name, sparsity"),
+        (("snapshots", 1, "name"), "dense", "snapshots[1]: name: must be new, got 'dense' again"),
+        (("snapshots", 1, "layers", 0), [], "swat80: layers[0]: must be an object with keys name, kind"),
+        (("snapshots", 1, "layers", 0, "input_grad"), 0, "swat80/conv1: input_grad: must be true or false, got 0"),
+        (("snapshots", 1, "layers", 0, "passes"), ["fwd"], "swat80: layers[0]: 'passes': unknown key"),
+        (("snapshots", 1, "layers", 0, "kind"), "pool", "swat80/conv1: kind: must be conv or linear, got 'pool'"),
+    ],
+)
+def test_a_wrong_version_1_is_refused(path, where, value, message):
+    members = members_of(VERSION1)
+    meta = meta_of(members)
+    set_in(meta, where, value)
+    zip_members(path, members | {"meta.npy": npy_text(json.dumps(meta))})
+    assert refusal(path).startswith(message)
+
+
 # Memory and threads
 
 
@@ -318,7 +389,7 @@ def test_peak_memory_is_that_of_the_tensor(path):
     def write(array):
         with TraceWriter(path, network="net", dataset="noise", level=1) as out:
             out.snapshot("s", **SNAPSHOT | {"samples": 1})
-            out.layer("conv", kind="conv", geometry=geometry, input_grad=True)
+            out.layer("conv", kind="conv", geometry=geometry)
             out.tensor("activation", array)
 
     assert peak_of(lambda: write(mask.transpose(0, 2, 1, 3))) < 8 << 20
@@ -358,7 +429,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(small, kind):
     before = small.read_bytes()
     with pytest.raises(kind), TraceWriter(small, network="net", dataset="noise") as out:
         out.snapshot("s", **SNAPSHOT)
-        out.layer("fc", kind="linear", geometry=LINEAR, input_grad=True)
+        out.layer("fc", kind="linear", geometry=LINEAR)
         out.tensor("weight", np.ones((3, 5, 1, 1), bool))
         raise kind
     assert small.read_bytes() == before
@@ -383,7 +454,7 @@ def test_interrupted_then_closed_keeps_the_snapshots_before(path, monkeypatch):
             for step in range(9):
                 out.snapshot(f"step{step}", **SNAPSHOT | {"step": step})
                 for name in ("conv1", "conv2"):
-                    out.layer(name, kind="conv", geometry=CONV, input_grad=True)
+                    out.layer(name, kind="conv", geometry=CONV)
                     out.tensor("weight", weight)
         except KeyboardInterrupt:
             out.abandon_snapshot()
@@ -399,7 +470,7 @@ def test_an_interrupted_tensor_can_be_left_out_or_written_again(path, monkeypatc
     first, second = rng.random((6, 2, 3, 2)) < 0.5, rng.random((3, 4, 7, 5)).astype(np.float32)
     with TraceWriter(path, network="net", dataset="noise") as out:
         out.snapshot("s", **SNAPSHOT)
-        out.layer("conv1", kind="conv", geometry=CONV, input_grad=True)
+        out.layer("conv1", kind="conv", geometry=CONV)
         out.tensor("weight", first)
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
             patch.setattr(npz_writer, "_encode", lambda *args: 1 // 0)
@@ -416,7 +487,7 @@ def test_gradients_come_when_all_layers_have_begun(path):
     with TraceWriter(path, network="net", dataset="noise") as out:
         out.snapshot("s", **SNAPSHOT)
         for name in "ab":
-            out.layer(name, kind="linear", geometry=LINEAR, input_grad=True)
+            out.layer(name, kind="linear", geometry=LINEAR)
         for value, name in enumerate("ba"):
             out.tensor("gradient", np.full((3, 3, 1, 1), value, np.int16), layer=name)
     found = read_all(path)
@@ -433,7 +504,7 @@ def test_a_full_disk_is_one_line(small):
         with pytest.raises(OutputError) as caught, TraceWriter(small, network="net", dataset="noise") as out:
             for step in range(9):
                 out.snapshot(f"step{step}", **SNAPSHOT)
-                out.layer("conv1", kind="conv", geometry=CONV, input_grad=True)
+                out.layer("conv1", kind="conv", geometry=CONV)
                 out.tensor("activation", noise)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -465,17 +536,18 @@ MISUSE = {
     "conv1/bias: tensor must be one of weight, ": lambda o: o.tensor("bias", np.ones(6, bool)),
     "conv1/activation: must be written once": lambda o: o.tensor("activation", np.ones((3, 4, 7, 5), bool)),
     "s: layer must have begun before its tensors, got 'fc'": lambda o: o.tensor("weight", np.ones(1), layer="fc"),
-    "s/conv1: name: must be new": lambda o: o.layer("conv1", kind="conv", geometry=CONV, input_grad=True),
-    "s/fc: a linear layer must be": lambda o: o.layer("fc", kind="linear", geometry=CONV, input_grad=True),
-    "s/fc: kind: must be conv or linear, got 'pool'": lambda o: o.layer(
-        "fc", kind="pool", geometry=CONV, input_grad=True
-    ),
-    "input_grad: must be true or false, got 1": lambda o: o.layer("fc", kind="conv", geometry=CONV, input_grad=1),
-    "without an empty part, . or .., got '../x'": lambda o: o.layer(
-        "../x", kind="conv", geometry=CONV, input_grad=True
-    ),
+    "s/conv1: name: must be new": lambda o: o.layer("conv1", kind="conv", geometry=CONV),
+    "s/fc: a linear layer must be": lambda o: o.layer("fc", kind="linear", geometry=CONV),
+    "s/fc: kind: must be conv or linear, got 'pool'": lambda o: o.layer("fc", kind="pool", geometry=CONV),
+    "passes: must be a list of some of fwd": lambda o: o.layer("fc", kind="conv", geometry=CONV, passes=["fwd", "fwd"]),
+    "without an empty part, . or .., got '../x'": lambda o: o.layer("../x", kind="conv", geometry=CONV),
     "s: name: must be new": lambda o: o.snapshot("s", **SNAPSHOT),
-    "t: samples: must be at most batch, 8; got 9": lambda o: o.snapshot("t", **SNAPSHOT | {"samples": 9}),
+    "s/fc: samples: must be at most batch, 8; got 9": lambda o: o.layer(
+        "fc", kind="linear", geometry=LINEAR, samples=9
+    ),
+    "s/fc: samples: must be at most batch, 2; got 3": lambda o: o.layer("fc", kind="linear", geometry=LINEAR, batch=2),
+    "s: coverage: not_stored: must be at most": lambda o: o.coverage(9, {"lstm": 10}),
+    "s: coverage: multiplications: must be an integer": lambda o: o.coverage(9.5, {}),
     "t: sparsity: must be a number, 0 ≤ sparsity < 1, got 1.0": lambda o: o.snapshot(
         "t", **SNAPSHOT | {"sparsity": 1.0}
     ),
@@ -486,7 +558,7 @@ MISUSE = {
 def test_misuse_of_the_writer_is_refused_and_harms_nothing(path, message):
     with TraceWriter(path, network="net", dataset="noise") as out:
         out.snapshot("s", **SNAPSHOT)
-        out.layer("conv1", kind="conv", geometry=CONV, input_grad=True)
+        out.layer("conv1", kind="conv", geometry=CONV)
         out.tensor("activation", np.ones((3, 4, 7, 5), bool))
         with pytest.raises(TraceError) as caught:
             MISUSE[message](out)
@@ -502,7 +574,7 @@ def test_an_empty_trace_is_not_written(path):
         ):
             begin(out)
     with pytest.raises(TraceError, match="a snapshot must begin"), TraceWriter(path, network="a", dataset="b") as out:
-        out.layer("fc", kind="linear", geometry=LINEAR, input_grad=True)
+        out.layer("fc", kind="linear", geometry=LINEAR)
     assert os.listdir(path.parent) == []
 
 
@@ -557,7 +629,8 @@ def set_in(meta, where, value):
 LAYER0 = ("snapshots", 1, "layers", 0)
 META = [
     (("format",), "zip", "meta: format: must be 'accelsim-trace', got 'zip'"),
-    (("version",), 2, "version 2 is not known; this accelsim reads version 1"),
+    (("version",), 3, "version 3 is not known; this accelsim reads versions 1 to 2"),
+    (("version",), 0, "version 0 is not known"),
     (("version",), True, "version True is not known"),
     (("version",), KeyError, "version None is not known"),
     (("colour",), 1, "meta: 'colour': unknown key; known are format, version"),
@@ -581,9 +654,34 @@ META = [
     (("snapshots", 1, "step"), 1.0, "swat80: step: must be an integer"),
     (("snapshots", 1, "step"), 10**30, "swat80: step: must be an integer"),
     (("snapshots", 1, "batch"), 0, "swat80: batch: must be an integer in 1…16777216, got 0"),
-    (("snapshots", 1, "samples"), 9, "swat80: samples: must be at most batch, 8; got 9"),
+    (("snapshots", 1, "samples"), 3, "snapshots[1]: 'samples': unknown key"),
+    (("snapshots", 1, "coverage"), 1, "swat80: coverage: must be an object or null, got 1"),
+    (("snapshots", 1, "coverage"), {}, "swat80: coverage: multiplications: must be given, is missing"),
     (
-        ("snapshots", 1, "samples"),
+        ("snapshots", 1, "coverage"),
+        {"multiplications": -1, "not_stored": {}},
+        "swat80: coverage: multiplications: must be an integer in 0…",
+    ),
+    (
+        ("snapshots", 1, "coverage"),
+        {"multiplications": 9, "not_stored": {"": 1}},
+        "swat80: coverage: not_stored: a name must be a text",
+    ),
+    (
+        ("snapshots", 1, "coverage"),
+        {"multiplications": 9, "not_stored": {"lstm": 1.5}},
+        "swat80: coverage: not_stored: lstm: must be an integer in 0…",
+    ),
+    (
+        ("snapshots", 1, "coverage"),
+        {"multiplications": 9, "not_stored": {"lstm": 5, "bmm": 5}},
+        "swat80: coverage: not_stored: must be at most the step's 9 multiplications together, got 10",
+    ),
+    ((*LAYER0, "samples"), 9, "swat80/conv1: samples: must be at most batch, 8; got 9"),
+    ((*LAYER0, "batch"), 2, "swat80/conv1: samples: must be at most batch, 2; got 3"),
+    ((*LAYER0, "batch"), KeyError, "swat80/conv1: batch: must be given, is missing"),
+    (
+        (*LAYER0, "samples"),
         4,
         "swat80/conv1/activation: must be (4, 4, 7, 5) float16 of 1120 bytes, got (3, 4, 7, 5)",
     ),
@@ -595,7 +693,10 @@ META = [
     ((*LAYER0, "name"), "conv2", "swat80/conv2/weight: must be in the file, is missing"),
     ((*LAYER0, "kind"), ["conv"], "swat80/conv1: kind: must be conv or linear, got ['conv']"),
     ((*LAYER0, "kind"), "linear", "swat80/conv1: a linear layer must be"),
-    ((*LAYER0, "input_grad"), 0, "swat80/conv1: input_grad: must be true or false, got 0"),
+    ((*LAYER0, "input_grad"), True, "swat80: layers[0]: 'input_grad': unknown key"),
+    ((*LAYER0, "passes"), [], "swat80/conv1: passes: must be a list of some of fwd, input_grad, weight_grad, in"),
+    ((*LAYER0, "passes"), ["weight_grad", "fwd"], "swat80/conv1: passes: must be a list of some of fwd, "),
+    ((*LAYER0, "passes"), [["fwd"]], "swat80/conv1: passes: must be a list of some of fwd, "),
     ((*LAYER0, "geometry"), [1], "swat80/conv1: geometry: must be an object, got [1]"),
     ((*LAYER0, "geometry", "groups"), 3, "swat80/conv1: geometry: groups: must divide channels 4 and filters 6, got 3"),
     ((*LAYER0, "geometry", "groups"), KeyError, "swat80/conv1: geometry: groups: must be given, is missing"),

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from accelsim.workload.geometry import Geometry
-from accelsim.workload.trace import TraceWriter
+from accelsim.workload.metadata import FIRST_LAYER, PASSES
+from accelsim.workload.trace_writer import TraceWriter
 
 # name, Top-K sparsity, algorithm, SWAT steps trained, weight masks
 SNAPSHOTS = (
@@ -65,7 +66,7 @@ def build(data: Path, out: Path, sample: int) -> None:
 
 def add_layer(writer, entry, masks, pruned, sample) -> None:
     layer, g = entry["name"], geometry(entry)
-    writer.layer(layer, kind=entry["kind"], geometry=g, input_grad=layer != FIRST)
+    writer.layer(layer, kind=entry["kind"], geometry=g, passes=FIRST_LAYER if layer == FIRST else PASSES)
     if layer in pruned and layer != FIRST:
         writer.tensor("weight", unpack(pruned, layer, g.weight_shape))
     else:

@@ -37,7 +37,7 @@ from accelsim.capture.step import Step
 from accelsim.errors import OutputError, TraceError
 from accelsim.workload.metadata import META_RULES, check_keys, check_snapshot
 from accelsim.workload.npz import blame, json_bytes
-from accelsim.workload.trace import TraceWriter
+from accelsim.workload.trace_writer import TraceWriter
 
 SUPPORTED = (torch.nn.Conv2d, torch.nn.Linear)
 
@@ -320,7 +320,7 @@ def _matches(name: str, patterns: list[str]) -> bool:
 
 
 def _check_entry(entry: dict) -> None:
-    check_snapshot({**entry, "batch": 1, "samples": 1, "layers": []}, "snapshot")
+    check_snapshot({**entry, "batch": 1, "coverage": None, "layers": []}, "snapshot")
 
 
 def _checked_steps(steps) -> Callable[[int], bool]:

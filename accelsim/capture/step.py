@@ -20,8 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 from accelsim.capture.calls import Call, as_map, conv_call, linear_call, own_call
 from accelsim.errors import TraceError
+from accelsim.workload.metadata import FIRST_LAYER, PASSES
 from accelsim.workload.npz import blame
-from accelsim.workload.trace import TraceWriter
+from accelsim.workload.trace_writer import TraceWriter
 
 STORED = (torch.float16, torch.bfloat16, torch.float32)  # floating-point numbers that a trace holds as they are
 _MISSING = object()
@@ -224,7 +225,8 @@ class Step:
                 return
             self._check_batch(call)
         layer = name if count == 1 else f"{name}#{count}"
-        self._writer.layer(layer, kind=call.kind, geometry=call.geometry, input_grad=call.input_grad)
+        passes = PASSES if call.input_grad else FIRST_LAYER
+        writer.layer(layer, kind=call.kind, geometry=call.geometry, passes=passes)
         for tensor in call.tensors:
             self._write(layer, tensor, call.stored(tensor, self._samples))
         if not call.output.requires_grad:

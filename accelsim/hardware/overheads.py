@@ -50,7 +50,7 @@ def tensors_of(layer: Layer, which: str, snapshot: Snapshot, *, saved: bool, val
     if snapshot.sparsity and which == "fwd":
         selected += ["weight"] if not np.all(layer.tensor("weight")) else []
         selected += ["activation"] if saved else []
-    weights = -(-prod(geometry.weight_shape) * layer.samples // snapshot.batch)
+    weights = -(-prod(geometry.weight_shape) * layer.samples // layer.batch)
     activations, results = (
         prod(shape) for shape in (geometry.activation_shape(layer.samples), geometry.gradient_shape(layer.samples))
     )

@@ -21,7 +21,7 @@ def trace_facts(trace: Trace) -> dict[str, Any]:
     """Everything about a trace as plain data; reads every tensor once, one at a time."""
     facts = {"path": str(trace.path), "bytes": trace.path.stat().st_size, "sha256": trace.digest}
     facts |= {key: getattr(trace, key) for key in ("version", "network", "dataset", "provenance")}
-    keys = ("name", "sparsity", "algorithm", "step", "batch", "samples")
+    keys = ("name", "sparsity", "algorithm", "step", "batch", "coverage")
     facts["snapshots"] = [
         {key: getattr(s, key) for key in keys} | {"layers": [_layer_facts(layer) for layer in s.layers]}
         for s in trace.snapshots
@@ -36,7 +36,8 @@ def _layer_facts(layer: Layer) -> dict[str, Any]:
             array = layer.tensor(name)
             stored = "mask" if array.dtype == bool else str(array.dtype)
             tensors[name] = {"stored": stored, "elements": array.size, "nonzeros": int(np.count_nonzero(array))}
-    facts = {"name": layer.name, "kind": layer.kind, "input_grad": layer.input_grad}
+    facts: dict[str, Any] = {key: getattr(layer, key) for key in ("name", "kind", "samples", "batch")}
+    facts["passes"] = list(layer.passes)
     return facts | {"geometry": layer.geometry.as_dict(), "output": list(layer.geometry.output), "tensors": tensors}
 
 
@@ -59,17 +60,19 @@ def _snapshot_table(snapshot: dict[str, Any]) -> Table:
     s = snapshot
     table = Table(
         title=f"{s['name']}: Top-K {100 * s['sparsity']:g} %, {s['algorithm']}, step {s['step']}, "
-        f"{s['samples']} of {s['batch']} samples stored; densities (share of non-zeros)",
+        f"batch {s['batch']}; samples: stored of those multiplied; densities (share of non-zeros)",
         title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD,
     )  # fmt: skip
     for heading in ("layer", "input C×H×W", "weight K×C×R×S", "stride", "output K×P×Q"):
         table.add_column(heading, no_wrap=True)
+    table.add_column("samples", justify="right")
     for name in TENSORS:
         table.add_column(name.replace("_", " "), justify="right")
     for layer in s["layers"]:
-        table.add_row(layer["name"], *_shapes(layer), *(_density([layer], name) for name in TENSORS))
+        samples = f"{layer['samples']}/{layer['batch']}"
+        table.add_row(layer["name"], *_shapes(layer), samples, *(_density([layer], name) for name in TENSORS))
     table.add_section()
-    table.add_row(f"{len(s['layers'])} layers", "", "", "", "", *(_density(s["layers"], name) for name in TENSORS))
+    table.add_row(f"{len(s['layers'])} layers", "", "", "", "", "", *(_density(s["layers"], name) for name in TENSORS))
     return table
 
 

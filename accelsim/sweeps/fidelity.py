@@ -48,9 +48,12 @@ def cycle_errors(
     shared = {s.sparsity for s in real.snapshots} & {s.sparsity for s in synthetic.snapshots}
     if not shared:
         raise AccelsimError(f"{synthetic.path}: sparsity: must be one of the real trace's, is none of them")
-    batches = {(s.batch, s.samples) for trace in (real, synthetic) for s in trace.snapshots if s.sparsity in shared}
-    if len(batches) > 1:
-        got = " and ".join(f"{samples} of {batch}" for batch, samples in sorted(batches))
+    batches = [
+        {(layer.batch, layer.samples) for s in trace.snapshots if s.sparsity in shared for layer in s.layers}
+        for trace in (real, synthetic)
+    ]
+    if batches[0] != batches[1]:
+        got = " and ".join(f"{samples} of {batch}" for batch, samples in sorted(batches[0] ^ batches[1]))
         raise AccelsimError(f"{synthetic.path}: samples of the batch: must be the real trace's, are {got}")
     tables = []
     for trace in (real, synthetic):

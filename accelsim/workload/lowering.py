@@ -24,9 +24,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from accelsim.workload.geometry import Geometry
+from accelsim.workload.metadata import PASSES
 from accelsim.workload.trace import Layer
 
-PASSES = ("fwd", "input_grad", "weight_grad")
+__all__ = ["PASSES", "READS", "Convolution", "lower", "lower_tensors", "pad"]
 READS = {
     "fwd": ("activation", "weight"),
     "input_grad": ("gradient", "weight"),
@@ -127,7 +128,7 @@ class Convolution:
         )
 
 
-def lower(layer: Layer, which: str, *, strided: str = "phase", batch: int | None = None) -> list[Convolution]:
+def lower(layer: Layer, which: str, *, strided: str = "phase") -> list[Convolution]:
     """The convolutions that compute one pass of one layer.
 
     Parameters
@@ -137,24 +138,22 @@ def lower(layer: Layer, which: str, *, strided: str = "phase", batch: int | None
         One of ``PASSES``.
     strided : {"phase", "dilate"}
         How an input gradient with stride > 1 becomes a convolution.
-    batch : int, optional
-        Samples of the training batch; by default those that the layer holds.
 
     Returns
     -------
     list of Convolution
         One; for the input gradient by phases one for each phase that has taps and outputs that a gradient reaches (the
-        others are zeros); none where nobody needs the input gradient (the first layer).
+        others are zeros); none where the pass did not run.
 
     Raises
     ------
     TraceError
         If the layer lacks a tensor that the pass reads.
     """
-    if which == "input_grad" and not layer.input_grad:
+    if which not in layer.passes:
         return []
     first, second = (layer.tensor(name) for name in READS[which])
-    return lower_tensors(layer.geometry, which, first, second, strided=strided, batch=batch or layer.samples)
+    return lower_tensors(layer.geometry, which, first, second, strided=strided, batch=layer.batch)
 
 
 def lower_tensors(

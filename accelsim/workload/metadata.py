@@ -15,7 +15,9 @@ from accelsim.workload.geometry import LARGEST_SIZE, Geometry
 from accelsim.workload.npz import ENCODINGS, blame
 
 TENSORS = ("weight", "activation", "saved_activation", "gradient")
-FORMAT, VERSION = "accelsim-trace", 1
+PASSES = ("fwd", "input_grad", "weight_grad")
+FIRST_LAYER = ("fwd", "weight_grad")  # whose input nobody needs the gradient of
+FORMAT, VERSION = "accelsim-trace", 2
 META = "meta"
 LONGEST_NAME = 255
 
@@ -40,6 +42,10 @@ def _is_sizes(v: object) -> bool:
     return all(type(size) is int for size in (v if type(v) is list and len(v) <= 4 else [v]))
 
 
+def _is_passes(v: object) -> bool:
+    return type(v) is list and bool(v) and v == [which for which in PASSES if which in v]
+
+
 def _is_share(v: object) -> bool:
     return isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < 1
 
@@ -53,7 +59,7 @@ OBJECT: Rule = "an object", lambda v: type(v) is dict
 
 META_RULES: dict[str, Rule] = {
     "format": (repr(FORMAT), lambda v: v == FORMAT),
-    "version": _integer(VERSION, VERSION),
+    "version": _integer(1, VERSION),
     "network": TEXT,
     "dataset": TEXT,
     "provenance": OBJECT,
@@ -65,16 +71,25 @@ SNAPSHOT_RULES: dict[str, Rule] = {
     "step": _integer(0, (1 << 53) - 1),
     "algorithm": TEXT,
     "batch": _integer(1, LARGEST_SIZE),
-    "samples": _integer(1, LARGEST_SIZE),
+    "coverage": ("an object or null", lambda v: v is None or type(v) is dict),
     "layers": LIST,
 }
 LAYER_RULES: dict[str, Rule] = {
     "name": PATH,
     "kind": ("conv or linear", lambda v: v in ("conv", "linear")),
-    "input_grad": ("true or false", lambda v: type(v) is bool),
+    "passes": (f"a list of some of {', '.join(PASSES)}, in this order", _is_passes),
+    "batch": _integer(1, LARGEST_SIZE),
+    "samples": _integer(1, LARGEST_SIZE),
     "geometry": OBJECT,
     "tensors": OBJECT,
 }
+COUNT = _integer(0, (1 << 63) - 1)
+COVERAGE_RULES = {"multiplications": COUNT, "not_stored": OBJECT}
+# Version 1 had one number of samples for all layers of a snapshot, and but one pass that might be missing.
+SNAPSHOT_RULES_1 = {key: rule for key, rule in SNAPSHOT_RULES.items() if key != "coverage"}
+SNAPSHOT_RULES_1["samples"] = LAYER_RULES["samples"]
+LAYER_RULES_1 = {key: LAYER_RULES[key] for key in ("name", "kind", "geometry", "tensors")}
+LAYER_RULES_1["input_grad"] = ("true or false", lambda v: type(v) is bool)
 GEOMETRY_RULES = dict.fromkeys((field.name for field in fields(Geometry)), SIZES)  # which has rules of its own
 TENSOR_RULES: dict[str, Rule] = {
     "encoding": (f"one of {', '.join(ENCODINGS)}", lambda v: isinstance(v, str) and v in ENCODINGS)
@@ -103,22 +118,51 @@ def check_version(meta: object) -> None:
     found: Entry = meta if type(meta) is dict else {}
     if found.get("format") != FORMAT:
         raise TraceError(f"{META}: format: must be {FORMAT!r}, got {reprlib.repr(found.get('format'))}")
-    if type(found.get("version")) is not int or found["version"] != VERSION:
+    if type(found.get("version")) is not int or not 1 <= found["version"] <= VERSION:
         got = reprlib.repr(found.get("version"))
-        raise TraceError(f"version {got} is not known; this accelsim reads version {VERSION}")
+        raise TraceError(f"version {got} is not known; this accelsim reads versions 1 to {VERSION}")
 
 
 def check_snapshot(found: object, where: str) -> None:
     """Hold a snapshot against its rules; TraceError says which it breaks."""
     entry = check_keys(found, SNAPSHOT_RULES, where)
-    if entry["samples"] > entry["batch"]:
-        raise TraceError(f"{entry['name']}: samples: must be at most batch, {entry['batch']}; got {entry['samples']}")
+    if entry["coverage"] is not None:
+        with blame(entry["name"]):
+            check_keys(entry["coverage"], COVERAGE_RULES, "coverage")
+            _check_not_stored(**entry["coverage"])
+
+
+def _check_not_stored(multiplications: int, not_stored: dict[object, Any]) -> None:
+    rule, is_good = COUNT
+    for name, count in not_stored.items():
+        if not _is_text(name):
+            raise TraceError(f"coverage: not_stored: a name must be {TEXT[0]}, got {reprlib.repr(name)}")
+        if not is_good(count):
+            raise TraceError(f"coverage: not_stored: {name}: must be {rule}, got {reprlib.repr(count)}")
+    if sum(not_stored.values()) > multiplications:
+        rule = f"at most the step's {multiplications:,} multiplications"
+        raise TraceError(f"coverage: not_stored: must be {rule} together, got {sum(not_stored.values()):,}")
+
+
+def upgraded(found: object, where: str) -> Entry:
+    """A snapshot of version 1 as one of this version; TraceError says which rule of version 1 it breaks."""
+    snapshot = check_keys(found, SNAPSHOT_RULES_1, where)
+    own = {key: value for key, value in snapshot.items() if key != "samples"}
+    shared = {key: snapshot[key] for key in ("batch", "samples")}
+    layers = []
+    for number, layer in enumerate(snapshot["layers"]):
+        check_keys(layer, LAYER_RULES_1, f"{snapshot['name']}: layers[{number}]", f"{snapshot['name']}/")
+        passes = list(PASSES if layer["input_grad"] else FIRST_LAYER)
+        layers.append({key: value for key, value in layer.items() if key != "input_grad"} | shared | {"passes": passes})
+    return own | {"coverage": None, "layers": layers}
 
 
 def check_layer(found: object, where: str, origin: str) -> Geometry:
     """Hold a layer against its rules, and return its geometry; TraceError says which it breaks."""
     entry = check_keys(found, LAYER_RULES, where, origin)
     with blame(origin + entry["name"]):
+        if entry["samples"] > entry["batch"]:
+            raise TraceError(f"samples: must be at most batch, {entry['batch']}; got {entry['samples']}")
         check_keys(entry["geometry"], GEOMETRY_RULES, "geometry")
         with blame("geometry"):
             sizes: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in entry["geometry"].items()}

@@ -23,7 +23,8 @@ from accelsim.workload.mask_model import MaskModel, greatest
 from accelsim.workload.metadata import tensor_shape
 from accelsim.workload.npz import blame
 from accelsim.workload.sparsify import check_sparsity, kept
-from accelsim.workload.trace import Layer, Snapshot, Trace, TraceWriter
+from accelsim.workload.trace import Layer, Snapshot, Trace
+from accelsim.workload.trace_writer import TraceWriter
 
 Shape = tuple[int, int, int, int]
 DRAWN = ("weight", "activation", "gradient")
@@ -87,24 +88,28 @@ class Blueprint:
 
     Parameters
     ----------
-    name, kind, geometry, input_grad
+    name, kind, geometry, passes
         As in :class:`accelsim.workload.trace.Layer`.
     weight, activation, gradient : Source
     saved : MaskModel, optional
         Of the activation's Top-K, where it is known to differ from a higher threshold on the activation alone.
     dense : bool
         Nothing of it is ever sparsified, as of the first layer.
+    samples, batch : int, optional
+        By default the trace's.
     """
 
     name: str
     kind: str
     geometry: Geometry
-    input_grad: bool
+    passes: tuple[str, ...]
     weight: Source
     activation: Source
     gradient: Source
     saved: MaskModel | None = None
     dense: bool = False
+    samples: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,10 +208,11 @@ def assemble(
         layers = []
         for b in blueprints:
             origin = f"{path}: {name}/"
-            tensors = _Tensors(b, sparsity, samples, seed, origin)
-            layers.append(Layer(b.name, b.kind, b.geometry, samples, b.input_grad, tensors, origin))
+            n, of = b.samples or samples, b.batch or batch
+            tensors = _Tensors(b, sparsity, n, seed, origin)
+            layers.append(Layer(b.name, b.kind, b.geometry, n, of, b.passes, tensors, origin))
         algorithm = "SWAT-U" if sparsity else "dense"
-        snapshots.append(Snapshot(name, sparsity, 0, algorithm, batch, samples, tuple(layers)))
+        snapshots.append(Snapshot(name, sparsity, 0, algorithm, batch, tuple(layers)))
     provenance = {"synthetic": f"accelsim, seed {seed}", **(provenance or {})}
     return SyntheticTrace(Path(path), network, dataset, tuple(snapshots), provenance)
 
@@ -219,14 +225,17 @@ def fit(layer: Layer, seed: int = 0) -> Blueprint:
     TraceError
         If it has no weight, activation or gradient, or their bytes are damaged.
     """
-    models = {name: MaskModel.fit(layer.tensor(name) != 0, seed) for name in DRAWN}
+    weight, activation, gradient = (MaskModel.fit(layer.tensor(name) != 0, seed) for name in DRAWN)
     saved = None
     if "saved_activation" in layer.tensors:
         # The activation's own field is cut at another threshold, so its correlation is the activation's.
         saved = MaskModel.fit(layer.tensor("saved_activation") != 0, seed)
-        saved = replace(saved, correlation=models["activation"].correlation)
-    dense = models["weight"].density == 1
-    return Blueprint(layer.name, layer.kind, layer.geometry, layer.input_grad, **models, saved=saved, dense=dense)
+        saved = replace(saved, correlation=activation.correlation)
+    dense = weight.density == 1
+    return Blueprint(
+        layer.name, layer.kind, layer.geometry, layer.passes, weight, activation, gradient,
+        saved=saved, dense=dense, samples=layer.samples, batch=layer.batch,
+    )  # fmt: skip
 
 
 def reference_of(trace: Trace, name: str | None = None) -> Snapshot:
@@ -269,7 +278,7 @@ def fitted(
         blueprints = [replace(b, dense=number == 0) for number, b in enumerate(blueprints)]
     return assemble(
         blueprints, sparsities, path=trace.path, network=trace.network, dataset=trace.dataset,
-        samples=snapshot.samples, batch=snapshot.batch, seed=seed,
+        samples=snapshot.batch, batch=snapshot.batch, seed=seed,
         provenance={"fitted to": f"{trace.path.name}: {snapshot.name}", "sha256": trace.digest},
     )  # fmt: skip
 
@@ -281,12 +290,21 @@ def resparsified(trace: Trace, reference: str, sparsities: Sequence[float]) -> S
     for number, layer in enumerate(snapshot.layers):
         weight, activation, gradient = (Stored(partial(layer.tensor, name)) for name in DRAWN)
         blueprint = Blueprint(
-            layer.name, layer.kind, layer.geometry, layer.input_grad, weight, activation, gradient, dense=number == 0
+            layer.name,
+            layer.kind,
+            layer.geometry,
+            layer.passes,
+            weight,
+            activation,
+            gradient,
+            dense=number == 0,
+            samples=layer.samples,
+            batch=layer.batch,
         )
         blueprints.append(blueprint)
     return assemble(
         blueprints, sparsities, path=trace.path, network=trace.network, dataset=trace.dataset,
-        samples=snapshot.samples, batch=snapshot.batch,
+        samples=snapshot.batch, batch=snapshot.batch,
         provenance={"Top-K of": f"{trace.path.name}: {snapshot.name}", "sha256": trace.digest},
     )  # fmt: skip
 
@@ -301,10 +319,11 @@ def write(trace: SyntheticTrace, path: str | os.PathLike[str]) -> None:
     """
     with TraceWriter(path, network=trace.network, dataset=trace.dataset, provenance=trace.provenance) as out:
         for s in trace.snapshots:
-            out.snapshot(
-                s.name, sparsity=s.sparsity, step=s.step, algorithm=s.algorithm, batch=s.batch, samples=s.samples
-            )
+            out.snapshot(s.name, sparsity=s.sparsity, step=s.step, algorithm=s.algorithm, batch=s.batch)
             for layer in s.layers:
-                out.layer(layer.name, kind=layer.kind, geometry=layer.geometry, input_grad=layer.input_grad)
+                out.layer(
+                    layer.name, kind=layer.kind, geometry=layer.geometry, passes=layer.passes,
+                    samples=layer.samples, batch=layer.batch,
+                )  # fmt: skip
                 for name in layer.tensors:
                     out.tensor(name, layer.tensor(name), as_mask=True)

@@ -16,6 +16,7 @@ from accelsim.hardware.machine import Machine, baseline_of, load_machine
 from accelsim.pipeline import simulate_records
 from accelsim.study.reproduction import flops
 from accelsim.study.results import Summary, convolutions, covers, frame, summarize
+from accelsim.workload.metadata import FIRST_LAYER, PASSES
 from accelsim.workload.networks import Network
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
@@ -113,7 +114,7 @@ def random_snapshot(network: Network, sparsity: float, zeros: float, seed: int =
     scheme = flops.swat(network, sparsity, natural_zeros=zeros)
     layers = []
     for row in network.layers:
-        bare = Layer(row.name, row.kind, row.geometry, 1, not row.first, {})
+        bare = Layer(row.name, row.kind, row.geometry, 1, 1, PASSES, {})
         natural = 1.0 if row.first else 1 - zeros
         draw = random.random(bare.shape_of("activation"))
         tensors = {
@@ -122,6 +123,6 @@ def random_snapshot(network: Network, sparsity: float, zeros: float, seed: int =
             "saved_activation": draw < scheme.saved[row.name],
             "gradient": np.ones(bare.shape_of("gradient"), bool),
         }
-        layers.append(Layer(row.name, row.kind, row.geometry, 1, not row.first, tensors))
+        layers.append(Layer(row.name, row.kind, row.geometry, 1, 1, FIRST_LAYER if row.first else PASSES, tensors))
     name = f"random{100 * sparsity:g}" if sparsity else "dense"
-    return Snapshot(name, sparsity, 0, "SWAT-U" if sparsity else "dense", 1, 1, tuple(layers))
+    return Snapshot(name, sparsity, 0, "SWAT-U" if sparsity else "dense", 1, tuple(layers))

@@ -14,6 +14,7 @@ from accelsim.errors import ImportFormatError
 from accelsim.workload.importers import dnnsim, onnx, pytorch, scalesim, trace
 from accelsim.workload.importers.base import Imported, ImportedLayer
 from accelsim.workload.mask_model import MaskModel
+from accelsim.workload.metadata import FIRST_LAYER, PASSES
 from accelsim.workload.synthetic import Blueprint, Source, SyntheticTrace, assemble, fit, reference_of
 from accelsim.workload.trace import Trace
 
@@ -111,7 +112,7 @@ def to_trace(
         if not 0 < density <= 1:
             raise ImportFormatError(f"density of {name}: must be in (0, 1], got {density}")
     models = [
-        Blueprint("", "", layer.geometry, True, MaskModel.uniform(1.0),
+        Blueprint("", "", layer.geometry, PASSES, MaskModel.uniform(1.0),
                   MaskModel.uniform(1.0 if number == 0 else density_activation), MaskModel.uniform(density_gradient))
         for number, layer in enumerate(imported.layers)
     ]  # fmt: skip
@@ -147,7 +148,8 @@ def _blueprint(number: int, layer: ImportedLayer, model: Blueprint) -> Blueprint
         return layer.tensors.get(tensor, getattr(model, tensor))
 
     return replace(
-        model, name=layer.name, kind=layer.kind, geometry=layer.geometry, input_grad=number > 0,
+        model, name=layer.name, kind=layer.kind, geometry=layer.geometry,
+        passes=PASSES if number else FIRST_LAYER, samples=None, batch=None,
         weight=source("weight"), activation=source("activation"), gradient=source("gradient"),
         saved=None if "activation" in layer.tensors else model.saved, dense=number == 0,
     )  # fmt: skip

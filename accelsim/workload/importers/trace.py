@@ -20,4 +20,4 @@ def read(path: str | os.PathLike) -> Imported:
     with Trace.open(path) as trace:
         first = trace.snapshots[0]
         layers = tuple(ImportedLayer(layer.name, layer.kind, layer.geometry) for layer in first.layers)
-        return Imported(Path(path), "trace", trace.network, layers, first.samples, first.batch)
+        return Imported(Path(path), "trace", trace.network, layers, first.layers[0].samples, first.batch)
