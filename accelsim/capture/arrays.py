@@ -8,8 +8,10 @@ from __future__ import annotations
 import io
 import math
 import pickle
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +22,16 @@ SPLITS = ("train", "test")
 LARGEST_PICKLE = 1 << 30  # bytes; CIFAR's largest has 155 MB
 
 
-def _from_arrays(name: str, classes: int, images: np.ndarray, labels: np.ndarray) -> tuple:
+Read = Callable[[int, "np.random.Generator | None"], np.ndarray]
+# Name, number of classes, labels, how to read an image, and its shape (channels, height, width).
+Source = tuple[str, int, "np.ndarray | list[int]", Read, tuple[int, int, int]]
+
+
+def _from_arrays(name: str, classes: int, images: np.ndarray, labels: np.ndarray) -> Source:
     height, width, channels = images.shape[1:]
 
     def read(index: int, rng: np.random.Generator | None) -> np.ndarray:
-        image = images[index]
+        image: np.ndarray = images[index]
         if rng is None:
             return image
         padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
@@ -50,7 +57,7 @@ def stored_array(reader: NpzReader, name: str) -> np.ndarray:
         return np.frombuffer(stream.read(stream.left), dtype).reshape(shape)
 
 
-def from_npz(path: Path, split: str) -> tuple:
+def from_npz(path: Path, split: str) -> Source:
     """The arrays x and y of a file: name, number of classes, labels, how to read an image, and its shape."""
     if split != "train":
         raise AccelsimError(f"{path}: an .npz has one part; give the file of the {split} images itself, as train")
@@ -78,7 +85,7 @@ CIFAR = (
 )
 
 
-def from_cifar(path: Path, split: str) -> tuple | None:
+def from_cifar(path: Path, split: str) -> Source | None:
     """CIFAR in this folder or in the published folder inside; those training files that are there. As ``from_npz``."""
     for name, inner, *files, classes, place in CIFAR:
         for folder in (path, path / inner):
@@ -88,7 +95,7 @@ def from_cifar(path: Path, split: str) -> tuple | None:
             there = [folder / file for file in wanted if (folder / file).is_file()]
             if not there:
                 raise AccelsimError(f"{folder}: must hold {wanted[0]} for the {split} images of {name}")
-            parts = [(_binary if isinstance(place, int) else _pickled)(file, place) for file in there]
+            parts = [_binary(file, place) if isinstance(place, int) else _pickled(file, place) for file in there]
             images = np.concatenate([part[0] for part in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             count = "" if len(there) == len(wanted) else f", {len(there)} of {len(wanted)} files"
             labels = np.concatenate([part[1] for part in parts])
@@ -137,7 +144,7 @@ class _Array:
     def __new__(cls, *_: object) -> _Array:
         return super().__new__(cls)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, is_fortran, raw = state
         if not isinstance(dtype, _Bytes):
             raise pickle.UnpicklingError("must be an array of bytes")

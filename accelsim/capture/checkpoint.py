@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Fit:
         return "; ".join(f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds.items() if names)
 
 
-def load(model: nn.Module, file: str | os.PathLike, *, strict: bool = True) -> Fit:
+def load(model: nn.Module, file: str | os.PathLike[str], *, strict: bool = True) -> Fit:
     """Put the weights in a file into a model, wherever its parameters are.
 
     Parameters
@@ -87,7 +88,7 @@ def load(model: nn.Module, file: str | os.PathLike, *, strict: bool = True) -> F
         raise AccelsimError(f"{file}: no such file")
     wanted = model.state_dict()
     shapes = {name: tuple(value.shape) for name, value in wanted.items() if isinstance(value, Tensor)}
-    read: Callable[[Path, Shapes], dict] = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(
+    read: Callable[[Path, Shapes], dict[str, Any]] = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(
         file.suffix.lower(), _read_torch
     )
     found = _rename(_check(file, read(file, shapes)), shapes)
@@ -108,7 +109,7 @@ def load(model: nn.Module, file: str | os.PathLike, *, strict: bool = True) -> F
     return fit
 
 
-def _check(file: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _check(file: Path, tensors: dict[str, Any]) -> dict[str, Tensor]:
     """Plain tensors with finite numbers only, without common prefixes."""
     strange = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
     strange += [name for name, value in tensors.items() if name not in strange and not _is_plain(value)]
@@ -143,7 +144,7 @@ def _few(names: list[str] | tuple[str, ...]) -> str:
 # ---- PyTorch and safetensors
 
 
-def _read_torch(file: Path, shapes: Shapes) -> dict:
+def _read_torch(file: Path, shapes: Shapes) -> dict[str, Any]:
     """A state_dict, out of its wrapper."""
     if tarfile.is_tarfile(file):  # before 2.6, PyTorch executed the pickles in these whatever it was told
         raise AccelsimError(f"{file}: refused: a tar archive of PyTorch 0.1; save it anew as a state_dict")
@@ -171,7 +172,7 @@ def _torch_reason(error: Exception) -> str:
     return f"must be a file of torch.save: {(text or type(error).__name__)[:200]}"
 
 
-def _read_safetensors(file: Path, shapes: Shapes) -> dict:
+def _read_safetensors(file: Path, shapes: Shapes) -> dict[str, Any]:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
@@ -185,7 +186,7 @@ def _read_safetensors(file: Path, shapes: Shapes) -> dict:
 # ---- .npz
 
 
-def _read_npz(file: Path, shapes: Shapes) -> dict:
+def _read_npz(file: Path, shapes: Shapes) -> dict[str, Any]:
     """Arrays by name, those of a packed weight put together."""
     tensors: dict[str, Tensor] = {}
     try:
@@ -239,4 +240,5 @@ def _quantised(reader: NpzReader, layer: str, wanted: tuple[int, ...]) -> np.nda
         raise TraceError(f"{layer}: must give a weight of shape {wanted}, has {got}")
     if codes.size and not 0 <= codes.min() <= codes.max() < len(words):
         raise TraceError(f"{layer}.assignments: must be 0…{len(words) - 1}, are {codes.min()}…{codes.max()}")
-    return words[codes].reshape(block_count, filters, -1).transpose(1, 0, 2).reshape(wanted)
+    weight: np.ndarray = words[codes]
+    return weight.reshape(block_count, filters, -1).transpose(1, 0, 2).reshape(wanted)

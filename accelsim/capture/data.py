@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from accelsim.capture.arrays import SPLITS, from_cifar, from_npz
+from accelsim.capture.arrays import SPLITS, Read, Source, from_cifar, from_npz
 from accelsim.capture.images import Unreadable, from_folder
 from accelsim.errors import AccelsimError
 
-Read = Callable[[int, "np.random.Generator | None"], np.ndarray]
+Decoded = TypeVar("Decoded")
 CIFAR_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # as in SWAT's code, for CIFAR-100 too
 IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 REASONS = 5  # kept of the images that do not open
@@ -158,7 +159,7 @@ class Dataset:
         return pixels.sub_(mean).div_(std), torch.tensor(labels, dtype=torch.int64)
 
 
-def _map(function: Callable, items: list[int], workers: int) -> Iterator:
+def _map(function: Callable[[int], Decoded], items: list[int], workers: int) -> Iterator[Decoded]:
     """In order; with threads, a few items ahead."""
     if not workers:
         yield from map(function, items)
@@ -169,7 +170,7 @@ def _map(function: Callable, items: list[int], workers: int) -> Iterator:
 
 
 def open_dataset(
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     split: str = "train",
     num_classes: int | None = None,
@@ -211,17 +212,18 @@ def open_dataset(
     if num_classes is not None and num_classes < 1:
         raise AccelsimError(f"number of classes must be 1 or more, got {num_classes}")
     if path is None:
-        name, classes, labels, read, own_shape = _synthetic(split, num_classes or 10, shape, length, seed)
+        source = _synthetic(split, num_classes or 10, shape, length, seed)
     else:
-        name, classes, labels, read, own_shape = _find(Path(path), split, shape)
+        source = _find(Path(path), split, shape)
+    name, classes, found, read, own_shape = source
     if shape is not None and tuple(shape) != own_shape:
         raise AccelsimError(f"{name}: has images of shape {own_shape}, must not be asked for {tuple(shape)}")
-    labels, classes = np.asarray(labels), num_classes or classes
+    labels, classes = np.asarray(found), num_classes or classes
     if not len(labels):
         raise AccelsimError(f"{name}: must hold at least one image")
     if labels.min() < 0 or labels.max() >= classes:
         raise AccelsimError(f"{name}: labels must be 0…{classes - 1}, are {labels.min()}…{labels.max()}")
-    usual = CIFAR_STATS if max(own_shape[1:]) <= 64 else IMAGENET_STATS
+    usual: tuple[tuple[float, ...], tuple[float, ...]] = CIFAR_STATS if max(own_shape[1:]) <= 64 else IMAGENET_STATS
     if own_shape[0] != 3 or path is None:
         usual = ((0.5,) * own_shape[0], (0.25,) * own_shape[0])
     mean, std = tuple(mean or usual[0]), tuple(std or usual[1])
@@ -230,8 +232,8 @@ def open_dataset(
     return Dataset(name, classes, own_shape, labels.astype(np.int64), mean, std, read)
 
 
-def _find(path: Path, split: str, shape: tuple[int, int, int] | None) -> tuple:
-    """Name, number of classes, labels, how to read an image, and its shape."""
+def _find(path: Path, split: str, shape: tuple[int, int, int] | None) -> Source:
+    """What lies at the path."""
     if not path.exists():
         raise AccelsimError(f"{path}: no such file or folder")
     if path.is_file():
@@ -245,7 +247,7 @@ def _find(path: Path, split: str, shape: tuple[int, int, int] | None) -> tuple:
         raise AccelsimError(f"{error.filename or path}: cannot read: {error.strerror or error}") from error
 
 
-def _inside(path: Path, split: str) -> tuple | None:
+def _inside(path: Path, split: str) -> Source | None:
     """The one .npz in a folder without folders."""
     if any(child.is_dir() and child.name[0] != "." for child in path.iterdir()):
         return None
@@ -258,12 +260,11 @@ def _inside(path: Path, split: str) -> tuple | None:
 # ---- synthetic images
 
 
-def _synthetic(split: str, classes: int, shape: tuple[int, int, int] | None, length: int, seed: int) -> tuple:
+def _synthetic(split: str, classes: int, shape: tuple[int, int, int] | None, length: int, seed: int) -> Source:
     """A smooth random pattern for each class, shifted and under noise: a network learns it, but not at once."""
-    shape = tuple(shape or (3, 32, 32))
+    channels, height, width = shape or (3, 32, 32)
     if length < 1 or seed < 0:
         raise AccelsimError(f"synthetic images: length must be 1 or more, seed 0 or more, got {length}, {seed}")
-    channels, height, width = shape
     coarse = torch.from_numpy(np.random.default_rng([seed, 0]).normal(0.5, 0.25, (classes, channels, 4, 4)))
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     patterns = smooth.permute(0, 2, 3, 1).numpy().astype(np.float32)
@@ -273,8 +274,8 @@ def _synthetic(split: str, classes: int, shape: tuple[int, int, int] | None, len
     def read(index: int, rng: np.random.Generator | None) -> np.ndarray:
         own = np.random.default_rng([seed, stream, index])
         shift = own.integers(-(min(height, width) // 8), min(height, width) // 8 + 1, 2)
-        image = np.roll(patterns[labels[index]], shift, (0, 1))
+        image: np.ndarray = np.roll(patterns[labels[index]], shift, (0, 1))
         image = image + own.normal(0, 0.2, image.shape).astype(np.float32)
-        return (image.clip(0, 1) * 255).astype(np.uint8)
+        return np.asarray(image.clip(0, 1) * 255).astype(np.uint8)
 
-    return f"synthetic images (seed {seed}, {split})", classes, labels, read, shape
+    return f"synthetic images (seed {seed}, {split})", classes, labels, read, (channels, height, width)

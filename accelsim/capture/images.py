@@ -6,10 +6,15 @@ import csv
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accelsim.capture.arrays import Source
 from accelsim.errors import AccelsimError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
@@ -18,7 +23,7 @@ class Unreadable(Exception):
     """One image that does not open."""
 
 
-def from_folder(path: Path, split: str, shape: tuple[int, int, int]) -> tuple:
+def from_folder(path: Path, split: str, shape: tuple[int, int, int]) -> Source:
     """Images by class, or beside a labels.csv: name, number of classes, labels, how to read one, and its shape."""
     if shape[0] != 3:
         raise AccelsimError(f"{path}: images have 3 channels, must not be asked for {shape[0]}")
@@ -93,10 +98,11 @@ def _listed(path: Path) -> tuple[list[str], list[int], int]:
 
 def _decode(file: str, size: tuple[int, int], rng: np.random.Generator | None) -> np.ndarray:
     """An image, upright, in RGB and of the size asked for: bytes (H, W, 3)."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+    from PIL.Image import open as open_image
 
     try:
-        with Image.open(file) as opened:
+        with open_image(file) as opened:
             image = _rgb(ImageOps.exif_transpose(opened))
         return np.asarray(_centre(image, size) if rng is None else _random_crop(image, size, rng))
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
@@ -104,32 +110,33 @@ def _decode(file: str, size: tuple[int, int], rng: np.random.Generator | None) -
         raise Unreadable(f"{file}: {text or type(error).__name__}") from error
 
 
-def _rgb(image):
+def _rgb(image: Image) -> Image:
     """Any of Pillow's modes as RGB; it would clip 16-bit grey, and warns about palettes with transparency."""
-    from PIL import Image
+    from PIL.Image import fromarray
 
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+        image = fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "P":
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _centre(image, size: tuple[int, int]):
+def _centre(image: Image, size: tuple[int, int]) -> Image:
     """Resize to cover 8/7 of the size, cut the middle out: ImageNet's usual 256 and 224."""
-    from PIL import Image
+    from PIL.Image import Resampling
 
     height, width = size
     scale = max(round(height * 8 / 7) / image.height, round(width * 8 / 7) / image.width)
     big = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    image = image.resize(big, Image.Resampling.BILINEAR)
+    image = image.resize(big, Resampling.BILINEAR)
     left, top = round((big[0] - width) / 2), round((big[1] - height) / 2)
     return image.crop((left, top, left + width, top + height))
 
 
-def _random_crop(image, size: tuple[int, int], rng: np.random.Generator):
+def _random_crop(image: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
     """8–100 % of the area, sides 3:4 to 4:3, resized, mirrored half of the time; the whole image after ten misses."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+    from PIL.Image import Resampling
 
     box = (0, 0, image.width, image.height)
     for _ in range(10):
@@ -140,5 +147,5 @@ def _random_crop(image, size: tuple[int, int], rng: np.random.Generator):
             left, top = (int(rng.integers(0, room + 1)) for room in (image.width - width, image.height - height))
             box = (left, top, left + width, top + height)
             break
-    image = image.crop(box).resize(size[::-1], Image.Resampling.BILINEAR)
+    image = image.crop(box).resize((size[1], size[0]), Resampling.BILINEAR)
     return ImageOps.mirror(image) if rng.random() < 0.5 else image

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +133,8 @@ class ResNet(nn.Module):
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         for stage in stages:
             x = stage(x)
-        return head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        out: Tensor = head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return out
 
 
 class VGG(nn.Module):
@@ -159,7 +161,8 @@ class VGG(nn.Module):
         _initialise(self, "fan_out", linear=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(self.features(x)).flatten(1))
+        out: Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
+        return out
 
 
 class DenseLayer(nn.Module):
@@ -189,8 +192,8 @@ class DenseNet(nn.Module):
             self.features.add_module("pool0", nn.MaxPool2d(3, 2, 1))
         for index, count in enumerate(counts, 1):
             block = nn.Sequential()
-            for layer in range(count):
-                block.add_module(f"denselayer{layer + 1}", DenseLayer(channels + layer * growth, growth))
+            for number in range(count):
+                block.add_module(f"denselayer{number + 1}", DenseLayer(channels + number * growth, growth))
             self.features.add_module(f"denseblock{index}", block)
             channels += count * growth
             if index < len(counts):
@@ -211,7 +214,8 @@ class DenseNet(nn.Module):
         return layers
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(F.adaptive_avg_pool2d(F.relu(self.features(x)), 1).flatten(1))
+        out: Tensor = self.classifier(F.adaptive_avg_pool2d(F.relu(self.features(x)), 1).flatten(1))
+        return out
 
 
 class WideBlock(nn.Module):
@@ -227,7 +231,8 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(out)
-        return shortcut + self.conv2(self.dropout(F.relu(self.bn2(self.conv1(out)))))
+        changed: Tensor = self.conv2(self.dropout(F.relu(self.bn2(self.conv1(out)))))
+        return shortcut + changed
 
 
 class WideResNet(nn.Module):
@@ -249,12 +254,13 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
-        for block in (self.block1, self.block2, self.block3):
-            x = block["layer"](x)
-        return self.fc(F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1))
+        for stage in range(3):
+            x = self.get_submodule(f"block{stage + 1}.layer")(x)
+        out: Tensor = self.fc(F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1))
+        return out
 
 
-def _initialise(model: nn.Module, mode: str, linear: float | None = None) -> None:
+def _initialise(model: nn.Module, mode: Literal["fan_in", "fan_out"], linear: float | None = None) -> None:
     """He initialisation of convolutions; that of linear layers is PyTorch's, or normal with deviation ``linear``."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -333,7 +339,7 @@ def _call(name: str, target: object, num_classes: int | None) -> nn.Module:
     return model
 
 
-def _takes(function: Callable, name: str) -> bool:
+def _takes(function: Callable[..., object], name: str) -> bool:
     try:
         parameters = inspect.signature(function).parameters
     except ValueError:  # some builtins have none

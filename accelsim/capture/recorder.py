@@ -30,6 +30,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -115,7 +116,7 @@ class Recorder:
     def __init__(
         self,
         model: torch.nn.Module,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         *,
         steps: Collection[int] | Callable[[int], bool],
         samples: int | Sequence[int] = 1,
@@ -130,11 +131,11 @@ class Recorder:
         calls: int | None = None,
         allow_nan: bool = False,
         force: bool = False,
-        provenance: dict | None = None,
+        provenance: dict[str, Any] | None = None,
         level: int | None = None,
     ):
         self._path, self._level = Path(path), (0 if values else 6) if level is None else level
-        self._entry = {"name": name, "sparsity": sparsity, "algorithm": algorithm}
+        self._entry: dict[str, Any] = {"name": name, "sparsity": sparsity, "algorithm": algorithm}
         self._patterns = [[p] if isinstance(p, str) else list(p) for p in (layers, skip)]
         self.values, self.calls, self.allow_nan = values, calls, allow_nan
         with blame("Recorder"):
@@ -247,7 +248,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self.close()
             return
@@ -276,7 +277,8 @@ def inner_model(model: torch.nn.Module) -> torch.nn.Module:
     """The model within wrappers that only spread it over devices or compile it."""
     wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
     while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
-        model = model.module if isinstance(model, wrappers) else model._orig_mod
+        inner: torch.nn.Module = model.get_submodule("module" if isinstance(model, wrappers) else "_orig_mod")
+        model = inner
     return model
 
 
@@ -319,11 +321,11 @@ def _matches(name: str, patterns: list[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _check_entry(entry: dict) -> None:
+def _check_entry(entry: dict[str, Any]) -> None:
     check_snapshot({**entry, "batch": 1, "coverage": None, "layers": []}, "snapshot")
 
 
-def _checked_steps(steps) -> Callable[[int], bool]:
+def _checked_steps(steps: int | Collection[int] | Callable[[int], bool]) -> Callable[[int], bool]:
     if callable(steps):
         return steps
     if isinstance(steps, range) and steps and min(steps[0], steps[-1]) >= 0:  # it may be long
@@ -337,7 +339,7 @@ def _checked_steps(steps) -> Callable[[int], bool]:
     return numbers.__contains__
 
 
-def _checked_samples(samples) -> slice | list[int]:
+def _checked_samples(samples: int | Sequence[int]) -> slice | list[int]:
     try:
         chosen = [operator.index(sample) for sample in (range(samples) if isinstance(samples, int) else samples)]
     except TypeError:
@@ -354,7 +356,7 @@ def _check_path(path: Path, force: bool) -> None:
         raise OutputError(f"{path}: must be a file in a folder that exists and may be written to")
 
 
-def _versions() -> dict:
+def _versions() -> dict[str, Any]:
     from accelsim.version import __version__
 
     found = {"accelsim": __version__, "torch": torch.__version__, "seed": torch.initial_seed()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,6 +26,13 @@ from accelsim.workload.trace_writer import TraceWriter
 
 STORED = (torch.float16, torch.bfloat16, torch.float32)  # floating-point numbers that a trace holds as they are
 _MISSING = object()
+
+
+class Attached(Protocol):
+    """What is attached to a model while a step is recorded."""
+
+    def remove(self) -> None:
+        """Leave it as it was."""
 
 
 class Keeper(Protocol):
@@ -64,9 +71,9 @@ class Tap:
         Shared by the taps of a model: of layers within layers only the innermost sees.
     """
 
-    def __init__(self, module: torch.nn.Module, see: Callable[[Callable[[], Call]], None], open_taps: list):
+    def __init__(self, module: torch.nn.Module, see: Callable[[Callable[[], Call]], None], open_taps: list[Tap]):
         self._module, self._see, self._open_taps = module, see, open_taps
-        self._forward = module.forward
+        self._forward: Callable[..., torch.Tensor] = module.forward
         self._before = module.__dict__.get("forward", _MISSING)
 
     def attach(self) -> None:
@@ -78,7 +85,7 @@ class Tap:
         if self._module.__dict__.get("forward") is self:
             _restore(self._module, "forward", self._before)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._open_taps.append(self)
         try:
             if getattr(self._module, "record", _MISSING) is None:
@@ -88,20 +95,26 @@ class Tap:
         finally:
             self._open_taps.pop()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[torch.nn.Module, str]]:
         # A copy or a pickle of the model made during the step gets the layer's own forward, and is not recorded.
         return getattr, (self._module, "forward")
 
-    def _watch(self, func, args, kwargs, output) -> None:
+    def _watch(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor
+    ) -> None:
         if self._open_taps[-1] is self:
-            make = conv_call if func is F.conv2d else linear_call
+            make: Callable[..., Call] = conv_call if func is F.conv2d else linear_call
             self._see(lambda: make(output, *args, **kwargs))
 
-    def _handed_over(self, *args, **kwargs):
+    def _handed_over(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         handed: dict[str, torch.Tensor] = {}
         late: dict[str, torch.Tensor] = {}
         before = self._module.__dict__.get("record", _MISSING)
-        self._module.record = lambda name, tensor: (late if name == "gradient" else handed).setdefault(name, tensor)
+
+        def record(name: str, tensor: torch.Tensor) -> None:
+            (late if name == "gradient" else handed).setdefault(name, tensor)
+
+        self._module.__dict__["record"] = record
         try:
             output = self._forward(*args, **kwargs)
         finally:
@@ -114,11 +127,17 @@ class Tap:
 class _Operations(TorchFunctionMode):
     """Calls ``see(func, args, kwargs, output)`` after each ``conv2d`` and ``linear``."""
 
-    def __init__(self, see):
+    def __init__(self, see: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any], torch.Tensor], None]):
         super().__init__()
         self._see_operation = see
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         if func is F.conv2d or func is F.linear:
@@ -135,10 +154,10 @@ class Step:
         Whether it is recorded.
     """
 
-    def __init__(self, recorder: Keeper, entry: dict, records: bool):
+    def __init__(self, recorder: Keeper, entry: dict[str, Any], records: bool):
         self.records = records
         self._recorder, self._entry, self._name = recorder, entry, entry["name"]
-        self._attached: list = []  # taps, hooks in the graph, and the like: what has remove()
+        self._attached: list[Attached] = []  # taps, hooks in the graph, and the like: what has remove()
         self._counts: dict[str, int] = {}  # calls of each layer
         self._graphless: set[str] = set()  # layers called without autograd
         self._due: set[str] = set()  # layers of the trace whose gradient may come
@@ -184,7 +203,7 @@ class Step:
     def __enter__(self) -> Step:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._recorder.under_way is self:  # and was not ended before
             self._recorder.end_step() if kind is None else self._recorder.abandon_step()
 
@@ -201,7 +220,7 @@ class Step:
             return TraceError(f"{self._name}: no gradient came; backward() must run in the step")
         return None
 
-    def _guard(self, function: Callable, *args) -> None:
+    def _guard(self, function: Callable[..., None], *args: Any) -> None:
         """Run it; what goes wrong is raised when the step ends, and nothing more is recorded till then."""
         with self._lock, torch.no_grad():
             if not self.records or self._error is not None:
@@ -223,25 +242,26 @@ class Step:
             count = self._counts[name]
             if self._recorder.calls is not None and count > self._recorder.calls:
                 return
-            self._check_batch(call)
+            writer = self._check_batch(call)
         layer = name if count == 1 else f"{name}#{count}"
         passes = PASSES if call.input_grad else FIRST_LAYER
         writer.layer(layer, kind=call.kind, geometry=call.geometry, passes=passes)
         for tensor in call.tensors:
-            self._write(layer, tensor, call.stored(tensor, self._samples))
-        if not call.output.requires_grad:
+            self._write(writer, layer, tensor, call.stored(tensor, self._samples))
+        # The node, and not the tensor: it stays the convolution's when the output is changed in place.
+        node = call.output.grad_fn
+        if node is None:
             self._graphless.add(name)
             return
         self._due.add(layer)
-        take = partial(self._guard, self._take_gradient, layer, call.kind, call.output.output_nr, call.late)
-        # The node, and not the tensor: it stays the convolution's when the output is changed in place.
-        node = call.output.grad_fn
+        take = partial(self._guard, self._take_gradient, writer, layer, call.kind, call.output.output_nr, call.late)
         if call.late is None:
             self._attached.append(node.register_prehook(take))
         else:  # the layer says in its backward pass what it uses
             self._attached.append(node.register_hook(lambda _, gradients: take(gradients)))
 
-    def _check_batch(self, call: Call) -> None:
+    def _check_batch(self, call: Call) -> TraceWriter:
+        """The trace, where the call's batch is that of the first layer."""
         if self._writer is None:
             writer, samples = self._recorder.writer(), self._samples
             if not isinstance(samples, slice) and max(samples) >= call.batch:
@@ -252,27 +272,36 @@ class Step:
         if call.batch != self._batch:
             hint = "skip= leaves a layer out, calls=1 further calls"
             raise TraceError(f"batch must be {self._batch} as in the first layer, got {call.batch}; {hint}")
+        return self._writer
 
-    def _take_gradient(self, layer: str, kind: str, index: int, late: dict | None, gradients: tuple) -> None:
+    def _take_gradient(
+        self,
+        writer: TraceWriter,
+        layer: str,
+        kind: str,
+        index: int,
+        late: dict[str, torch.Tensor] | None,
+        gradients: Sequence[torch.Tensor | None],
+    ) -> None:
         gradient = (late or {}).pop("gradient", gradients[index])
         if gradient is not None and layer not in self._came:
             self._came.add(layer)
-            self._write(layer, "gradient", as_map(kind, gradient.detach()[self._samples]))
+            self._write(writer, layer, "gradient", as_map(kind, gradient.detach()[self._samples]))
 
-    def _write(self, layer: str, name: str, tensor: torch.Tensor) -> None:
+    def _write(self, writer: TraceWriter, layer: str, name: str, tensor: torch.Tensor) -> None:
         with blame(f"{self._name}/{layer}/{name}"):
             if tensor.is_complex() or tensor.layout is not torch.strided:
                 raise TraceError(f"must be dense and real, got {tensor.dtype}, {tensor.layout}")
             if not self._recorder.allow_nan and tensor.amin().isnan():
                 raise TraceError("must be numbers, has NaN, which is not zero; allow_nan=True records it")
         array, bfloat16 = as_array(tensor, self._recorder.values)
-        self._writer.tensor(name, array, layer=layer, bfloat16=bfloat16)
+        writer.tensor(name, array, layer=layer, bfloat16=bfloat16)
 
 
 class Uncompiled:
     """While it is attached, what torch.compile made runs as it was written, so that its layers can be watched."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         # Before torch._dynamo is imported nothing is compiled. Calling set_stance sets it, leaving it sets it back.
         known = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
         self._stance = torch.compiler.set_stance("force_eager") if known else None

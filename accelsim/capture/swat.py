@@ -25,6 +25,7 @@ them do not change.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -91,7 +92,7 @@ class SwatConfig:
     masked_update: bool = False
     freeze_after: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("sparsity", "activation_sparsity", "gradient_sparsity"):
             if name != "activation_sparsity" or self.activation_sparsity is not None:
                 sparsify.check_sparsity(getattr(self, name), name)
@@ -138,11 +139,12 @@ class Swat:
         }
         self._shapes = {name: tuple(module.weight.shape) for name, module in found.items()}
         self._distribute(states, None)
-        self.layers: dict[str, nn.Module] = {}
+        self.layers: dict[str, SwatLayer] = {}
         for name, module in found.items():
-            module.swat = states[name]
-            module.__class__ = _swat_class(type(module))
-            self.layers[name] = module
+            layer: nn.Module = module
+            layer.__class__ = _swat_class(type(module))
+            self.layers[name] = cast(SwatLayer, layer)
+            self.layers[name].swat = states[name]
 
     @property
     def iteration(self) -> int:
@@ -190,7 +192,7 @@ class Swat:
 
         Of the last forward and backward pass; natural zeros count; None before the first.
         """
-        reached = {}
+        reached: dict[str, dict[str, float | None]] = {}
         for name, module in self.layers.items():
             state = module.swat
             dense = state.weight.density >= 1
@@ -204,7 +206,8 @@ class Swat:
 
     def restore(self) -> None:
         """Make the layers what they were; their parameters keep what they have learned."""
-        for name, module in self.layers.items():
+        for name, layer in self.layers.items():
+            module: nn.Module = layer
             module.__class__ = self._classes[name]
             for attribute in ("swat", "record"):
                 module.__dict__.pop(attribute, None)
@@ -213,7 +216,7 @@ class Swat:
     def __enter__(self) -> Swat:
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.restore()
 
     def _distribute(self, states: dict[str, LayerState], momenta: dict[str, float] | None) -> None:
@@ -234,7 +237,7 @@ class Swat:
         # A layer without momentum, a frozen one, has no say: it keeps the average.
         shares = sparsify.uniform(self._shapes, sparsity, ())
         shapes = {name: self._shapes[name] for name in momenta or ()}
-        return shares | (sparsify.momentum(shapes, sparsity, momenta) if shapes else {})
+        return shares | (sparsify.momentum(shapes, sparsity, momenta) if shapes and momenta else {})
 
     def _dense(self) -> set[str]:
         """Names of the layers that the uniform distribution leaves dense."""
@@ -243,11 +246,11 @@ class Swat:
         last = next((name for name in reversed(names) if len(self._shapes[name]) == 2), names[-1])
         return {name for name, dense in ((first, self.config.first_dense), (last, self.config.last_dense)) if dense}
 
-    def _momenta(self, optimizer) -> dict[str, float]:
+    def _momenta(self, optimizer: torch.optim.Optimizer | None) -> dict[str, float]:
         """Mean |momentum| of the active weights of each layer that has momentum."""
         momenta = {}
         for name, module in self.layers.items():
-            state = optimizer.state.get(module.weight, {})
+            state: dict[str, torch.Tensor] = {} if optimizer is None else optimizer.state.get(module.weight, {})
             buffer = next((b for b in map(state.get, ("momentum_buffer", "exp_avg")) if b is not None), None)
             if buffer is not None:
                 active = module.swat.last_active
@@ -291,9 +294,10 @@ def convert(model: nn.Module, config: SwatConfig) -> Swat:
     return Swat(model, config)
 
 
-def _find(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
+def _find(model: nn.Module) -> tuple[dict[str, nn.Conv2d | nn.Linear], dict[str, str]]:
     """Layers to convert, and those left alone with the reason."""
-    found, skipped = {}, {}
+    found: dict[str, nn.Conv2d | nn.Linear] = {}
+    skipped: dict[str, str] = {}
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Conv2d, nn.Linear)):
             continue
@@ -301,9 +305,8 @@ def _find(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
             raise AccelsimError(f"model: must not be converted yet, but {name or 'it'} is; restore it first")
         if isinstance(module, nn.modules.lazy.LazyModuleMixin):
             raise AccelsimError(f"{name}: a lazy layer must get its shape first; run the model once")
-        plain, kind = nn.Conv2d if isinstance(module, nn.Conv2d) else nn.Linear, type(module)
-        if kind.forward is not plain.forward or (plain is nn.Conv2d and kind._conv_forward is not plain._conv_forward):
-            skipped[name] = f"{kind.__name__} has a forward of its own"
+        if _has_own_forward(module):
+            skipped[name] = f"{type(module).__name__} has a forward of its own"
         elif isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
             skipped[name] = "run by MultiheadAttention without its forward"
         elif module.weight.is_complex():
@@ -316,7 +319,15 @@ def _find(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
     return found, skipped
 
 
-def _swat_class(kind: type) -> type:
+def _has_own_forward(module: nn.Conv2d | nn.Linear) -> bool:
+    """Whether a subclass computes something else."""
+    if isinstance(module, nn.Linear):
+        return type(module).forward is not nn.Linear.forward
+    kind = type(module)
+    return kind.forward is not nn.Conv2d.forward or kind._conv_forward is not nn.Conv2d._conv_forward
+
+
+def _swat_class(kind: type[nn.Module]) -> type[SwatLayer]:
     """The class of a converted layer; a subclass, a parametrized one say, keeps what it adds."""
     base = SwatConv2d if issubclass(kind, nn.Conv2d) else SwatLinear
     return base if kind in (nn.Conv2d, nn.Linear) else type(f"Swat{kind.__name__}", (base, kind), {})

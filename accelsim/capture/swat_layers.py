@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +31,29 @@ class Clock:
         return self.iteration % self.period == 0
 
 
+class Config(Protocol):
+    """What a layer asks of ``SwatConfig``."""
+
+    @property
+    def structure(self) -> str: ...
+
+    @property
+    def weight_scope(self) -> str: ...
+
+    @property
+    def activation_scope(self) -> str: ...
+
+    @property
+    def sparse_forward(self) -> bool: ...
+
+    @property
+    def masked_update(self) -> bool: ...
+
+
 class LayerState:
     """What a SWAT layer knows beside its parameters: its shares, its thresholds, the active weights."""
 
-    def __init__(self, name: str, config, clock: Clock, maps: bool):
+    def __init__(self, name: str, config: Config, clock: Clock, maps: bool):
         self.name, self.clock = name, clock
         self.channels = config.structure == "channel"
         self.sparse_forward, self.masked_update = config.sparse_forward, config.masked_update
@@ -43,7 +62,7 @@ class LayerState:
         self.activation, self.gradient = TopK(1.0, scope, samples=True), TopK(1.0, scope, samples=True)
         self._fixed: torch.Tensor | None = None
         self._mask: torch.Tensor | None = None
-        self._of: tuple | None = None
+        self._of: tuple[int, bool, int, int] | None = None
 
     def active(self, weight: torch.Tensor) -> torch.Tensor | None:
         """Mask of the active weights, worked out once an iteration; None where all are."""
@@ -84,9 +103,11 @@ class LayerState:
         mask = self._blamed("weight", self.weight.mask, norms, refresh)
         return mask.reshape(*mask.shape, *[1] * (weight.ndim - 2)).expand_as(weight)
 
-    def _blamed(self, which: str, function: Callable, *args) -> torch.Tensor:
+    def _blamed(
+        self, which: str, function: Callable[[torch.Tensor, bool], torch.Tensor], values: torch.Tensor, refresh: bool
+    ) -> torch.Tensor:
         try:
-            return function(*args)
+            return function(values, refresh)
         except AccelsimError as error:
             raise AccelsimError(f"{self.name}: {which} {error}") from None
 
@@ -101,18 +122,21 @@ class _Convolve:
     groups: int
     features: int = 1  # the output's axis of filters
 
-    def product(self, x, weight, bias):
+    def product(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         begin, extra = self._split()
         x = F.pad(x, extra) if any(extra) else x
         return F.conv2d(x, weight, bias, self.stride, begin, self.dilation, self.groups)
 
-    def gradients(self, gradient, x, weight, wanted) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def gradients(
+        self, gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, wanted: tuple[bool, bool]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Of input and weight, each only where wanted; of an operand that no wanted one reads the shape will do.
 
         One call of ``convolution_backward``, as autograd itself makes: the input gradient reads ``weight`` only, the
         weight gradient ``x`` only, so each may be another than the forward pass used. ``torch.nn.grad`` makes two.
         """
-        (begin, extra), height, width = self._split(), *x.shape[2:]
+        begin, extra = self._split()
+        height, width = x.shape[2:]
         if wanted[1]:
             x = F.pad(x, extra) if any(extra) else x
         else:
@@ -133,10 +157,12 @@ class _Multiply:
 
     features = -1
 
-    def product(self, x, weight, bias):
+    def product(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return F.linear(x, weight, bias)
 
-    def gradients(self, gradient, x, weight, wanted) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def gradients(
+        self, gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, wanted: tuple[bool, bool]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Of input and weight, each only where wanted."""
         to_x = gradient @ weight if wanted[0] else None
         return to_x, gradient.flatten(0, -2).T @ x.flatten(0, -2) if wanted[1] else None
@@ -153,7 +179,7 @@ class _Call:
     active: torch.Tensor | None
     record: Callable[[str, torch.Tensor], Any] | None
 
-    def product(self, x, bias):
+    def product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         out = self.operation.product(x, self.forward_weight, bias)
         if self.record is not None:
             self.record("weight", self.forward_weight)
@@ -167,7 +193,9 @@ class _SparseProduct(torch.autograd.Function):
     """Forward with one weight, backward with another, and with the Top-K activation: stages 1 and 2 of Algorithm 1."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, call: _Call):
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, call: _Call
+    ) -> torch.Tensor:
         out = call.product(x, bias)
         wants_x, wants_weight = ctx.needs_input_grad[:2]
         saved = None
@@ -182,7 +210,7 @@ class _SparseProduct(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise AccelsimError(f"{ctx.state.name}: a SWAT layer has no second derivative; leave out create_graph=True")
         x, weight, active = ctx.saved_tensors
@@ -206,7 +234,10 @@ class _SparseProduct(torch.autograd.Function):
         return to_x, to_weight, to_bias, None
 
 
-class SwatLayer:
+_sparse_product: Callable[..., torch.Tensor] = _SparseProduct.apply
+
+
+class SwatLayer(nn.Module):
     """What both layers share.
 
     Attributes
@@ -221,22 +252,34 @@ class SwatLayer:
 
     record: Callable[[str, torch.Tensor], Any] | None = None
     swat: LayerState
+    weight: torch.Tensor
+    bias: Any  # a tensor or None; PyTorch declares it in one way for convolutions, in another for linear layers
+    sample_axes: int  # of an input without a batch
+
+    def _padded(self, x: torch.Tensor) -> torch.Tensor:
+        """The activation that is multiplied."""
+        raise NotImplementedError
+
+    def _operation(self) -> _Convolve | _Multiply:
+        """The product that the layer computes."""
+        raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As the layer that it was, with SWAT's operands. Where autograd is not asked, nothing is saved."""
         weight, bias, single = self.weight, self.bias, x.ndim == self.sample_axes
         x = self._padded(x.unsqueeze(0) if single else x)
         dtype = _autocast_dtype(x)
-        x, bias = _cast(x, dtype), None if bias is None else _cast(bias, dtype)
+        x = _cast(x, dtype)
+        bias = None if bias is None else _cast(bias, dtype)
         call = self._call(weight, dtype)
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-            out = _SparseProduct.apply(x, weight, bias, call)
+            out = _sparse_product(x, weight, bias, call)
         else:
             out = call.product(x, bias)
         return out.squeeze(0) if single else out
 
     @torch.no_grad()
-    def _call(self, weight, dtype) -> _Call:
+    def _call(self, weight: torch.Tensor, dtype: torch.dtype | None) -> _Call:
         active = self.swat.active(weight)
         full = weight.detach()
         sparse = _cast(full if active is None else torch.where(active, full, 0), dtype)
@@ -249,7 +292,7 @@ class SwatConv2d(SwatLayer, nn.Conv2d):
 
     sample_axes = 3
 
-    def _padded(self, x):
+    def _padded(self, x: torch.Tensor) -> torch.Tensor:
         """Padding other than zeros belongs to the activation that the convolution sees."""
         if self.padding_mode == "zeros":
             return x
@@ -258,16 +301,17 @@ class SwatConv2d(SwatLayer, nn.Conv2d):
 
     def _operation(self) -> _Convolve:
         sides = self._sides() if self.padding_mode == "zeros" else (0, 0, 0, 0)
-        return _Convolve(self.stride, sides, self.dilation, self.groups)
+        (down, right), (rows, columns) = self.stride, self.dilation
+        return _Convolve((down, right), sides, (rows, columns), self.groups)
 
     def _sides(self) -> tuple[int, int, int, int]:
         if self.padding == "valid":
             return 0, 0, 0, 0
-        if self.padding != "same":
-            (vertical, horizontal) = self.padding
+        if not isinstance(self.padding, str):
+            vertical, horizontal = self.padding
             return vertical, vertical, horizontal, horizontal
-        totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-        return tuple(side for total in totals for side in (total // 2, total - total // 2))
+        rows, columns = (d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
 
 
 class SwatLinear(SwatLayer, nn.Linear):
@@ -275,7 +319,7 @@ class SwatLinear(SwatLayer, nn.Linear):
 
     sample_axes = 1
 
-    def _padded(self, x):
+    def _padded(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
     def _operation(self) -> _Multiply:

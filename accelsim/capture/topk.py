@@ -106,9 +106,9 @@ class TopK:
                 del magnitude
                 return self._note(torch.where(keep, values, 0))
             del magnitude
-        if isinstance(self.threshold, float):
-            return self._note(F.hardshrink(values, _below(self.threshold, values)))
-        return self._note(values.masked_fill(values.abs() < _at(self.threshold, values), 0))
+        if isinstance(self.threshold, torch.Tensor):
+            return self._note(values.masked_fill(values.abs() < self.threshold.to(values), 0))
+        return self._note(F.hardshrink(values, _below(self.threshold or 0.0, values)))
 
     def _refresh(self, magnitude: torch.Tensor) -> torch.Tensor:
         """Sets the threshold, and returns it by group, in a shape that broadcasts."""
@@ -172,7 +172,7 @@ def _largest(values: torch.Tensor, count: int) -> torch.Tensor:
 
 def _flat(values: torch.Tensor) -> torch.Tensor:
     """All elements in the order of memory, without a copy where they lie densely."""
-    return values.permute(sorted(range(values.ndim), key=lambda axis: -values.stride(axis))).reshape(-1)
+    return values.permute(sorted(range(values.ndim), key=lambda axis: -values.stride()[axis])).reshape(-1)
 
 
 def _at(edge: float | torch.Tensor, values: torch.Tensor) -> float | torch.Tensor:

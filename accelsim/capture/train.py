@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -97,9 +98,9 @@ class Plan:
     force: bool = False
     network: str | None = None
     dataset: str | None = None
-    swat: dict = field(default_factory=dict)
+    swat: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 1), ("samples", 1), ("warmup", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise AccelsimError(f"{name}: must be {least} or more, got {getattr(self, name)}")
@@ -211,7 +212,9 @@ def capture(plan: Plan, tell: Callable[[Progress], None] = lambda progress: None
     return history
 
 
-def _train(plan: Plan, sparsity: float, model: nn.Module, dataset: Dataset, recorder: Recorder, device):
+def _train(
+    plan: Plan, sparsity: float, model: nn.Module, dataset: Dataset, recorder: Recorder, device: torch.device
+) -> Iterator[Progress]:
     """One run; yields each iteration's progress."""
     torch.manual_seed(plan.seed)
     model.train()
@@ -285,7 +288,7 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _provenance(plan: Plan, dataset: Dataset, device: torch.device) -> dict:
+def _provenance(plan: Plan, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     """The plan in plain JSON, files by their names, and what it ran on; the command itself the recorder adds."""
     plain = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in ("out", "force", "data")}
     plain = {name: value.name if isinstance(value, Path) else value for name, value in plain.items()}
