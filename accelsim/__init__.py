@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from accelsim.pipeline import PASSES, simulate_records
+from accelsim.pipeline import simulate_records
 from accelsim.version import __version__
+from accelsim.workload.lowering import PASSES
 from accelsim.workload.trace import Trace
 from accelsim.workload.trace_writer import TraceWriter
 
@@ -62,7 +63,9 @@ def simulate(
     return frame(simulate_records(machines, trace, passes=passes, layers=layers, snapshots=snapshots, jobs=jobs))
 
 
-def sweep(study: str | Path | dict, out: str | Path, *, jobs: int = 1, cluster: str | None = None) -> pd.DataFrame:
+def sweep(
+    study: str | Path | dict[str, Any], out: str | Path, *, jobs: int = 1, cluster: str | None = None
+) -> pd.DataFrame:
     """Simulates every point of a study that the folder ``out`` does not have yet; the table of all, a row a pass.
 
     See ``accelsim.sweeps.sweep.sweep`` for the parameters, the files that it writes and what it raises.

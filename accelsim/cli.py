@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import NoReturn
 
 from accelsim.commands import capture, compare, describe, exchange, reproduce, run, sweep
 from accelsim.errors import AccelsimError, printable
@@ -57,7 +58,7 @@ def _forget_output() -> None:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as every other error does."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, printable(f"accelsim: error: {message}; see {self.prog} --help") + "\n")
 
 

@@ -6,12 +6,18 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from accelsim.commands.shared import bar, is_terminal, names, show
+from accelsim.commands.shared import Commands, bar, is_terminal, names, show
 from accelsim.errors import AccelsimError
 
+if TYPE_CHECKING:
+    from accelsim.capture.train import Progress
 
-def add(commands, common) -> None:
+Number = TypeVar("Number", int, float)
+
+
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Adds the command and its arguments."""
     command = commands.add_parser(
         "capture",
@@ -82,7 +88,7 @@ def capture(options: argparse.Namespace) -> None:
     show(render(capture_tables(list(train.last_of(history)), plan.out), is_terminal(sys.stdout)))
 
 
-def _told(p) -> dict:
+def _told(p: Progress) -> dict[str, Any]:
     """Loss, accuracy and sparsity reached, for the bar."""
     told = f"Top-K {100 * p.sparsity:g} %  loss {p.loss:.3f}  accuracy {100 * p.accuracy:.0f} %"
     return {"advance": 1, "description": f"{told}  zeros {100 * p.weight_sparsity:.1f} % of weights"}
@@ -93,14 +99,14 @@ def _paths(text: str) -> tuple[Path, ...]:
     return tuple(Path(name) for name in names(text))
 
 
-def _numbers(kind: type) -> Callable[[str], tuple]:
+def _numbers(kind: type[Number]) -> Callable[[str], tuple[Number, ...]]:
     """``1,2`` as numbers of a kind."""
 
-    def parse(text: str) -> tuple:
+    def parse(text: str) -> tuple[Number, ...]:
         try:
             return tuple(kind(part) for part in names(text))
         except ValueError:
-            name = {int: "integers", float: "numbers"}[kind]
+            name = "integers" if kind is int else "numbers"
             raise argparse.ArgumentTypeError(f"must be {name} with commas between, got {text}") from None
 
     return parse

@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from accelsim.commands.shared import cores, is_terminal, jobs, names, progress, show
+from accelsim.commands.shared import Commands, cores, is_terminal, jobs, names, progress, show
 from accelsim.workload.lowering import PASSES
 
 
-def add(commands, common) -> None:
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Adds the command and its arguments."""
     command = commands.add_parser(
         "compare",

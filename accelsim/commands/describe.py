@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from accelsim.commands.shared import is_terminal, show
+from accelsim.commands.shared import Commands, is_terminal, show
 from accelsim.errors import ConfigError, TraceError
 
 
-def add(commands, common) -> None:
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Adds the commands and their arguments."""
     of_file = commands.add_parser("info", parents=[common], help="describe a trace or a machine file")
     of_file.add_argument("file", metavar="FILE", help="a trace (.npz) or a machine (.yaml)")

@@ -7,19 +7,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from accelsim.commands.shared import show
+from accelsim.commands.shared import Commands, show
 from accelsim.errors import AccelsimError, OutputError, TraceError
 from accelsim.files import find, staged
 
+if TYPE_CHECKING:
+    from accelsim.workload.trace import Snapshot, Trace
 
-def add(commands, common) -> None:
+
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Adds both commands and their arguments."""
     _add_import(commands, common)
     _add_export(commands, common)
 
 
-def _add_import(commands, common) -> None:
+def _add_import(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "import",
         parents=[common],
@@ -86,7 +90,7 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"must be numbers with commas between, got {text}") from None
 
 
-def _add_export(commands, common) -> None:
+def _add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "export",
         parents=[common],
@@ -126,7 +130,7 @@ def _export(options: argparse.Namespace) -> str:
         return _written(options.out, _exported(replace(snapshot, layers=layers), trace, options.format))
 
 
-def _exported(snapshot, trace, format: str) -> Iterator[tuple[str, str]]:
+def _exported(snapshot: Snapshot, trace: Trace, format: str) -> Iterator[tuple[str, str]]:
     if format == "timeloop":
         from accelsim.workload.exporters.timeloop import problems
 

@@ -7,14 +7,14 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from accelsim.commands.shared import cores, is_terminal, jobs, names, progress, show
+from accelsim.commands.shared import Commands, cores, is_terminal, jobs, names, progress, show
 from accelsim.workload.lowering import PASSES
 
 # Sections of a machine that ``run`` takes from another file, and one that is shipped.
 SECTIONS = {"memory": "ddr4.yaml", "energy": "28nm.yaml", "overheads": "swat.yaml"}
 
 
-def add(commands, common) -> None:
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Adds the command and its arguments."""
     command = commands.add_parser(
         "run",
@@ -45,10 +45,10 @@ def add(commands, common) -> None:
     command.add_argument(
         "--timeline", type=Path, metavar="FILE", help="write what happened when, for Perfetto: .json[.gz]"
     )
-    details = {"choices": ("layers", "auto", "jobs"), "default": "auto"}
     command.add_argument(
-        "--timeline-detail", **details, help="auto: what 200,000 events can show; jobs: all, however much"
-    )
+        "--timeline-detail", choices=("layers", "auto", "jobs"), default="auto",
+        help="auto: what 200,000 events can show; jobs: all, however much",
+    )  # fmt: skip
     command.add_argument("--explain", action="store_true", help="show where every multiplier slot went")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     command.add_argument("--quiet", action="store_true", help="no progress bar, and the speedup table only")
@@ -90,13 +90,13 @@ def run(options: argparse.Namespace) -> None:
                 jobs=options.jobs or cores(), progress=tell, timeline=timeline,
             )  # fmt: skip
             table = frame(records)
-        other = baseline and baseline.name
+        other = baseline.name if baseline else None
         everything = summarize(table, machine.name, other)
         chosen = summarize(convolutions(table), machine.name, other)
         comparable = covers(table, trace)
         paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]
     shown = {"full": not options.quiet, "explain": options.explain}
-    parts = list(tables.summary(chosen, everything, table, paper, **shown))
+    parts: list[object] = list(tables.summary(chosen, everything, table, paper, **shown))
     data = export.report(chosen, everything, table, paper, origin)
     if options.plots:
         from accelsim.study.plots import write_plots

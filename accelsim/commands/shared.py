@@ -6,9 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TextIO, TypeAlias
 
 from accelsim.errors import OutputError
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what a command is added to
 
 
 def show(text: str) -> None:
@@ -19,15 +22,21 @@ def show(text: str) -> None:
     sys.stdout.flush()
 
 
-def is_terminal(*streams) -> bool:
+def is_terminal(*streams: TextIO | None) -> bool:
     """Whether all of them are."""
     return all(stream is not None and stream.isatty() for stream in streams)
 
 
 @contextmanager
 def bar(
-    options: argparse.Namespace, told: Callable[..., dict], *, before="", after="", description="", total=None
-) -> Iterator[Callable]:
+    options: argparse.Namespace,
+    told: Callable[..., dict[str, Any]],
+    *,
+    before: str = "",
+    after: str = "",
+    description: str = "",
+    total: float | None = None,
+) -> Iterator[Callable[..., None]]:
     """A bar on a terminal; nothing where output is piped, quiet or JSON.
 
     What it yields is called with what ``told`` makes rich's ``Progress.update`` of; ``before`` and ``after`` stand
@@ -39,14 +48,14 @@ def bar(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = BarColumn(), MofNCompleteColumn(), TextColumn(after), TimeRemainingColumn()
-    columns = (TextColumn(before), *columns) if before else columns
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    columns = [TextColumn(before)] if before else []
+    counted = BarColumn(), MofNCompleteColumn(), TextColumn(after), TimeRemainingColumn()
+    with Progress(*columns, *counted, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(description, total=total)
         yield lambda *what: shown.update(task, **told(*what))
 
 
-def progress(options: argparse.Namespace):
+def progress(options: argparse.Namespace) -> AbstractContextManager[Callable[..., None]]:
     """A bar of layers simulated."""
     return bar(options, lambda done, total: {"completed": done, "total": total}, before="simulating", after="layers")
 

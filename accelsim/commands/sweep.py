@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from accelsim.commands.shared import bar, cores, is_terminal, jobs, show
+from accelsim.commands.shared import Commands, bar, cores, is_terminal, jobs, show
 from accelsim.errors import printable
 
+if TYPE_CHECKING:
+    from accelsim.sweeps.plan import Plan
+    from accelsim.sweeps.sweep import Progress
 
-def add(commands, common) -> None:
+
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Adds the command and its arguments."""
     command = commands.add_parser(
         "sweep",
@@ -43,7 +48,7 @@ def sweep(options: argparse.Namespace) -> int:
         out = out.with_name(f"{out.name}.sweep")
     workers = options.jobs or cores()
 
-    def before(plan) -> None:
+    def before(plan: Plan) -> None:
         if not options.quiet:
             guess = None if options.cluster else estimate(plan, workers)
             print(printable(f"accelsim: {sweep_text.plan_line(plan, guess, out)}"), file=sys.stderr, flush=True)
@@ -57,7 +62,7 @@ def sweep(options: argparse.Namespace) -> int:
     return 2 if table["error"].notna().all() else 0
 
 
-def _told(p) -> dict:
+def _told(p: Progress) -> dict[str, Any]:
     """Points done, and failed, for the bar."""
     failed = f", {p.failed} failed" if p.failed else ""
     return {"completed": p.found + p.done, "total": p.total, "description": failed}

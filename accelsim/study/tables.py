@@ -30,7 +30,7 @@ NOTHING = "–"
 WIDTH = 1000
 
 
-def render(parts: Iterable, terminal: bool = False) -> str:
+def render(parts: Iterable[object], terminal: bool = False) -> str:
     """Tables and lines as text; with escape codes only for a terminal."""
     console = Console(
         file=io.StringIO(), width=WIDTH, force_terminal=terminal, no_color=not terminal, legacy_windows=False,

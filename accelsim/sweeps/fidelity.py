@@ -73,7 +73,7 @@ def cycle_errors(
 
 def sweep_fidelity(plan: Plan) -> pd.DataFrame | None:
     """``cycle_errors`` of what a sweep makes of its traces at other sparsities, on the first machine; None: nothing."""
-    firsts = {}
+    firsts: dict[tuple[str, str], Machine] = {}
     for point in plan.points:
         if point.sparsity is not None and point.machine:
             firsts.setdefault((point.trace, point.snapshot), point.machine)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from accelsim.errors import AccelsimError, TraceError
 from accelsim.files import find
@@ -16,6 +17,7 @@ from accelsim.workload.trace import Trace
 
 # Machines simulated together on one snapshot: enough to share what they share, few enough to be lost to a dead worker.
 TOGETHER = 8
+Place = tuple[str, str, str, "float | None"]  # where a trace is, its digest, a snapshot, a sparsity
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,13 @@ def plan_sweep(study: Study, store: Store, workers: int = 1) -> Plan:
         digests = {name: trace.digest for name, trace in traces.items()}
         paths = {name: str(trace.path.resolve()) for name, trace in traces.items()}
     if not any(point.machine for point in points):
-        raise AccelsimError(points[0].error if points else "study: must have a point, has none")
+        raise AccelsimError((points[0].error or "") if points else "study: must have a point, has none")
     chosen = tuple(study.passes), tuple(study.layers)
-    keys = tuple(p.key(digests[p.trace], *chosen) if p.machine else None for p in points)
+    keys = tuple(p.key(digests[p.trace], *chosen) for p in points)
     known = store.known()
-    missing: dict[tuple, dict[str, dict]] = {}
+    missing: dict[Place, dict[str, dict[str, Any]]] = {}
     for point, key in zip(points, keys, strict=True):
-        if key and key not in known:
+        if key and point.machine and key not in known:
             place = paths[point.trace], digests[point.trace], point.snapshot, point.sparsity
             missing.setdefault(place, {})[key] = point.machine.resolved()
     chunks = tuple(_chunks(missing, chosen, workers))
@@ -85,7 +87,9 @@ def _check_names(study: Study, traces: dict[str, Trace]) -> None:
             raise AccelsimError(f"study: layers: must match a layer of a trace ({some}, …), got {pattern}")
 
 
-def _chunks(missing: dict[tuple, dict[str, dict]], chosen: tuple, workers: int) -> Iterator[Chunk]:
+def _chunks(
+    missing: dict[Place, dict[str, dict[str, Any]]], chosen: tuple[tuple[str, ...], tuple[str, ...]], workers: int
+) -> Iterator[Chunk]:
     """Machines with equal accelerators next to each other: what they compute is computed once."""
     count = sum(map(len, missing.values()))
     together = max(1, min(TOGETHER, count // (4 * workers)))

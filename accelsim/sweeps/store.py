@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Store:
                 self._path(key).unlink()
             return None
 
-    def write(self, path: Path, write) -> None:
+    def write(self, path: Path, write: Callable[[str], object]) -> None:
         """``write`` fills a file beside, which then takes the place of ``path``."""
         beside = None
         try:

@@ -41,7 +41,7 @@ class Study(Parameters):
     points: list[dict[str, Any]] = option("points by themselves: such keys, one value each", default=[])
 
     @check
-    def _can_be(self):
+    def _can_be(self) -> Study:
         for name in self.passes:
             if name not in PASSES:
                 raise ValueError(f"passes: must be one of {', '.join(PASSES)}, got {name}")
@@ -88,7 +88,7 @@ def _check_own(where: str, name: str, value: Any) -> None:
         raise ValueError(f"{where}: must be a name, got {value!r:.60}")
 
 
-def load_study(file: str | Path | dict) -> Study:
+def load_study(file: str | Path | dict[str, Any]) -> Study:
     """Reads and validates a study file, or its plain data.
 
     Raises
@@ -113,8 +113,10 @@ class Point:
     machine: Machine | None
     error: str | None = field(default=None)
 
-    def key(self, digest: str, layers: tuple[str, ...], passes: tuple[str, ...]) -> str:
-        """What determines its result, as a digest."""
+    def key(self, digest: str, layers: tuple[str, ...], passes: tuple[str, ...]) -> str | None:
+        """What determines its result, as a digest; None of a point that cannot be."""
+        if self.machine is None:
+            return None
         determined = {
             "code": code_digest(),
             "machine": self.machine.resolved() | {"description": ""},
@@ -152,7 +154,7 @@ def machine_with(base: dict[str, Any], settings: dict[str, Any], source: str = "
     source = f"{source} with {changed}" if changed else source
     for name in sorted(settings, key=lambda name: (name.count("."), not name.endswith(".preset"))):
         *path, last = name.split(".")
-        section = data
+        section: Any = data
         for part in path:
             section = section.get(part)
             if not isinstance(section, dict):
@@ -182,7 +184,9 @@ def points_of(study: Study, traces: dict[str, Trace]) -> Iterator[Point]:
             yield _point(shown, trace, name, sparsity, machine, error, numbers)
 
 
-def _snapshots(study: Study, settings: dict, trace: Trace, reference: Callable[[Trace], Snapshot]) -> Iterable[str]:
+def _snapshots(
+    study: Study, settings: dict[str, Any], trace: Trace, reference: Callable[[Trace], Snapshot]
+) -> Iterable[str]:
     """Which snapshots a setting means; of one snapshot any sparsity is made."""
     if "snapshot" in settings:
         return [settings["snapshot"]]
@@ -192,7 +196,15 @@ def _snapshots(study: Study, settings: dict, trace: Trace, reference: Callable[[
     return [reference(trace).name] if "sparsity" in settings else names
 
 
-def _point(shown: dict, trace: Trace, name: str, sparsity: float | None, machine, error: str | None, numbers) -> Point:
+def _point(
+    shown: dict[str, Any],
+    trace: Trace,
+    name: str,
+    sparsity: float | None,
+    machine: Machine | None,
+    error: str | None,
+    numbers: Callable[[Snapshot], bool],
+) -> Point:
     known = {snapshot.name: snapshot for snapshot in trace.snapshots}
     if name not in known:
         error = error or f"{shown['trace']}: snapshot: must be one of {', '.join(known)}, got {name}"

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -45,7 +46,7 @@ class Progress:
 
 
 def sweep(
-    study: Study | str | Path | dict,
+    study: Study | str | Path | dict[str, Any],
     out: str | Path,
     *,
     jobs: int = 1,
@@ -137,17 +138,18 @@ def compute(
 
 def run_chunks(
     chunks: Iterable[Chunk], jobs: int, cluster: str | None = None, work: Callable[..., list[Rows]] = simulate_chunk
-) -> Iterator[tuple[Chunk, list[Rows]]]:
+) -> Generator[tuple[Chunk, list[Rows]], None, None]:
     """Chunks with their results as they come, on processes of this machine or a Dask cluster.
 
     A chunk whose worker dies is tried again, each of its machines by itself; what is there at ``ATTEMPTS`` deaths has
     failed.
     """
-    fresh, lost = iter(chunks), deque()
+    fresh = iter(chunks)
+    lost: deque[Chunk] = deque()
     results = died = 0
     while True:
         with Workers(jobs, cluster) as workers:
-            running: dict[Future, Chunk] = {}
+            running: dict[Future[list[Rows]], Chunk] = {}
             while True:
                 _fill(workers, running, fresh, lost, work)
                 if not running:
@@ -166,8 +168,9 @@ def run_chunks(
                             raise AccelsimError(f"workers: all die before they give a result: {death}") from None
                         again = chunk.singly(chunk.attempts + 1)
                         lost.extend(one for one in again if one.attempts < ATTEMPTS)
-                        failed = [one for one in again if one.attempts >= ATTEMPTS]
-                        yield from ((one, [f"{death}, each of {ATTEMPTS} times"]) for one in failed)
+                        for one in again:
+                            if one.attempts >= ATTEMPTS:
+                                yield one, [f"{death}, each of {ATTEMPTS} times"]
                     else:
                         results += 1
                         yield chunk, of_machines
@@ -175,7 +178,13 @@ def run_chunks(
                 return
 
 
-def _fill(workers: Workers, running: dict[Future, Chunk], fresh: Iterator[Chunk], lost: deque[Chunk], work) -> None:
+def _fill(
+    workers: Workers,
+    running: dict[Future[list[Rows]], Chunk],
+    fresh: Iterator[Chunk],
+    lost: deque[Chunk],
+    work: Callable[..., list[Rows]],
+) -> None:
     """Gives workers what they can take: first what was lost, and that alone: a death does not say whose it is."""
     while not workers.broken:
         chunk = lost[0] if lost else None

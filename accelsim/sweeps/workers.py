@@ -7,14 +7,17 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelsim.errors import AccelsimError, TraceError
 from accelsim.sweeps.chunks import Chunk, TraceElsewhere
+
+Result = TypeVar("Result")
 
 
 class WorkerDied(Exception):
@@ -39,7 +42,9 @@ class Workers:
     def __init__(self, jobs: int, cluster: str | None):
         self.count, self.cluster = jobs, cluster
         self.broken = False
-        self._stack, self._executor, self._client = ExitStack(), None, None
+        self._stack = ExitStack()
+        self._executor: Executor  # since entering
+        self._client: Any = None  # a cluster's
         self._contents: dict[str, Any] = {}
 
     def __enter__(self) -> Workers:
@@ -52,13 +57,13 @@ class Workers:
         self._stack.callback(self._executor.shutdown, wait=True, cancel_futures=True)
         return self
 
-    def __exit__(self, kind, *error) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is not None and self.cluster is None:
             for child in set(multiprocessing.active_children()) - self._others:
                 child.terminate()  # nobody waits for what it computes
         self._stack.close()
 
-    def submit(self, work: Callable, chunk: Chunk) -> Future | None:
+    def submit(self, work: Callable[..., Result], chunk: Chunk) -> Future[Result] | None:
         """A chunk to be computed; None if the workers are broken."""
         content = (self._contents[chunk.digest],) if chunk.digest in self._contents else ()
         try:
@@ -68,7 +73,7 @@ class Workers:
             self.broken = True
             return None
 
-    def result(self, future: Future) -> Any:
+    def result(self, future: Future[Result]) -> Result:
         """What ``work`` returned. Raises WorkerDied, TraceElsewhere, AccelsimError."""
         try:
             return future.result()
@@ -112,7 +117,7 @@ class Workers:
             raise AccelsimError("cluster: needs Dask: pip install 'accelsim[cluster]'") from error
         try:
             with _interrupts_held_back():
-                place = self.cluster
+                place: Any = self.cluster
                 if place == "local":
                     place = LocalCluster(n_workers=self.count, threads_per_worker=1, dashboard_address=None)
                     self._stack.enter_context(place)
@@ -139,6 +144,6 @@ def _start_worker() -> None:
     threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
-def _follow(parent) -> None:
+def _follow(parent: BaseProcess) -> None:
     parent.join()
     os.kill(os.getpid(), signal.SIGKILL)
