@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from accelsim.hardware.movement.plan import Plan
     from accelsim.hardware.movement.replay_simpy import Observer
     from accelsim.hardware.overheads import Cost
+    from accelsim.workload.synthetic import SyntheticTrace
 
     Timeline = Callable[[Machine, str, str, Plan], Observer | None]
 
@@ -147,7 +148,7 @@ class Counted:
 
 def simulate_records(
     machines: Machine | Iterable[Machine],
-    trace: Trace,
+    trace: Trace | SyntheticTrace,
     *,
     passes: str | Iterable[str] = PASSES,
     layers: str | Iterable[str] = "*",

@@ -22,7 +22,8 @@ from accelsim.hardware.movement.plan import JOBS, Plan
 from accelsim.hardware.movement.replay_simpy import replay
 from accelsim.pipeline import simulate_records
 from accelsim.study import timeline
-from accelsim.study.timeline import DETAILS, _Slices, _Track, recording
+from accelsim.study.timeline import DETAILS, recording
+from accelsim.study.tracks import Slices, Track
 
 RUN = ["run", "--trace", "tiny.npz", "--quiet", "--config"]
 
@@ -221,10 +222,10 @@ def test_what_is_written_early_is_all_there(tiny, tmp_path, monkeypatch):
     st.integers(3, 30),
 )
 def test_a_track_keeps_cycles_order_and_size(happened, most):
-    track, at, layer, total = _Track("t", most, 0), 0, 0, Counter()
+    track, at, layer, total = Track("t", most, 0), 0, 0, Counter()
     for gap, cycles, name, new in happened:
         at, layer = at + gap, layer + new
-        track.add(_Slices(layer, at, at + cycles, {name: (cycles, 1, 1, 0)}))
+        track.add(Slices(layer, at, at + cycles, {name: (cycles, 1, 1, 0)}))
         at, total[name] = at + cycles, total[name] + cycles
     shown = [event for entry in track.entries for event in entry.events()]
     found = Counter()

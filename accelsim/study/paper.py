@@ -8,6 +8,9 @@ Raihan and Aamodt, "Sparse Weight Activation Training", NeurIPS 2020. All are as
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from accelsim.errors import AccelsimError
 
 # Table 6: speedup due to SWAT-U with unstructured pruning on ResNet-50 with ImageNet, by Top-K sparsity and pass. Its
 # "backward pass" is the transposed convolution (section 4.4), our input gradient.
@@ -65,6 +68,13 @@ class Row:
     def label(self) -> str:
         """Network, method and sparsity, in a line."""
         return f"{self.network} {self.method} {100 * self.sparsity:g} %"
+
+    def printed(self, column: str) -> float:
+        """The figure in a column; AccelsimError where the paper prints none."""
+        value: float | None = getattr(self, column)
+        if value is None:
+            raise AccelsimError(f"{self.label}: {column}: must be printed in the paper, is not")
+        return value
 
 
 TABLE2 = (
@@ -143,7 +153,7 @@ TABLE10_BATCH = 32
 PERIOD = 1000
 EQUATIONS = {0.8: {"speedup": 4.13, "reduction": 0.761}, 0.9: {"speedup": 6.79, "reduction": 0.856}}
 # Figure 10: ResNet-18 on CIFAR-100, Top-K period 100, target 90 %; the curves have no numbers in the text.
-FIGURE10 = {"network": "cifar_resnet18", "dataset": "CIFAR-100", "period": 100, "sparsity": 0.9}
+FIGURE10: dict[str, Any] = {"network": "cifar_resnet18", "dataset": "CIFAR-100", "period": 100, "sparsity": 0.9}
 
 # The abstract: the footprint of the backward pass shrinks by 23 %–50 % (activations) and 50 %–90 % (weights).
 MEMORY = {"activation": (23.0, 50.0), "weight": (50.0, 90.0)}

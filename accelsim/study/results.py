@@ -12,6 +12,7 @@ from accelsim.hardware.movement.traffic import ACTIONS
 from accelsim.hardware.overheads import OVERHEADS
 from accelsim.hardware.pricing import COMPONENTS, COMPUTE
 from accelsim.pipeline import Record
+from accelsim.workload.synthetic import SyntheticTrace
 from accelsim.workload.trace import Trace
 
 COLUMNS = ("fwd", "input_grad", "weight_grad", "backward", "step")
@@ -181,7 +182,7 @@ def convolutions(table: pd.DataFrame) -> pd.DataFrame:
     return table if rows.empty else rows
 
 
-def covers(table: pd.DataFrame, trace: Trace) -> bool:
+def covers(table: pd.DataFrame, trace: Trace | SyntheticTrace) -> bool:
     """Whether no convolution of the table's snapshots was left out: only then does the paper's Table 6 compare."""
     seen = set(zip(table["snapshot"], table["layer"], strict=True))
     names = set(table["snapshot"])

@@ -8,8 +8,9 @@ not among our counts: these cells are ``nan``, and the sum has a column of its o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -65,21 +66,21 @@ def _read(folder: Path) -> tuple[pd.DataFrame, float]:
     return table, word_bytes
 
 
-def _text(header: str, rows) -> str:
+def _text(header: str, rows: Iterable[Iterable[object]]) -> str:
     lines = [", ".join(map(str, [number, *row])) + "," for number, row in enumerate(rows)]
     return "\n".join([header, *lines]) + "\n"
 
 
-def _compute(row: dict) -> list:
+def _compute(row: Mapping[Hashable, Any]) -> list[float]:
     slots, busy = row["cycles"] * row["multipliers"], row["effectual_slots"] + row["ineffectual_slots"]
     mapped = row["compute_cycles"] * row["multipliers"]
     shares = busy / slots, 1 - row["edge_slots"] / mapped, busy / mapped
     return [row["cycles"], row["cycles"] - row["compute_cycles"], *(100 * share for share in shares)]
 
 
-def _bandwidth(row: dict, word_bytes: float) -> list:
+def _bandwidth(row: Mapping[Hashable, Any], word_bytes: float) -> list[float]:
     def words(column: str) -> float:
-        return row[column] / word_bytes / row["cycles"]
+        return float(row[column] / word_bytes / row["cycles"])
 
     on_chip = [words(f"{name}_bytes") for name in ("activation_memory_read", "weight_memory_read")]
     nan = float("nan")

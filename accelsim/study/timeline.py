@@ -13,9 +13,7 @@ import math
 from bisect import bisect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from accelsim.hardware.machine import Machine
 from accelsim.hardware.movement.plan import JOBS, OFFCHIP, STALLS, Plan
 from accelsim.hardware.movement.replay_simpy import Observer
 from accelsim.hardware.movement.residency import Room
+from accelsim.study.tracks import Entry, Level, Slices, Track
 
 DETAILS = ("layers", "auto", "jobs")
 MOST_EVENTS = 200_000  # of a file with detail "auto"
@@ -93,18 +92,21 @@ class Timeline:
         self.machine, self.detail = machine, detail
         self.most = {"auto": MOST_EVENTS // max(1, replays)}.get(detail, math.inf)
         self.window = math.inf if detail == "layers" else 0
-        self._file, self._process, self._merged = file, None, {}
+        self._file = file
+        self._process: _Process | None = None
+        self._merged: dict[str, dict[str, float | str]] = {}
         self._events = self._processes = 0
         file.write('{"displayTimeUnit":"ns","traceEvents":[')
 
     def __call__(self, machine: Machine, snapshot: str, which: str, plan: Plan) -> Observer | None:
         """What ``simulate_records`` asks before each replay."""
-        if machine.name != self.machine.name:
+        if machine.name != self.machine.name or machine.memory is None:
             return None
         self._end_process()
         self._processes += 1
         name = f"{snapshot} {which}"
-        self._process = _Process(self._processes, name, machine, plan, (self.most, self.window), self._write)
+        offchip, bounds = machine.memory.offchip, (self.most, self.window)
+        self._process = _Process(self._processes, name, offchip, machine.clock_mhz, plan, bounds, self._write)
         return self._process.observe
 
     def finish(self, origin: dict[str, Any]) -> None:
@@ -132,83 +134,6 @@ class Timeline:
         self._events += 1
 
 
-@dataclass(slots=True)
-class _Slices:
-    """What a track of slices holds: one after another, each name once with its cycles, bytes, count, first job."""
-
-    layer: int
-    start: int
-    end: int
-    parts: dict[str, tuple[int, int, int, int]]
-
-    @property
-    def size(self) -> int:
-        return len(self.parts)
-
-    def absorb(self, later: _Slices) -> None:
-        self.end = later.end
-        for name, (cycles, size, count, job) in later.parts.items():
-            mine = self.parts.get(name, (0, 0, 0, job))
-            self.parts[name] = mine[0] + cycles, mine[1] + size, mine[2] + count, mine[3]
-
-    def events(self) -> Iterator[tuple[str, int, int, dict]]:
-        at = self.start
-        for name, (cycles, size, count, job) in self.parts.items():
-            yield name, at, cycles, {"count": count, "job": job} | ({"bytes": size} if size else {})
-            at += cycles
-
-
-@dataclass(slots=True)
-class _Level:
-    """What a counter holds: the most bytes from a cycle to the next entry."""
-
-    layer: int
-    start: int
-    end: int
-    bytes: int
-    size = 1
-
-    def absorb(self, later: _Level) -> None:
-        self.end = later.end
-        self.bytes = max(self.bytes, later.bytes)
-
-    def events(self) -> Iterator[tuple[str, int, int, dict]]:
-        yield "", self.start, 0, {"bytes": self.bytes}
-
-
-class _Track:
-    """Entries of one track. Past ``most`` of them those within a window are put together, in wider windows if need be.
-
-    No window goes on from a layer into the next, so each layer keeps at least one.
-    """
-
-    def __init__(self, name: str, most: float, window: float):
-        self.name, self.most, self.window = name, most, window
-        self.entries: list[_Slices] | list[_Level] = []
-        self.size = 0
-
-    def add(self, entry: _Slices | _Level) -> None:
-        self._append(entry)
-        while self.size > self.most and self.window < math.inf:
-            pairs = pairwise(self.entries)
-            lengths = sorted(then.end - first.start for first, then in pairs if first.layer == then.layer)
-            # At least every fourth goes into the one before it.
-            self.window = max(2 * self.window, lengths[len(lengths) // 2], 1) if lengths else math.inf
-            entries, self.entries, self.size = self.entries, [], 0
-            for each in entries:
-                self._append(each)
-
-    def _append(self, entry: _Slices | _Level) -> None:
-        last = self.entries[-1] if self.entries else None
-        if last and self.window and last.layer == entry.layer and entry.end - last.start <= self.window:
-            self.size -= last.size
-            last.absorb(entry)
-            self.size += last.size
-        else:
-            self.entries.append(entry)
-            self.size += entry.size
-
-
 class _Occupancy:
     """Bytes of a room that are taken: by a part from its first transfer on, by results from their first job's end."""
 
@@ -217,7 +142,7 @@ class _Occupancy:
         self.sizes, self.bytes = size.tolist(), 0
         results = rank > 0
         taken = np.bincount(job[results], size[results], jobs) - np.bincount(until, size, jobs)
-        self.changes = taken.astype(np.int64).tolist()
+        self.changes: list[int] = taken.astype(np.int64).tolist()
         self.changes[-1] = 0  # until the last result has left
         self.entered = bytearray(size.size)
 
@@ -237,23 +162,34 @@ class _Occupancy:
 class _Process:
     """One replay: its tracks, and what they have to tell."""
 
-    def __init__(self, pid: int, name: str, machine: Machine, plan: Plan, bounds: tuple, write: Callable[[dict], None]):
-        self.pid, self.name, self.clock_mhz, self.plan, self.write = pid, name, machine.clock_mhz, plan, write
+    def __init__(
+        self,
+        pid: int,
+        name: str,
+        offchip: OffChip,
+        clock_mhz: int,
+        plan: Plan,
+        bounds: tuple[float, float],
+        write: Callable[[dict[str, Any]], None],
+    ):
+        self.pid, self.name, self.clock_mhz, self.plan, self.write = pid, name, clock_mhz, plan, write
         most, window = bounds
-        groups = _channel_groups(machine.memory.offchip.channels)
+        groups = _channel_groups(offchip.channels)
         self.rooms = {key: _Occupancy(room, len(plan.job_cycles)) for key, room in plan.rooms.items() if _used(room)}
         share = most / (3 + len(groups) + len(self.rooms))
-        self.layers = _Track("layers", math.inf, math.inf)
-        self.pes = _Track("PE array", share, window)
-        self.channels = [_Track(_channel_name(group), share, window) for group in groups]
-        self.ports = {port: _Track(ROOMS[port], share, window) for port in ("activation_memory", "weight_memory")}
+        self.layers = Track[Slices]("layers", math.inf, math.inf)
+        self.pes = Track[Slices]("PE array", share, window)
+        self.channels = [Track[Slices](_channel_name(group), share, window) for group in groups]
+        ports = ("activation_memory", "weight_memory")
+        self.ports = {port: Track[Slices](ROOMS[port], share, window) for port in ports}
         self.levels = {
-            key: _Track(f"{ROOMS[key]}, of {plan.rooms[key].capacity:,} bytes", share, window) for key in self.rooms
+            key: Track[Level](f"{ROOMS[key]}, of {plan.rooms[key].capacity:,} bytes", share, window)
+            for key in self.rooms
         }
         self.tracks = [self.layers, self.pes, *self.channels, *self.ports.values()]
         self.tids = {id(track): number for number, track in enumerate(self.tracks, start=1)}
-        self.shares = lru_cache(_shares_of(machine.memory.offchip, machine.clock_mhz, groups))
-        self.stalls: list[_Slices] = []
+        self.shares = lru_cache(_shares_of(offchip, clock_mhz, groups))
+        self.stalls: list[Slices] = []
         self.layer = self.now = 0
         self._name()
 
@@ -268,7 +204,7 @@ class _Process:
         else:
             self._transfer(place, stream, number, start, end)
 
-    def finish(self) -> dict[str, int | str]:
+    def finish(self) -> dict[str, float | str]:
         """Writes all that was not yet; returns the windows of the tracks that were put together."""
         self._work(self.stalls)
         for key, room in self.rooms.items():
@@ -276,19 +212,19 @@ class _Process:
             self._sample(key, self.now)
         for window in self.layers.entries:
             self._write_span(window)
-        for track in (*self.tracks[1:], *self.levels.values()):
+        tracks: list[Track[Any]] = [*self.tracks[1:], *self.levels.values()]
+        for track in tracks:
             self._flush(track)
-        tracks = (*self.tracks[1:], *self.levels.values())
         return {t.name: t.window if t.window < math.inf else "layer" for t in tracks if t.window}
 
     # What happens
 
-    def _work(self, slices: list[_Slices]) -> None:
+    def _work(self, slices: list[Slices]) -> None:
         """PEs work and wait, in the order of time."""
         for each in sorted(slices, key=lambda each: (each.start, each.end)):
             self.layer = max(self.layer, bisect(self.plan.ends, next(iter(each.parts.values()))[3]))
             each.layer, self.now = self.layer, each.end
-            self.layers.add(_Slices(each.layer, each.start, each.end, dict(each.parts)))
+            self.layers.add(Slices(each.layer, each.start, each.end, dict(each.parts)))
             self._add(self.pes, each)
         self.stalls = []
 
@@ -309,17 +245,17 @@ class _Process:
         if part >= 0 and self.rooms[stream.room].fill(part):
             self._sample(stream.room, start)
 
-    def _slice(self, name: str, start: int, end: int, job: int, size: int = 0) -> _Slices:
-        return _Slices(self.layer, start, end, {name: (end - start, size, 1, job)})
+    def _slice(self, name: str, start: int, end: int, job: int, size: int = 0) -> Slices:
+        return Slices(self.layer, start, end, {name: (end - start, size, 1, job)})
 
     def _sample(self, key: str, now: int) -> None:
         track = self.levels[key]
         if track.entries and track.entries[-1].start == now:
             track.entries.pop()
             track.size -= 1
-        self._add(track, _Level(self.layer, now, now, self.rooms[key].bytes))
+        self._add(track, Level(self.layer, now, now, self.rooms[key].bytes))
 
-    def _add(self, track: _Track, entry: _Slices | _Level) -> None:
+    def _add(self, track: Track[Entry], entry: Entry) -> None:
         track.add(entry)
         if track.window == 0 and track.most == math.inf and len(track.entries) > CHUNK:
             self._flush(track)
@@ -327,7 +263,7 @@ class _Process:
     # What is written
 
     def _name(self) -> None:
-        def about(name: str, tid: int, /, **args) -> None:
+        def about(name: str, tid: int, /, **args: str | int) -> None:
             self.write({"ph": "M", "pid": self.pid, "tid": tid, "ts": 0, "name": name, "args": args})
 
         about("process_name", 0, name=self.name)
@@ -336,7 +272,7 @@ class _Process:
             about("thread_name", number, name=track.name)
             about("thread_sort_index", number, sort_index=number)
 
-    def _flush(self, track: _Track) -> None:
+    def _flush(self, track: Track[Any]) -> None:
         """Writes what a track holds."""
         tid = self.tids.get(id(track), 0)
         for entry in track.entries:
@@ -348,13 +284,13 @@ class _Process:
                     self.write(at | {"name": track.name, "args": args})
         track.entries, track.size = [], 0
 
-    def _write_span(self, window: _Slices) -> None:
+    def _write_span(self, window: Slices) -> None:
         """A layer, and its cycles by what they were for."""
         parts = {name: part[0] for name, part in window.parts.items()}
         jobs = {"jobs": window.parts["busy"][2]}
         self._write_slice(1, self.plan.layers[window.layer], window.start, window.end - window.start, jobs | parts)
 
-    def _write_slice(self, tid: int, name: str, start: int, cycles: int, args: dict) -> None:
+    def _write_slice(self, tid: int, name: str, start: int, cycles: int, args: dict[str, int]) -> None:
         begin = self._ns(start)
         event = {"ph": "X", "pid": self.pid, "tid": tid, "ts": begin / 1000}
         event["dur"] = (self._ns(start + cycles) - begin) / 1000

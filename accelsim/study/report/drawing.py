@@ -76,8 +76,9 @@ def _panels(machine: dict[str, Any], array: dict[str, Any]) -> Iterator[Panel]:
     buffers = _section(machine, "buffers")
     if _section(machine, "memory"):
         yield _memories(_section(machine, "memory"), _number(machine, "clock_mhz"))
-    count, rows, *inner = (_number(array, key) for key in ("count", "rows", "down", "across", "lanes"))
-    if not count or rows is None or not all(inner):
+    count, rows, *sizes = (_number(array, key) for key in ("count", "rows", "down", "across", "lanes"))
+    inner = [size for size in sizes if size]
+    if not count or rows is None or len(inner) < len(sizes):
         return
     inside, units = array.get("inside"), array.get("units")
     shape = (rows, -(-count // rows)) if rows else _rectangle(count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -85,12 +85,13 @@ def _bytes(path: Path) -> bytes:
 
 def _object(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        return json.loads(content.decode("utf-8"), parse_constant=_refuse)
+        found: dict[str, Any] = json.loads(content.decode("utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: must be JSON, but is damaged: {error}") from error
+    return found
 
 
-def _refuse(name: str):
+def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 

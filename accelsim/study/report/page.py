@@ -117,7 +117,7 @@ def _plotly() -> str:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
         raise AccelsimError("report needs Plotly: pip install 'accelsim[report]'") from error
-    return get_plotlyjs()
+    return str(get_plotlyjs())
 
 
 def esc(text: Any) -> str:
@@ -148,13 +148,13 @@ def table(
     ``headings``: key → text. Cells are text or a ``Cell``; a row of one text is a heading over those below. The first
     cell of a row names it.
     """
-    rows = [list(row) for row in rows]
-    numeric = {i for row in rows for i, cell in enumerate(row) if isinstance(cell, Cell)}
+    cells = [list(row) for row in rows]
+    numeric = {i for row in cells for i, cell in enumerate(row) if isinstance(cell, Cell)}
     heads = [
         f'<th scope="col" class="{"n" if i in numeric else "t"}" data-key="{esc(key)}">{esc(text)}</th>'
         for i, (key, text) in enumerate(headings.items())
     ]
-    body = "\n".join(f"<tr>{_cells(row, len(heads))}</tr>" for row in rows)
+    body = "\n".join(f"<tr>{_cells(row, len(heads))}</tr>" for row in cells)
     box, kind = ("scroll tall", ' class="sortable"') if sortable else ("scroll", "")
     return (
         f'<div class="{box}" tabindex="0" role="region" aria-label="{esc(caption)}">'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def _cards(run: Run) -> str:
     rows = rows[rows["snapshot"] == speedup["snapshot"]]
     lost = {name: total for name, total in _shares(rows).items() if name != "effectual"}
     if lost:
-        worst = max(lost, key=lost.get)
+        worst = max(lost, key=lambda name: lost[name])
         cards.append((f"largest loss: {_words(worst)}", f"{100 * lost[worst]:.1f} %", [CAUSES.get(worst, "of slots")]))
     items = "".join(
         f"<li><h3>{esc(name)}</h3><p class='big'>{esc(big)}</p>{''.join(f'<p>{esc(note)}</p>' for note in notes)}</li>"
@@ -142,7 +142,7 @@ def _slots(run: Run) -> str:
     causes = [name for name in _ending(run.table, "_slots") if run.table[f"{name}_slots"].any()]
     groups = run.table.groupby(["snapshot", "pass"], sort=False)
     rows = [
-        [snapshot, PASSES.get(which, which), *(percent(shares.get(cause, 0.0)) for cause in causes)]
+        [snapshot, _pass(which), *(percent(shares.get(cause, 0.0)) for cause in causes)]
         for (snapshot, which), group in groups
         if (shares := _shares(group))
     ]
@@ -158,7 +158,7 @@ def _slots(run: Run) -> str:
 
 def _charts(run: Run) -> str:
     """Places for the charts, and what is chosen for all of them; ``page.js`` fills them."""
-    passes = {which: PASSES.get(which, which) for which in run.table["pass"].unique()}
+    passes = {which: _pass(which) for which in run.table["pass"].unique()}
     names = {"": "all passes"} | passes if len(passes) > 1 else passes
     snapshots = {row["snapshot"]: _label(row) for row in run.data["cycles"]}
     last = run.data["cycles"][-1]["snapshot"]
@@ -207,14 +207,14 @@ def _references(run: Run) -> dict[str, str]:
 def _dense(rows: pd.DataFrame) -> str | None:
     """The snapshot that speedups are over, as in ``results.summarize``."""
     dense = rows.loc[rows["sparsity"] == 0, "snapshot"]
-    return None if dense.empty else dense.iloc[0]
+    return None if dense.empty else str(dense.iloc[0])
 
 
 def _layers(run: Run) -> str:
     """Every row with work in it, to sort and to filter."""
     rows = run.table[run.table["cycles"] > 0].reset_index(drop=True)
     headings = {"layer": "layer", "snapshot": "snapshot", "pass": "pass", "kind": "kind", "cycles": "cycles"}
-    columns = [rows["layer"], rows["snapshot"], rows["pass"].map(lambda w: PASSES.get(w, w)), rows["kind"]]
+    columns: list[Iterable[object]] = [rows["layer"], rows["snapshot"], rows["pass"].map(_pass), rows["kind"]]
     columns.append(rows["cycles"].map(count))
     if (dense := _dense(rows)) is not None:
         headings["speedup"] = "over 0 %"
@@ -227,7 +227,7 @@ def _layers(run: Run) -> str:
     headings |= {"loss": "largest loss", "loss_share": "its share"}
     losses = [max(_losses(row).items(), key=lambda item: item[1]) for _, row in rows.iterrows()]
     columns += [[_words(name) for name, _ in losses], [percent(share) for _, share in losses]]
-    offchip = [name for name in rows if name.startswith("offchip_") and name.endswith("_bytes")]
+    offchip = [name for name in map(str, rows) if name.startswith("offchip_") and name.endswith("_bytes")]
     for key, text, names in (
         ("offchip", "off-chip bytes", offchip),
         ("energy", "energy, pJ", [f"{name}_pj" for name in _energies(rows)]),
@@ -242,6 +242,11 @@ def _layers(run: Run) -> str:
         "<p class='note screen'>Rows that hold every word. A heading sorts. The address keeps both, as a link.</p>"
         f'{whole}<p class="unprinted">More than 100 rows are not printed: filter them first.</p>'
     )
+
+
+def _pass(which: object) -> str:
+    """A pass in words."""
+    return PASSES.get(str(which), str(which))
 
 
 def _over_dense(rows: pd.DataFrame, dense: str) -> pd.Series:
@@ -277,7 +282,7 @@ def _chart_data(run: Run) -> dict[str, Any]:
         "machine": run.data["machine"],
         "baseline": run.data["baseline"] if "baseline_cycles" in rows else None,
         "dense": _dense(rows),
-        "passes": {which: PASSES.get(which, which) for which in rows["pass"].unique()},
+        "passes": {which: _pass(which) for which in rows["pass"].unique()},
         "meanings": CAUSES,
         "rows": {name: rows[name].tolist() for name in ("cycles", "samples", "multipliers")},
         "names": {},
@@ -297,7 +302,7 @@ def _chart_data(run: Run) -> dict[str, Any]:
 
 def _ending(rows: pd.DataFrame, suffix: str) -> list[str]:
     """Beginnings of the columns that end so."""
-    return [name.removesuffix(suffix) for name in rows if name.endswith(suffix)]
+    return [name.removesuffix(suffix) for name in map(str, rows) if name.endswith(suffix)]
 
 
 def _places(rows: pd.DataFrame) -> dict[str, dict[str, str]]:

@@ -11,12 +11,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from typing import Any, Generic, TypeVar
 
+from accelsim.errors import AccelsimError
 from accelsim.study.paper import FLOPS_TABLES, STRUCTURED, TABLE2, TABLE3, TABLE4, TABLE5, TABLE7, Row
 from accelsim.study.reproduction import flops
 from accelsim.study.reproduction.flops import Columns, Counting, Saving, Scheme
 from accelsim.workload.networks import Network, network
 
+Choice = TypeVar("Choice", Counting, Saving, float)
 # Percentage points. The paper prints one digit, some of them cut off rather than rounded.
 TOLERANCES = {
     "weight": 0.1, "activation": 1.0, "training": 0.1, "saved": 0.4, "compression": 0.1, "inference": 0.1,
@@ -29,8 +32,8 @@ ZEROS_TRIED = tuple(n / 20 for n in range(15))
 FROM_SHAPES = ("SWAT-U", "SWAT-ERK", STRUCTURED, "RigL", "SET")
 
 COUNTINGS = tuple(
-    Counting(*at, **dict(zip(("first_input_grad", "linear", "batch_norm", "natural_zeros"), flags, strict=True)))
-    for at in product(("output", "input"), repeat=2)
+    Counting(of_input, of_weight, *flags)
+    for of_input, of_weight in product(("output", "input"), repeat=2)
     for flags in product((True, False), repeat=4)
 )
 SAVINGS = tuple(Saving(*flags) for flags in product((True, False), repeat=4))
@@ -77,11 +80,24 @@ def scheme(
     return None
 
 
+def densities(
+    row: Row,
+    natural_zeros: float | None = None,
+    whole_channels: bool = False,
+    default_zeros: float = flops.DEFAULT_ZEROS,
+) -> Scheme:
+    """``scheme`` of a row whose method gives its densities; AccelsimError for another."""
+    found = scheme(row, natural_zeros, whole_channels, default_zeros)
+    if found is None:
+        raise AccelsimError(f"{row.label}: must be one of {', '.join(FROM_SHAPES)}, depends on a training run")
+    return found
+
+
 @dataclass(frozen=True)
-class Fit:
+class Fit(Generic[Choice]):
     """How many of the figures compared one combination reaches, and its mean distance from them, in points."""
 
-    choice: Counting | Saving | float
+    choice: Choice
     reached: int
     compared: int
     distance: float
@@ -94,9 +110,9 @@ def rows(methods: Iterable[str] = FROM_SHAPES) -> Iterator[Row]:
 
 
 @cache
-def countings() -> list[Fit]:
+def countings() -> list[Fit[Counting]]:
     """All ways to count FLOPs, best first, over both FLOP columns of all rows that follow from shapes."""
-    schemes = [(row, scheme(row)) for row in rows()]
+    schemes = [(row, densities(row)) for row in rows()]
     fits = []
     for counting in COUNTINGS:
         ours = ((row, flops.columns(s, counting)) for row, s in schemes)
@@ -106,9 +122,9 @@ def countings() -> list[Fit]:
 
 
 @cache
-def savings() -> list[Fit]:
+def savings() -> list[Fit[Saving]]:
     """All ways to count "Act ↓", best first, over the SWAT-U rows, whose densities nothing is fitted to."""
-    schemes = [(row, scheme(row, 0.0)) for row in rows(("SWAT-U", STRUCTURED))]
+    schemes = [(row, densities(row, 0.0)) for row in rows(("SWAT-U", STRUCTURED))]
     fits = []
     for saving in SAVINGS:
         ours = ((row, flops.columns(s, None, saving)) for row, s in schemes)
@@ -118,13 +134,13 @@ def savings() -> list[Fit]:
 
 
 @cache
-def natural_zeros(dataset: str) -> list[Fit]:
+def natural_zeros(dataset: str) -> list[Fit[float]]:
     """Shares of zeros that ReLU may leave, best first, over the activation columns of a data set's SWAT-ERK rows."""
     of = [r for r in (*rows(), *TABLE7) if r.method == "SWAT-ERK"]
     chosen = [r for r in of if table(r.network).dataset == dataset]
     fits = []
     for zeros in ZEROS_TRIED:
-        ours = ((row, flops.columns(scheme(row, zeros))) for row in chosen)
+        ours = ((row, flops.columns(densities(row, zeros))) for row in chosen)
         misses = [miss for row, c in ours for miss in _misses(row, c, ("activation", "saved"))]
         fits.append(_fit(zeros, misses, TOLERANCES["activation"]))
     return sorted(fits, key=lambda fit: fit.distance)
@@ -164,9 +180,9 @@ def _misses(row: Row, ours: Columns, names: Iterable[str]) -> list[float]:
     return [abs(getattr(ours, n) - getattr(row, n)) for n in names if getattr(row, n) is not None]
 
 
-def _fit(choice, misses: list[float], tolerance: float) -> Fit:
+def _fit(choice: Choice, misses: list[float], tolerance: float) -> Fit[Choice]:
     return Fit(choice, sum(miss <= tolerance for miss in misses), len(misses), sum(misses) / len(misses))
 
 
-def _worth(fit: Fit) -> tuple:
+def _worth(fit: Fit[Any]) -> tuple[int, float]:
     return -fit.reached, fit.distance

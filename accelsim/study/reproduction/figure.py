@@ -60,7 +60,7 @@ class Comparison:
         """One of the five above."""
         if self.ours is None:
             return NOT_COMPUTED
-        if self.paper is None:
+        if self.difference is None:
             return ALONE
         if self.factor:
             ratio = 1 + self.difference

@@ -177,7 +177,8 @@ def measured(network: Network, snapshot: Snapshot) -> Scheme:
     table = {layer.name: layer.geometry for layer in network.layers}
     if {layer.name: layer.geometry for layer in snapshot.layers} != table:
         raise AccelsimError(f"snapshot {snapshot.name}: must have the layers of {network.name}, no more and no fewer")
-    weight, saved = {}, {}
+    weight: dict[str, float] = {}
+    saved: dict[str, float] = {}
     for layer in snapshot.layers:
         name = "saved_activation" if "saved_activation" in layer.tensors else "activation"
         for densities, tensor in ((weight, layer.tensor("weight")), (saved, layer.tensor(name))):

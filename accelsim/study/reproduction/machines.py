@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from accelsim.study.paper import TRAINING_SPEEDUP, table6
 from accelsim.study.reproduction import flops
 from accelsim.study.reproduction.conventions import NATURAL_ZEROS, table
@@ -54,7 +57,7 @@ def speedup_figure(session: Session) -> Figure:
         schemes = {s.name: flops.measured(table(known), s) for s in trace.snapshots} if known else {}
     for machine, run in zip(session.machines(), session.runs(), strict=True):
         if known and not run.problem and run.whole:
-            for row in run.summary.speedup:
+            for row in run.counts.speedup:
                 if row["sparsity"]:
                     rows.append(_kept(f"{known}, trace", machine.name, row, schemes[row["snapshot"]]))
         for name in RANDOM if session.layers == ["*"] else ():
@@ -64,7 +67,7 @@ def speedup_figure(session: Session) -> Figure:
                 notes.append(f"{machine.name} cannot run {name} ({run.problem})")
                 continue
             scheme = flops.swat(table(name), RANDOM_SPARSITY, natural_zeros=zeros)
-            rows.append(_kept(f"{name}, random", machine.name, run.summary.speedup[-1], scheme))
+            rows.append(_kept(f"{name}, random", machine.name, run.counts.speedup[-1], scheme))
     headings = ("network, masks", "machine", "Top-K", *(NAMES[which] for which in PASSES))
     rows.sort(key=lambda row: row[0].endswith("random"))
     title = "Speedup / what the FLOPs saved allow = the part kept"
@@ -87,29 +90,29 @@ def _table6(run: Run, network: str, dataset: str) -> list[Comparison]:
     """Comparisons of one machine; none unless the whole network was simulated."""
     if not run.whole:
         return []
-    how = {"tolerance": 0.05, "unit": "×", "relative": True}
-    found, dense = [], run.summary.cycles[0]
-    for row, cycles in zip(run.summary.speedup, run.summary.cycles, strict=True):
+    compared = partial(Comparison, tolerance=0.05, unit="×", relative=True)
+    found, dense = [], run.counts.cycles[0]
+    for row, cycles in zip(run.counts.speedup, run.counts.cycles, strict=True):
         printed = table6(network, dataset, row["sparsity"])
         for which, paper in printed.items():
             if row["sparsity"]:
-                found.append(Comparison(_label(run, row), NAMES[which], row[which], paper, **how))
+                found.append(compared(_label(run, row), NAMES[which], row[which], paper))
         claimed = TRAINING_SPEEDUP.get(round(row["sparsity"], 6))
         if printed and claimed:
             both = [sum(c[which] for which in ("fwd", "input_grad")) / c["samples"] for c in (dense, cycles)]
-            found.append(Comparison(_label(run, row), "forward + input gradient", both[0] / both[1], claimed, **how))
+            found.append(compared(_label(run, row), "forward + input gradient", both[0] / both[1], claimed))
     return found
 
 
 def _cells(run: Run) -> list[tuple[str, ...]]:
     rows = []
-    for own, over in zip(run.summary.speedup, run.summary.speedup_over_baseline, strict=True):
+    for own, over in zip(run.counts.speedup, run.counts.speedup_over_baseline, strict=True):
         cells = [_times(own[c]) for c in COLUMNS] + [_times(over["step"])]
         rows.append((run.machine, f"{100 * own['sparsity']:g} %", *cells))
     return rows
 
 
-def _kept(name: str, machine: str, speedup: dict, scheme: flops.Scheme) -> tuple[str, ...]:
+def _kept(name: str, machine: str, speedup: dict[str, Any], scheme: flops.Scheme) -> tuple[str, ...]:
     dense, sparse = flops.passes(scheme, REAL)
     dense["step"], sparse["step"] = sum(dense.values()), sum(sparse.values())
     cells = []
@@ -120,7 +123,7 @@ def _kept(name: str, machine: str, speedup: dict, scheme: flops.Scheme) -> tuple
     return name, machine, f"{100 * speedup['sparsity']:g} %", *cells
 
 
-def _label(run: Run, row: dict) -> str:
+def _label(run: Run, row: dict[str, Any]) -> str:
     return f"{run.machine}, {100 * row['sparsity']:g} %"
 
 

@@ -160,7 +160,7 @@ def _grouped(figure: Figure) -> list[list[str]]:
 
 def _pivoted(figure: Figure) -> tuple[str, list[str], list[list[str]]]:
     """A page's table with the paper's own rows and columns; the paper's figures in parentheses."""
-    of = {}
+    of: dict[str, list[Comparison]] = {}
     for c in figure.comparisons:
         of.setdefault(c.row, []).append(c)
     columns = {c.column: c for c in max(of.values(), key=lambda row: sum(c.difference is not None for c in row))}
@@ -187,8 +187,7 @@ def _escaped(cells: Iterable[str]) -> list[str]:
 
 
 def _table(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    style = {"title_justify": "left", "title_style": "bold", "header_style": "", "box": SIMPLE_HEAD}
-    table = Table(title=title or None, **style)
+    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:

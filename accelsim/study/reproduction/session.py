@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from accelsim.study.reproduction import flops
 from accelsim.study.results import Summary, convolutions, covers, frame, summarize
 from accelsim.workload.metadata import FIRST_LAYER, PASSES
 from accelsim.workload.networks import Network
+from accelsim.workload.synthetic import SyntheticTrace
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
 
@@ -29,6 +29,13 @@ class Run:
     summary: Summary | None = None
     whole: bool = False
     problem: str = ""
+
+    @property
+    def counts(self) -> Summary:
+        """The summary; AccelsimError with the problem where there is none."""
+        if self.summary is None:
+            raise AccelsimError(self.problem)
+        return self.summary
 
 
 @dataclass
@@ -54,7 +61,7 @@ class Session:
     jobs: int = 1
     measure: bool = False
     progress: Callable[[int, int], None] = lambda done, total: None
-    _runs: dict = field(default_factory=dict, repr=False)
+    _runs: dict[str | tuple[str, str], Run] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def trace(self) -> Iterator[Trace]:
@@ -90,11 +97,12 @@ class Session:
         """
         key = machine.name, network.name
         if key not in self._runs:
-            snapshots = [random_snapshot(network, s, zeros) for s in (0.0, sparsity)]
-            self._runs[key] = self._simulate(machine, SimpleNamespace(path=network.name, snapshots=snapshots), ["*"])
+            snapshots = tuple(random_snapshot(network, s, zeros) for s in (0.0, sparsity))
+            trace = SyntheticTrace(Path(network.name), network.name, network.dataset, snapshots)
+            self._runs[key] = self._simulate(machine, trace, ["*"])
         return self._runs[key]
 
-    def _simulate(self, machine: Machine, trace, layers: list[str]) -> Run:
+    def _simulate(self, machine: Machine, trace: Trace | SyntheticTrace, layers: list[str]) -> Run:
         baseline = baseline_of(machine).model_copy(update={"name": "dense baseline"})
         records = simulate_records([machine, baseline], trace, layers=layers, jobs=self.jobs, progress=self.progress)
         try:

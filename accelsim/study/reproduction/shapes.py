@@ -8,10 +8,10 @@ from statistics import harmonic_mean
 
 from accelsim.study.paper import CLAIMS, FLOPS_TABLES, MEMORY, STRUCTURED, TABLE2, TABLE3, TABLE4, TABLE5, Row
 from accelsim.study.reproduction import conventions, flops
-from accelsim.study.reproduction.conventions import TOLERANCES, scheme
+from accelsim.study.reproduction.conventions import TOLERANCES, densities, scheme
 from accelsim.study.reproduction.figure import Comparison, Figure, Grid
 from accelsim.study.reproduction.session import Session
-from accelsim.workload.networks import NETWORKS
+from accelsim.workload.networks import NETWORKS, Network
 
 HEADINGS = {
     "weight": "W",
@@ -59,7 +59,7 @@ def _set_training(row: Row) -> str:
 
 
 def _set_weight(row: Row) -> str:
-    left = 100 - 100 / row.compression
+    left = 100 - 100 / row.printed("compression")
     return (
         f"the paper prints the target; its own compression of {row.compression:g}× says {left:.0f} %, for downsampling "
         "layers stay dense"
@@ -67,7 +67,7 @@ def _set_weight(row: Row) -> str:
 
 
 def _vgg_training(row: Row) -> str:
-    ours = flops.columns(scheme(row), replace(flops.Counting(), first_input_grad=False)).training
+    ours = flops.columns(densities(row), replace(flops.Counting(), first_input_grad=False)).training
     return (
         f"without the first layer's input gradient ours would be {ours:.2f} %; the SWAT-ERK row below it, and every "
         "ImageNet row, need that gradient in"
@@ -76,10 +76,10 @@ def _vgg_training(row: Row) -> str:
 
 def _densenet_saved(row: Row) -> str:
     of = [r for r in (*TABLE2, *TABLE4) if r.network == row.network and r.method in ("SWAT-U", STRUCTURED)]
-    paper = ", ".join(f"{r.saved / r.activation:.3f} at {r.activation:g} %" for r in of)
+    paper = ", ".join(f"{r.printed('saved') / r.printed('activation'):.3f} at {r.activation:g} %" for r in of)
     return (
         f"the share of activations that Top-K sees does not depend on the sparsity, but the paper's Act ↓ / Act of "
-        f"SWAT-U is {paper}; ours is {flops.columns(scheme(of[0])).saved / of[0].activation:.3f}"
+        f"SWAT-U is {paper}; ours is {flops.columns(densities(of[0])).saved / of[0].printed('activation'):.3f}"
     )
 
 
@@ -114,14 +114,7 @@ def counting(session: Session) -> Figure:
         (f"{f.reached} of {f.compared}", f"{f.distance:.2f}", conventions.describe(f.choice)) for f in fits[:8]
     )
     grids = [Grid("FLOPs ↓: the best of all ways to count", ("figures reached", "mean miss, points", "what"), rows)]
-    words = lambda s: ", ".join(  # noqa: E731
-        (
-            f"image {'sparsified' if s.first_sparse else 'dense'}{'' if s.first_counted else ' and left out'}",
-            f"linear layers {'in' if s.linear else 'out'}",
-            f"inputs of batch norms {'in' if s.norms else 'out'}",
-        )
-    )
-    rows = tuple((f"{f.reached} of {f.compared}", f"{f.distance:.2f}", words(f.choice)) for f in savings[:6])
+    rows = tuple((f"{f.reached} of {f.compared}", f"{f.distance:.2f}", _saving(f.choice)) for f in savings[:6])
     grids.append(Grid("Act ↓: the best of all ways to count", ("figures reached", "mean miss, points", "what"), rows))
     for dataset in conventions.NATURAL_ZEROS:
         rows = tuple(
@@ -131,12 +124,12 @@ def counting(session: Session) -> Figure:
         headings = ("zeros that ReLU leaves", "figures reached", "mean miss, points")
         grids.append(Grid(f"Act and Act ↓ of SWAT-ERK, {dataset}", headings, rows))
     grids.append(_default_zeros())
-    rows = tuple(
+    missed = tuple(
         (row.label, HEADINGS[column], f"{getattr(row, column):g} %", f"{ours:.2f} %", conventions.describe(how))
         for _, row, column, ours, how in conventions.unreached()
     )
-    headings = ("row", "column", "the paper", "nearest of ours", "which counts")
-    grids.append(Grid("FLOPs ↓ that no way of counting reaches within 0.1 points", headings, rows))
+    columns = ("row", "column", "the paper", "nearest of ours", "which counts")
+    grids.append(Grid("FLOPs ↓ that no way of counting reaches within 0.1 points", columns, missed))
     ties = sum(f.reached == best.reached for f in fits)
     notes = (
         f"{len(fits)} ways to count FLOPs were tried on {best.compared} figures; {ties} reaches {best.reached} of "
@@ -147,7 +140,7 @@ def counting(session: Session) -> Figure:
         "positions in both, and nobody needs the first layer's input gradient: "
         "ResNet-50 at 90 % would then save {:.2f} % instead of {:.2f} %.".format(
             *(
-                flops.columns(scheme(TABLE3[11]), c).training
+                flops.columns(densities(TABLE3[11]), c).training
                 for c in (flops.Counting("output", "output", False), best.choice)
             )
         ),
@@ -162,10 +155,21 @@ def counting(session: Session) -> Figure:
     return Figure("counting", "How FLOPs and activations were counted", how, (), tuple(grids), notes)
 
 
+def _saving(saving: flops.Saving) -> str:
+    """A way to count "Act ↓" in words."""
+    image = "sparsified" if saving.first_sparse else "dense"
+    parts = (
+        f"image {image}{'' if saving.first_counted else ' and left out'}",
+        f"linear layers {'in' if saving.linear else 'out'}",
+        f"inputs of batch norms {'in' if saving.norms else 'out'}",
+    )
+    return ", ".join(parts)
+
+
 def memory(session: Session) -> Figure:
     """The abstract's memory footprint of the backward pass."""
     swat_u = [row for of in (TABLE2, TABLE3, TABLE4, TABLE5) for row in of if row.method in ("SWAT-U", STRUCTURED)]
-    ours = [flops.columns(scheme(row)) for row in swat_u]
+    ours = [flops.columns(densities(row)) for row in swat_u]
     ranges = {"weight": [c.weight for c in ours], "activation": [c.saved for c in ours]}
     comparisons = [
         Comparison(f"{what} saved", name, pick(ranges[what]), MEMORY[what][index], tolerance)
@@ -174,7 +178,7 @@ def memory(session: Session) -> Figure:
     ]
     rows = []
     for row in (r for r in swat_u if r.network in ("resnet50", "wide_resnet50_2") and r.method == "SWAT-U"):
-        s = scheme(row)
+        s = densities(row)
         weights = sum(layer.weights for layer in s.network.layers)
         saved = [(layer.inputs, s.saved[layer.name]) for layer in s.network.layers]
         norms, inputs = sum(n.inputs for n in s.network.norms), sum(n for n, _ in saved)
@@ -201,13 +205,16 @@ def memory(session: Session) -> Figure:
 
 def claims(session: Session) -> Figure:
     """Computational claims in the running text."""
-    ours = {
-        row.label: flops.columns(scheme(row)) for of in (TABLE2, TABLE3, TABLE4, TABLE5) for row in of if scheme(row)
-    }
-    left = lambda label: 100 - ours[label].training  # noqa: E731
+    ours = {row.label: flops.columns(s) for of in (TABLE2, TABLE3, TABLE4, TABLE5) for row in of if (s := scheme(row))}
+
+    def left(label: str) -> float:
+        return 100 - ours[label].training
+
     ratios = {
         other: harmonic_mean(
-            [(100 - row.training) / left(f"{row.network} SWAT-U 90 %") for row in TABLE2 if row.method == other]
+            (100 - row.printed("training")) / left(f"{row.network} SWAT-U 90 %")
+            for row in TABLE2
+            if row.method == other
         )
         for other in ("SNFS", "DST")
     }
@@ -226,7 +233,7 @@ def claims(session: Session) -> Figure:
         max(map(_norm_work, networks)),
     ]
     wide = 100 / left(f"wide_resnet50_2 {STRUCTURED} 70 %")
-    printed = {row.label: row.training for row in (*TABLE3, *TABLE5)}
+    printed = {row.label: row.printed("training") for row in (*TABLE3, *TABLE5)}
     narrow = printed[f"resnet50 {STRUCTURED} 70 %"]
     known = {
         0: f"rounded: the paper's own Table 3 says {printed['resnet50 SWAT-U 80 %']:g} %",
@@ -255,7 +262,7 @@ def _default_zeros() -> Grid:
     of = [row for row in TABLE3 if row.method in ("RigL", "SET")]
     rows = [("the paper", *(f"{row.training:g} %" for row in of))]
     for zeros in (0.3, 0.4, 0.45, 0.475, flops.DEFAULT_ZEROS):
-        ours = [flops.columns(conventions.scheme(row, default_zeros=zeros)).training for row in of]
+        ours = [flops.columns(densities(row, default_zeros=zeros)).training for row in of]
         rows.append((f"{100 * zeros:g} %", *(f"{value:.2f} %" for value in ours)))
     title = "Training FLOPs ↓ of RigL and SET by the default activation sparsity, which A.3 takes to be 50 %"
     return Grid(title, ("zeros", *(row.label for row in of)), tuple(rows))
@@ -281,7 +288,7 @@ def _zeros_of_trace(session: Session) -> str:
 def _compared(name: str, row: Row) -> list[Comparison]:
     """The printed columns of a row beside ours."""
     s = scheme(row)
-    ours = s and flops.columns(s)
+    ours = flops.columns(s) if s else None
     printed = [column for column in HEADINGS if getattr(row, column) is not None]
     if not s:  # its weights are the target by definition
         printed = [column for column in printed if column not in ("weight", "compression")]
@@ -289,7 +296,7 @@ def _compared(name: str, row: Row) -> list[Comparison]:
         Comparison(
             row.label,
             HEADINGS[column],
-            ours and getattr(ours, column),
+            getattr(ours, column) if ours else None,
             getattr(row, column),
             TOLERANCES[column],
             "×" if column == "compression" else "%",
@@ -305,7 +312,7 @@ def _reason(name: str, row: Row, column: str) -> str:
     return why if isinstance(why, str) else why(row)
 
 
-def _why(comparisons: tuple[Comparison, ...]):
+def _why(comparisons: tuple[Comparison, ...]) -> list[tuple[str, str]]:
     """The reasons, once each, with the rows that they are for."""
     reasons: dict[str, list[str]] = {}
     for c in comparisons:
@@ -320,7 +327,7 @@ def _whole_channels(of: tuple[Row, ...]) -> Grid | None:
     rows = []
     for row in of:
         if row.method == STRUCTURED:
-            whole = flops.columns(scheme(row, whole_channels=True))
+            whole = flops.columns(densities(row, whole_channels=True))
             rows.append((row.label, f"{whole.weight:.2f} %", f"{whole.training:.2f} %", f"{whole.inference:.2f} %"))
     title = (
         "With whole channels, ⌈(1 − sparsity)·C⌉ of each filter, as structured SWAT keeps them; above, the exact share"
@@ -343,12 +350,12 @@ def _from_trace(of: tuple[Row, ...], session: Session) -> Grid | None:
     return Grid(title, ("snapshot", *HEADINGS.values()), tuple(rows))
 
 
-def _norm_work(net) -> float:
+def _norm_work(net: Network) -> float:
     """Share of batch norms in all multiply-adds of a step, in %."""
     norms = 3 * sum(n.inputs for n in net.norms)
     dense, _ = flops.passes(flops.swat(net, 0.0), flops.Counting("output", "output", False))
     return 100 * norms / (norms + sum(dense.values()))
 
 
-def _index(networks: list, name: str) -> int:
+def _index(networks: list[Network], name: str) -> int:
     return next(i for i, net in enumerate(networks) if net.name == name)

@@ -92,7 +92,7 @@ def equation_figure(sparsity: float, session: Session) -> Figure:
     number = 7 if sparsity == 0.8 else 8
     paper = EQUATIONS[sparsity]["speedup"]
     row = next(r for r in TABLE3 if (r.network, r.method, r.sparsity) == ("resnet50", "SWAT-U", sparsity))
-    remaining = 1 - flops.columns(conventions.scheme(row)).training / 100
+    remaining = 1 - flops.columns(conventions.densities(row)).training / 100
     overhead = TABLE10["total"] / TABLE10["step"]
     comparisons = [
         Comparison("the paper's inputs", f"speedup, period {PERIOD}", topk_cost.equation(sparsity), paper, 0.005, "×"),
@@ -123,8 +123,8 @@ def equation_figure(sparsity: float, session: Session) -> Figure:
         (f"{period:,}", *(f"{topk_cost.amortized_speedup(*inputs, period):.2f}×" for inputs in curves.values()))
         for period in PERIODS
     ]
-    rows = (*rows, ("never", *(f"{1 / inputs[0]:.2f}×" for inputs in curves.values())))
-    grid = Grid("Speedup as a function of the Top-K period", ("period", *curves), rows)
+    rows.append(("never", *(f"{1 / inputs[0]:.2f}×" for inputs in curves.values())))
+    grid = Grid("Speedup as a function of the Top-K period", ("period", *curves), tuple(rows))
     how = (
         "P·T / (P·r·T + K): P the period, T a dense iteration, r the FLOPs that remain, K one Top-K of all weights and "
         "activations. This checks the paper's arithmetic, so the paper's own inputs go in; then ours."
@@ -191,7 +191,7 @@ def _simulated(session: Session, sparsity: float) -> tuple[float, float] | None:
         same = trace.network == "resnet50" and trace.dataset == "imagenet"
     if not run.whole or not same or selection.unit != "instructions":
         return None
-    steps = {round(row["sparsity"], 6): row["step"] and row["step"] / row["samples"] for row in run.summary.cycles}
+    steps = {round(row["sparsity"], 6): row["step"] and row["step"] / row["samples"] for row in run.counts.cycles}
     if not steps.get(0.0) or not steps.get(sparsity):
         return None
     elements = sum(topk_cost.selected_elements(conventions.table("resnet50"), TABLE10_BATCH).values())

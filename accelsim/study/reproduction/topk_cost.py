@@ -21,7 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -84,7 +84,7 @@ class Selection:
         return slope(self.costs)
 
 
-def slope(costs: dict[int, float]) -> float:
+def slope(costs: Mapping[int, float]) -> float:
     """Of log cost against log size, by least squares: 1 is linear, 2 quadratic."""
     return float(np.polyfit(np.log(list(costs)), np.log(list(costs.values())), 1)[0])
 
@@ -157,7 +157,8 @@ def measure(sizes: Iterable[int] = SIZES, counter: str | None = None) -> list[Se
 
 def recorded() -> dict[str, Any]:
     """The measured run that ships with accelsim: what, when, with which versions. Written by benchmarks/measured.py."""
-    return json.loads(RECORDED.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))
+    return found
 
 
 def recorded_selections() -> list[Selection]:
@@ -184,7 +185,7 @@ def _cost(counter: str, size: int, disabled: str) -> float:
     return (with_it - without) / repeats
 
 
-def _child(arguments: list[str], disabled: str, prefix: Iterable[str] = ()) -> subprocess.CompletedProcess:
+def _child(arguments: list[str], disabled: str, prefix: Iterable[str] = ()) -> subprocess.CompletedProcess[str]:
     """Runs CHILD; one thread and one hash seed, so that two runs differ by the selection alone."""
     fixed = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     env = os.environ | fixed | {"NPY_DISABLE_CPU_FEATURES": disabled}
@@ -201,7 +202,10 @@ def _by_callgrind(arguments: list[str], disabled: str) -> float:
     with TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         _child(arguments, disabled, ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"])
-        return float(re.search(r"^(?:totals|summary): (\d+)", out.read_text(errors="replace"), re.M)[1])
+        found = re.search(r"^(?:totals|summary): (\d+)", out.read_text(errors="replace"), re.M)
+        if found is None:
+            raise ValueError(f"{out}: has no total")
+        return float(found[1])
 
 
 def _by_time(arguments: list[str], disabled: str) -> float:
