@@ -14,7 +14,7 @@ from accelsim.version import __version__  # noqa: E402
 project = "accelsim"
 copyright = "the accelsim authors"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "writers.api"]
 
 # Pages that are read on a code host too: what is between ``:::`` is for Sphinx.
 myst_enable_extensions = ["colon_fence"]

@@ -55,9 +55,9 @@ def _described(parser: argparse.ArgumentParser, level: int = 1, summary: str = "
 
 def _usage(parser: argparse.ArgumentParser) -> str:
     """The usage line, however wide the terminal is that builds."""
-    formatter = argparse.HelpFormatter(parser.prog, width=100)
+    formatter = argparse.HelpFormatter(parser.prog, width=84)
     formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups)
-    return formatter.format_help().strip().removeprefix("usage: ")
+    return formatter.format_help().strip()
 
 
 def _argument(action: argparse.Action) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from accelsim.hardware.machine import SECTIONS, Machine, load_machine, load_sect
 from accelsim.hardware.parameters import Parameters
 from accelsim.study.describe import keys
 from accelsim.workload.lowering import PASSES
+from writers import api
 from writers.markdown import code, escaped, joined, table, toctree
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PASS_NAMES = {"fwd": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
-HEADINGS = ("key", "value", "unit", "meaning", "why this value")
+HEADINGS = ("key", "value", "what it means, and why it has this value")
+NO_UNITS = ("", "count", "option")
 
 
 def pages() -> dict[str, str]:
@@ -58,7 +61,7 @@ def _machine(file: Path, machine: Machine) -> Iterator[str]:
     accelerator = machine.accelerator
     yield f"# {machine.name}"
     yield escaped(machine.description) + "."
-    yield escaped(opening(file))
+    yield _linked(opening(file), "..")
     yield f"```sh\naccelsim run --config {file.name} --trace resnet50.npz\n```"
     yield (
         f"It has {accelerator.multipliers:,} multipliers and is compared with a dense machine of "
@@ -67,12 +70,10 @@ def _machine(file: Path, machine: Machine) -> Iterator[str]:
     yield "## What it skips"
     yield table(("pass", "operand", "zeros that may save time"), _skips(accelerator))
     yield "## Keys"
-    given = _given(file)
-    named = {kind: given[kind] for kind in SECTIONS if isinstance(given.get(kind), str) and given[kind] != "none"}
-    yield table(HEADINGS, _rows(machine, comments(file), named))
+    yield from _keys(machine, file)
     yield "## Its model"
     model = type(accelerator)
-    yield f"`model: {accelerator.model}` is [`{model.__name__}`](../api/{model.__module__}.md):"
+    yield f"`model: {accelerator.model}` is [`{model.__name__}`](../api/{api.page(model.__module__)}):"
     yield from (f"> {line}".rstrip() for line in ["\n> ".join(inspect.cleandoc(model.__doc__ or "").splitlines())])
     yield "## The file"
     yield f"```yaml\n{file.read_text(encoding='utf-8')}```"
@@ -81,33 +82,55 @@ def _machine(file: Path, machine: Machine) -> Iterator[str]:
 def _part(file: Path, kind: str) -> Iterator[str]:
     """The page of a file with one section."""
     yield f"# {file.stem}"
-    yield escaped(opening(file))
+    yield _linked(opening(file), "../..")
     yield f"```sh\naccelsim run --config pe16x16.yaml --trace resnet50.npz --{kind} {file.name}\n```"
     yield "## Keys"
-    yield table(HEADINGS, _rows(load_section(SECTIONS[kind], file, kind), comments(file), {}))
+    yield from _keys(load_section(SECTIONS[kind], file, kind), file)
     yield "## The file"
     yield f"```yaml\n{file.read_text(encoding='utf-8')}```"
 
 
 def _skips(accelerator: Any) -> Iterator[list[str]]:
+    """A row for each pass and way to skip."""
     for which in PASSES:
-        skipped = accelerator.skips(which) or {"none": ""}
-        for operand, how in skipped.items():
-            yield [PASS_NAMES[which], operand.replace("_", " "), SKIPS.get(how, "")]
+        skipped = accelerator.skips(which)
+        for how in dict.fromkeys(skipped.values()):
+            operands = [operand.replace("_", " ") for operand in skipped if skipped[operand] == how]
+            yield [PASS_NAMES[which], ", ".join(operands), SKIPS[how]]
+        if not skipped:
+            yield [PASS_NAMES[which], "none", ""]
 
 
-def _rows(section: Parameters, why: dict[str, str], named: dict[str, str]) -> Iterator[list[str]]:
-    """A row for each key; a section that is another file's is one row that leads there."""
-    told = set()
+def _keys(section: Parameters, file: Path) -> Iterator[str]:
+    """A table of the keys of each section. One that is a file of its own is a link to its page."""
+    why, given = comments(file), _given(file)
+    elsewhere = {kind: str(given[kind]) for kind in SECTIONS if isinstance(given.get(kind), str)}
+    tables: dict[str, list[list[str]]] = {"": []}
     for path, value, unit, meaning in keys(section):
-        kind = path.partition(".")[0]
-        if kind not in named:
-            yield [code(path), code(value), escaped(unit), escaped(meaning), escaped(why.get(path, ""))]
-        elif kind not in told:
-            told.add(kind)
-            link = f"[{named[kind]}]({kind}/{Path(named[kind]).stem}.md)"
-            meaning = type(section).model_fields[kind].description or ""
-            yield [code(kind), link, "file", escaped(meaning), escaped(why.get(kind, ""))]
+        inside, _, key = path.rpartition(".")
+        if path.partition(".")[0] not in elsewhere and path not in ("name", "description"):
+            shown = code(value) if unit in NO_UNITS else f"{code(value)} {escaped(unit)}"
+            tables.setdefault(inside, []).append([code(key), shown, _both(meaning, why.get(path, ""))])
+    for kind, name in elsewhere.items():
+        link = code(name) if name == "none" else f"[{name}]({kind}/{Path(name).stem}.md)"
+        field = type(section).model_fields[kind]
+        tables[""].append([code(kind), link, _both(field.description or "", why.get(kind, ""))])
+    for path, rows in tables.items():
+        if path:
+            yield f"### {path}"
+        if rows:
+            yield table(HEADINGS, rows)
+
+
+def _both(meaning: str, why: str) -> str:
+    """What a key means; what the file says about its value, behind the unit that it repeats."""
+    own = why.removeprefix("option: ")
+    return f"{escaped(meaning)}. *{escaped(own)}*" if own else escaped(meaning)
+
+
+def _linked(text: str, up: str) -> str:
+    """A comment of a file, whose names of pages are links."""
+    return re.sub(r"docs/(\w+)\.md", rf"[docs/\1.md]({up}/\1.md)", escaped(text))
 
 
 def opening(file: Path) -> str:
