@@ -22,6 +22,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 PASS_NAMES = {"fwd": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
 HEADINGS = ("key", "value", "what it means, and why it has this value")
 NO_UNITS = ("", "count", "option")
+TOLD = ("name", "description", "accelerator.model")  # in words, elsewhere on the page
 
 
 def pages() -> dict[str, str]:
@@ -70,7 +71,7 @@ def _machine(file: Path, machine: Machine) -> Iterator[str]:
     yield "## What it skips"
     yield table(("pass", "operand", "zeros that may save time"), _skips(accelerator))
     yield "## Keys"
-    yield from _keys(machine, file)
+    yield from _keys(machine, file, "..")
     yield "## Its model"
     model = type(accelerator)
     yield f"`model: {accelerator.model}` is [`{model.__name__}`](../api/{api.page(model.__module__)}):"
@@ -81,11 +82,11 @@ def _machine(file: Path, machine: Machine) -> Iterator[str]:
 
 def _part(file: Path, kind: str) -> Iterator[str]:
     """The page of a file with one section."""
-    yield f"# {file.stem}"
+    yield f"# {file.stem} ({kind})"
     yield _linked(opening(file), "../..")
     yield f"```sh\naccelsim run --config pe16x16.yaml --trace resnet50.npz --{kind} {file.name}\n```"
     yield "## Keys"
-    yield from _keys(load_section(SECTIONS[kind], file, kind), file)
+    yield from _keys(load_section(SECTIONS[kind], file, kind), file, "../..")
     yield "## The file"
     yield f"```yaml\n{file.read_text(encoding='utf-8')}```"
 
@@ -101,20 +102,20 @@ def _skips(accelerator: Any) -> Iterator[list[str]]:
             yield [PASS_NAMES[which], "none", ""]
 
 
-def _keys(section: Parameters, file: Path) -> Iterator[str]:
+def _keys(section: Parameters, file: Path, up: str) -> Iterator[str]:
     """A table of the keys of each section. One that is a file of its own is a link to its page."""
     why, given = comments(file), _given(file)
     elsewhere = {kind: str(given[kind]) for kind in SECTIONS if isinstance(given.get(kind), str)}
     tables: dict[str, list[list[str]]] = {"": []}
     for path, value, unit, meaning in keys(section):
         inside, _, key = path.rpartition(".")
-        if path.partition(".")[0] not in elsewhere and path not in ("name", "description"):
+        if path.partition(".")[0] not in elsewhere and path not in TOLD:
             shown = code(value) if unit in NO_UNITS else f"{code(value)} {escaped(unit)}"
-            tables.setdefault(inside, []).append([code(key), shown, _both(meaning, why.get(path, ""))])
+            tables.setdefault(inside, []).append([code(key), shown, _both(meaning, why.get(path, ""), up)])
     for kind, name in elsewhere.items():
         link = code(name) if name == "none" else f"[{name}]({kind}/{Path(name).stem}.md)"
         field = type(section).model_fields[kind]
-        tables[""].append([code(kind), link, _both(field.description or "", why.get(kind, ""))])
+        tables[""].append([code(kind), link, _both(field.description or "", why.get(kind, ""), up)])
     for path, rows in tables.items():
         if path:
             yield f"### {path}"
@@ -122,10 +123,10 @@ def _keys(section: Parameters, file: Path) -> Iterator[str]:
             yield table(HEADINGS, rows)
 
 
-def _both(meaning: str, why: str) -> str:
-    """What a key means; what the file says about its value, behind the unit that it repeats."""
-    own = why.removeprefix("option: ")
-    return f"{escaped(meaning)}. *{escaped(own)}*" if own else escaped(meaning)
+def _both(meaning: str, why: str, up: str) -> str:
+    """What a key means; what the file says about its value behind the unit, which stands beside the value here."""
+    own = why.removeprefix("option: ") if why.startswith("option: ") else why.partition(". ")[2] or why
+    return f"{escaped(meaning)}. *{_linked(own, up)}*" if own else escaped(meaning)
 
 
 def _linked(text: str, up: str) -> str:
