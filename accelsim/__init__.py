@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,22 @@ if TYPE_CHECKING:
 __all__ = ["Trace", "TraceWriter", "__version__", "load_machine", "open_trace", "simulate", "sweep"]
 
 
-def load_machine(file: str | Path, **sections: str | None) -> Machine:
+def load_machine(
+    file: str | Path,
+    *,
+    allow_code: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    **sections: str | None,
+) -> Machine:
     """Reads a machine file; a name without a path is looked up here, then among those shipped. Raises ConfigError.
 
-    ``memory``, ``energy`` and ``overheads`` name files with these sections, or "none", to take instead of its own.
+    ``memory``, ``energy`` and ``overheads`` name files with these sections, or "none", to take instead of its own;
+    ``settings`` has single values, ``{"accelerator.lanes": 8}``. ``allow_code`` lets it import an accelerator
+    ``model: package.module:Class``.
     """
     from accelsim.hardware.machine import load_machine
 
-    return load_machine(file, **sections)
+    return load_machine(file, allow_code=allow_code, settings=settings, **sections)
 
 
 def open_trace(file: str | Path) -> Trace:
@@ -64,7 +72,12 @@ def simulate(
 
 
 def sweep(
-    study: str | Path | dict[str, Any], out: str | Path, *, jobs: int = 1, cluster: str | None = None
+    study: str | Path | dict[str, Any],
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    cluster: str | None = None,
+    allow_code: bool = False,
 ) -> pd.DataFrame:
     """Simulates every point of a study that the folder ``out`` does not have yet; the table of all, a row a pass.
 
@@ -72,4 +85,4 @@ def sweep(
     """
     from accelsim.sweeps.sweep import sweep
 
-    return sweep(study, out, jobs=jobs, cluster=cluster)
+    return sweep(study, out, jobs=jobs, cluster=cluster, allow_code=allow_code)

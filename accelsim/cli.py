@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.command(options) or 0
     except AccelsimError as error:
-        return _failed(options, 2, f"accelsim: error: {error}")
+        return _failed(options, 2, f"accelsim: error: {error.lines[0]}", *error.lines[1:])
     except KeyboardInterrupt as interrupt:
         return _failed(options, 130, f"accelsim: interrupted; {str(interrupt) or 'nothing was written'}")
     except BrokenPipeError:
@@ -41,11 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _failed(options, 1, f"accelsim: defect: {text}; --debug shows where, please report it")
 
 
-def _failed(options: argparse.Namespace, code: int, line: str) -> int:
+def _failed(options: argparse.Namespace, code: int, line: str, *more: str) -> int:
+    """What is wrong in a line; a file with several faults has one for each."""
     if options.debug:
         raise
     if sys.stderr:
-        print(printable(line), file=sys.stderr)
+        print("\n  ".join(map(printable, (line, *more))), file=sys.stderr)
     return code
 
 

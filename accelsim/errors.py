@@ -2,7 +2,12 @@
 
 
 class AccelsimError(Exception):
-    """Base of every error that is the input's fault; its text is one line fit for a user."""
+    """Base of every error that is the input's fault; its text is fit for a user, a line for each fault."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is wrong, one line each; the first says where."""
+        return (str(self),)
 
 
 class GeometryError(AccelsimError):
@@ -18,7 +23,18 @@ class ImportFormatError(AccelsimError):
 
 
 class ConfigError(AccelsimError):
-    """A machine file that is missing, malformed, or asks for what cannot be built."""
+    """A machine file that is missing, malformed, or asks for what cannot be built; ``faults`` are all that it has."""
+
+    def __init__(self, *faults: str):
+        super().__init__(*map(printable, faults))
+
+    def __str__(self) -> str:
+        return "\n  ".join(self.args)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is wrong, one line each; the first says where."""
+        return self.args
 
 
 class MachineError(AccelsimError):

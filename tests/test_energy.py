@@ -290,7 +290,7 @@ def test_without_memory_the_export_has_no_memories(trace):
 
 
 def test_the_file_written_is_the_export_without_aliases(trace, tmp_path):
-    from accelsim.hardware.machine import to_yaml
+    from accelsim.hardware.yaml_file import to_yaml
 
     machine = parse_machine(MACHINE.resolved())
     data = action_counts(machine, accelsim.simulate(machine, trace, layers="fc"))

@@ -27,8 +27,8 @@ ORDER = [
 ]
 # A heavy library → the only places that may import it. Those that are not there yet come with their features.
 CONFINED = {
-    "yaml": ["hardware/machine.py"],
-    "pydantic": ["hardware/machine.py", "hardware/parameters.py"],
+    "yaml": ["hardware/yaml_file.py"],
+    "pydantic": ["hardware/machine.py", "hardware/parameters.py", "hardware/validation.py"],
     "numba": ["hardware/kernels/"],
     "pandas": ["study/", "sweeps/"],
     "pyarrow": ["study/", "sweeps/"],

@@ -40,8 +40,9 @@ def refusal(content, name="m.yaml"):
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError) as caught:
         load_machine(name)
-    message = str(caught.value)
-    assert message.isprintable() and len(message) < 1000, message
+    lines = caught.value.lines
+    assert all(line.isprintable() and len(line) < 1000 for line in lines), lines
+    message = " | ".join(lines)
     assert message.startswith(f"{name}: "), message
     return message.removeprefix(f"{name}: ")
 
@@ -226,7 +227,7 @@ WRONG = {
     ),
     "period of zero": (
         put(DENSE, "overheads", "{top_k: {period: 0}}"),
-        "overheads.top_k.period: must be an integer in 1…1073741824, got 0 (and 3 more)",
+        "overheads.top_k.period: must be an integer in 1…1073741824, got 0 | overheads.top_k.sea",
     ),
     "overhead misspelt": (
         put(DENSE, "overheads", "{topk: {}}"),
@@ -358,7 +359,7 @@ def test_a_mutated_machine_is_a_machine_or_one_line(fuzzed, text):
     try:
         assert isinstance(load_machine(fuzzed), Machine)
     except ConfigError as error:
-        assert len(str(error).splitlines()) == 1
+        assert all(line.isprintable() for line in error.lines)
         assert str(error).startswith(f"{fuzzed}: ")
 
 
@@ -377,7 +378,7 @@ def test_any_value_for_any_key_is_a_machine_or_one_line(key, value):
     try:
         parse_machine(data)
     except ConfigError as error:
-        assert len(str(error).splitlines()) == 1
+        assert all(line.isprintable() for line in error.lines)
         assert re.match(rf"machine: (accelerator\.)?{key}|machine: accelerator\b", str(error))
 
 
@@ -449,7 +450,8 @@ def test_a_copy_takes_an_accelerator_that_files_do_not_know():
 
     mine = Mine(tiles=2, rows=3, columns=1, lanes=4)
     machine = load_machine("dadiannao.yaml").model_copy(update={"name": "mine", "accelerator": mine})
-    assert machine.resolved()["accelerator"] == mine.model_dump()
+    named = {"model": f"{__name__}:{Mine.__qualname__}"}
+    assert machine.resolved()["accelerator"] == mine.model_dump() | named
     assert baseline_of(machine).accelerator.multipliers == mine.multipliers
 
 

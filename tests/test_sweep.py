@@ -18,11 +18,12 @@ import pytest
 
 import accelsim
 from accelsim.errors import AccelsimError, OutputError
+from accelsim.hardware.machine import machine_with, parse_machine
 from accelsim.sweeps import sweep as sweeps
 from accelsim.sweeps.chunks import Chunk, simulate_chunk
 from accelsim.sweeps.estimate import estimate
 from accelsim.sweeps.store import Store
-from accelsim.sweeps.study import load_study, machine_with, points_of
+from accelsim.sweeps.study import load_study, points_of
 from accelsim.sweeps.sweep import compute, plan_sweep, run_chunks, sweep
 from accelsim.sweeps.tables import write_tables
 
@@ -118,7 +119,7 @@ def test_traces_machines_and_snapshots_may_be_lists(study, tiny, write_tiny, tmp
     assert made["trace"] == [str(tiny), other]
 
 
-BASE = accelsim.load_machine("bit-tactical.yaml").resolved()
+BASE = accelsim.load_machine("bit-tactical.yaml")
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -204,8 +205,12 @@ def test_a_defect_is_a_row_too(study, tmp_path, monkeypatch):
         raise {1: ZeroDivisionError("x"), 2: MemoryError()}[machines[0].accelerator.tiles]
 
     monkeypatch.setattr("accelsim.sweeps.chunks.simulate_records", simulate)
-    both = replace(chunk, machines=tuple(machine_with(chunk.machines[0], {TILES: n}).resolved() for n in (1, 2)))
-    assert simulate_chunk(replace(both, keys=("a", "b"))) == ["defect: ZeroDivisionError: x", "out of memory"]
+    machine = parse_machine(chunk.machines[0])
+    both = replace(chunk, machines=tuple(machine_with(machine, {TILES: n}).resolved() for n in (1, 2)))
+    assert simulate_chunk(replace(both, keys=("a", "b"))) == [
+        "defect: ZeroDivisionError: x",
+        "out of memory",
+    ]
 
 
 def test_the_same_bytes_whatever_the_jobs_and_the_order(study, tmp_path):

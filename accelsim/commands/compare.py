@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, cores, is_terminal, jobs, names, progress, show
+from accelsim.commands.shared import Commands, add_code, cores, is_terminal, jobs, names, progress, show
 from accelsim.workload.lowering import PASSES
 
 
@@ -22,6 +22,10 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--trace", required=True, metavar="FILE", help="trace, e.g. resnet50.npz")
     add("--machines", type=names, metavar="FILE,…", help="e.g. pe16x16.yaml,tensordash.yaml (default: all that ship)")
+    text = "another value for a key, e.g. accelerator.lanes=8, on all machines that have it, or, with its name before, "
+    text += "tensordash:accelerator.lanes=8, on one; repeatable. Each dense machine follows its own"
+    add("--set", dest="settings", action="append", default=[], metavar="[NAME:]KEY=VALUE", help=text)
+    add_code(command)
     add("--passes", type=names, default=list(PASSES), metavar="P,…", help=f"of {','.join(PASSES)}")
     add("--layers", type=names, default=["*"], metavar="GLOB,…", help="layers, e.g. 'layer1.*,conv1'")
     add("--snapshots", type=names, metavar="NAME,…", help="snapshots of the trace (default: all)")
@@ -37,10 +41,11 @@ def compare(options: argparse.Namespace) -> None:
     """Trace × machines × passes → a table per snapshot, and files where asked for."""
     from accelsim import open_trace
     from accelsim.files import shipped
-    from accelsim.hardware.machine import load_machine
+    from accelsim.hardware.machine import load_machine, with_settings
 
     files = sorted(shipped("configs").glob("*.yaml")) if options.machines is None else options.machines
-    machines = [load_machine(file) for file in files]
+    machines = [load_machine(file, allow_code=options.allow_code) for file in files]
+    machines = with_settings(machines, options.settings, allow_code=options.allow_code)
 
     # After the machines are known to be some: pandas takes its time.
     from accelsim.study import compare, export, tables

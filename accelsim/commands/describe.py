@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, is_terminal, show
+from accelsim.commands.shared import Commands, add_code, is_terminal, show
 from accelsim.errors import ConfigError, TraceError
 
 
@@ -15,6 +15,9 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     of_file = commands.add_parser("info", parents=[common], help="describe a trace or a machine file")
     of_file.add_argument("file", metavar="FILE", help="a trace (.npz) or a machine (.yaml)")
     of_file.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    text = "another value for a key of a machine, e.g. accelerator.lanes=8; repeatable"
+    of_file.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=text)
+    add_code(of_file)
     of_file.set_defaults(command=info)
     of_results = commands.add_parser(
         "report", parents=[common], help="results as one HTML file (needs Plotly: pip install 'accelsim[report]')"
@@ -23,6 +26,9 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     of_results.add_argument("--out", type=Path, metavar="FILE", help="the file (default: DIR/report.html)")
     of_results.set_defaults(command=report)
     of_machines = commands.add_parser("schema", parents=[common], help="print the JSON Schema of machine files")
+    text = "describe this accelerator too, package.module:Class; repeatable. Those of installed packages are"
+    of_machines.add_argument("--model", dest="models", action="append", default=[], metavar="NAME", help=text)
+    add_code(of_machines)
     of_machines.set_defaults(command=schema)
 
 
@@ -41,8 +47,10 @@ def info(options: argparse.Namespace) -> None:
         parts = describe.trace_tables(facts)
     else:
         from accelsim.hardware.machine import load_machine
+        from accelsim.hardware.yaml_file import parse_setting
 
-        machine = load_machine(path)
+        settings = dict(map(parse_setting, options.settings))
+        machine = load_machine(path, allow_code=options.allow_code, settings=settings)
         facts = machine.resolved() | {"multipliers": machine.accelerator.multipliers}
         parts = describe.machine_tables(machine, str(path))
     show(export.to_json(facts, ascii_only=True) if options.json else tables.render(parts, is_terminal(sys.stdout)))
@@ -60,4 +68,5 @@ def schema(options: argparse.Namespace) -> None:
     from accelsim.hardware import machine
     from accelsim.study.export import to_json
 
-    show(to_json(machine.schema(), ascii_only=True))
+    rules = machine.schema(*options.models, allow_code=options.allow_code)
+    show(to_json(rules, ascii_only=True))

@@ -7,7 +7,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, cores, is_terminal, jobs, names, progress, show
+from accelsim.commands.shared import Commands, add_code, cores, is_terminal, jobs, names, progress, show
 from accelsim.workload.lowering import PASSES
 
 # Sections of a machine that ``run`` takes from another file, and one that is shipped.
@@ -35,6 +35,12 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     for section in SECTIONS:
         other = f"{section} section of both machines: of this file instead, or none"
         command.add_argument(f"--{section}", metavar="FILE", help=f"{other}, e.g. {SECTIONS[section]}")
+    command.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+        help="another value for a key of the machine, e.g. accelerator.lanes=8; repeatable. A --baseline FILE keeps "
+        "its own, the default baseline follows the machine",
+    )  # fmt: skip
+    add_code(command)
     command.add_argument("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="write tables, run.json, summary.txt, action_counts.yaml"
@@ -59,14 +65,15 @@ def run(options: argparse.Namespace) -> None:
     """Trace × machine × passes → a table, and files where asked for."""
     from accelsim import open_trace
     from accelsim.hardware.machine import baseline_of, load_machine
+    from accelsim.hardware.yaml_file import parse_setting
     from accelsim.pipeline import simulate_records
 
-    sections = {name: getattr(options, name) for name in SECTIONS}
-    machine = load_machine(options.config, **sections)
+    how = {name: getattr(options, name) for name in SECTIONS} | {"allow_code": options.allow_code}
+    machine = load_machine(options.config, settings=dict(map(parse_setting, options.settings)), **how)
     baseline = None
     if options.baseline != "none":
         named = options.baseline != "dadiannao"
-        baseline = load_machine(options.baseline, **sections) if named else baseline_of(machine)
+        baseline = load_machine(options.baseline, **how) if named else baseline_of(machine)
     if baseline and baseline.name == machine.name:
         baseline = baseline.model_copy(update={"name": f"{baseline.name} (baseline)"})
     machines = [machine, baseline] if baseline else [machine]

@@ -60,6 +60,12 @@ def progress(options: argparse.Namespace) -> AbstractContextManager[Callable[...
     return bar(options, lambda done, total: {"completed": done, "total": total}, before="simulating", after="layers")
 
 
+def add_code(command: argparse.ArgumentParser) -> None:
+    """The consent to import code."""
+    text = "import accelerators `model: package.module:Class` of machine files, which runs their code"
+    command.add_argument("--allow-code", action="store_true", help=text)
+
+
 def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

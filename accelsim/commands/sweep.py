@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelsim.commands.shared import Commands, bar, cores, is_terminal, jobs, show
+from accelsim.commands.shared import Commands, add_code, bar, cores, is_terminal, jobs, show
 from accelsim.errors import printable
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="points and table (default: the study's name, in the current folder)")
     add("--jobs", type=jobs, metavar="N", help="worker processes (default: one per core)")
     add("--cluster", metavar="ADDRESS", help="Dask scheduler, tcp://HOST:PORT, or local (needs accelsim[cluster])")
+    add_code(command)
     add("--json", action="store_true", help="one JSON object on stdout and nothing else")
     add("--quiet", action="store_true", help="no progress bar, and neither plan nor note on stderr")
     command.set_defaults(command=sweep)
@@ -54,7 +55,8 @@ def sweep(options: argparse.Namespace) -> int:
             print(printable(f"accelsim: {sweep_text.plan_line(plan, guess, out)}"), file=sys.stderr, flush=True)
 
     with bar(options, _told, after="points{task.description}") as tell:
-        table = sweep(study, out, jobs=workers, cluster=options.cluster, before=before, progress=tell)
+        how = {"jobs": workers, "cluster": options.cluster, "allow_code": options.allow_code}
+        table = sweep(study, out, **how, before=before, progress=tell)
     fidelity = sweep_text.read_fidelity(out)
     parts = sweep_text.summary(table, fidelity, out)
     report = sweep_text.report(table, fidelity, out)

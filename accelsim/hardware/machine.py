@@ -1,40 +1,31 @@
-"""A machine description: read from YAML and validated once. The one place that knows YAML."""
+"""A machine description: read from its file, or several that build on each other, and validated once."""
 
 from __future__ import annotations
 
-import difflib
-import reprlib
-from functools import reduce
-from operator import or_
+import copy
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any
 
-import yaml
-from annotated_types import Ge, Le
-from pydantic import Field, ValidationError
+from pydantic import Field, PlainValidator
+from pydantic.json_schema import models_json_schema
 
 from accelsim.errors import ConfigError
-from accelsim.files import find
-from accelsim.hardware.accelerators.catalogue import MODELS
+from accelsim.hardware.accelerators import catalogue
+from accelsim.hardware.accelerators.base import Accelerator
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.energy import EnergyTable
 from accelsim.hardware.hierarchy import Buffer, Buffers, Memory
+from accelsim.hardware.layers import Layered, read_layers
 from accelsim.hardware.overheads import Overheads
 from accelsim.hardware.parameters import Parameters, check, integer, option
+from accelsim.hardware.validation import Fault, Section, examined, misspelling, refusal, validated
+from accelsim.hardware.yaml_file import parse_setting, read_yaml, shown, shown_key
 
-LARGEST_FILE_BYTES = 1 << 20
-# What PyYAML raises on text that is no YAML, or on a tagged scalar that is not what its tag says.
-UNREADABLE = (yaml.YAMLError, RecursionError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError)
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 1
-
-# By the value of their key ``model``.
-_MODELS = {model.model_fields["model"].annotation.__args__[0]: model for model in MODELS}
-Section = TypeVar("Section", bound=Parameters)
 # Sections that may be the name of a file in a folder of their own, or ``none``.
 SECTIONS: dict[str, type[Parameters]] = {"memory": Memory, "energy": EnergyTable, "overheads": Overheads}
-AnyAccelerator = Annotated[reduce(or_, MODELS), Field(discriminator="model")]
+# Stands for an accelerator that is refused, so that what is wrong besides is told too.
+_PLACEHOLDER = DaDianNao.with_multipliers(1)
 
 
 class Machine(Parameters):
@@ -43,8 +34,10 @@ class Machine(Parameters):
     name: str = Field(min_length=1, max_length=60, description="a short name, for tables")
     description: str = option("what it is, in a sentence", default="")
     clock_mhz: int = integer(1, 100_000, "clock of the chip", default=606, unit="MHz")
-    # Files know the shipped models. A copy takes any ``Accelerator``: machine.model_copy(update={"accelerator": mine}).
-    accelerator: AnyAccelerator = Field(description="the compute array; `model` chooses which")
+    # Validated by its own class, which ``model`` names; ``schema`` says what it may be.
+    accelerator: Annotated[Accelerator, PlainValidator(lambda accelerator: accelerator, json_schema_input_type=Any)] = (
+        Field(description="the compute array; `model` chooses which")
+    )
     buffers: Buffers | None = option("buffers of each PE or tile; needed with a memory", default=None)
     memory: Memory | None = option(
         "the memory hierarchy, or the name of a file with it; without, operands are always there", default=None
@@ -60,104 +53,210 @@ class Machine(Parameters):
     def _memory_feeds_buffers(self):
         if self.memory and not self.buffers:
             raise ValueError("buffers: must be given where memory is")
-        if not self.memory and getattr(self.accelerator, "spill_partial_sums", False):
-            raise ValueError("accelerator.spill_partial_sums: must be false without a memory, which they would go to")
+        needs = self.accelerator.memory_needed_for
+        if not self.memory and needs:
+            raise ValueError(f"accelerator.{needs}: must be false without a memory, which they would go to")
         return self
 
     @check
     def _names_are_printable(self):
         for key in ("name", "description"):
             if not getattr(self, key).isprintable():
-                raise ValueError(f"{key} must be printable text on one line, got {_shown(getattr(self, key))}")
+                raise ValueError(f"{key} must be printable text on one line, got {shown(getattr(self, key))}")
         return self
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, defaults filled in."""
-        return self.model_dump(warnings=False)  # an accelerator of another class is fine
+        """Every key with its value, defaults filled in; a file that says so is this machine."""
+        data = self.model_dump(warnings=False)
+        accelerator = self.accelerator.model_dump() | {"model": catalogue.reference_of(type(self.accelerator))}
+        return data | {"accelerator": accelerator}
 
 
-def load_machine(file: str | Path, **sections: str | None) -> Machine:
+def load_machine(
+    file: str | Path,
+    *,
+    allow_code: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    **sections: str | None,
+) -> Machine:
     """Reads and validates a machine file; a name without a path is looked up here, then among the shipped ones.
 
     Parameters
     ----------
     file : str or Path
+    allow_code : bool
+        Whether an accelerator ``model: package.module:Class`` may be imported, which runs its code.
+    settings : mapping, optional
+        Values to take instead, by the path of their key: ``{"accelerator.lanes": 8}``. See ``machine_with``.
     memory, energy, overheads : str, optional
         Name of a file with that section, or "none", instead of what the machine file says.
 
     Raises
     ------
     ConfigError
-        With the file, the key's path, the rule and the value, in one line.
+        With the file, and for all that is wrong the key's path, the rule and the value, a line each.
     """
-    path, data = _read(file, "configs")
-    if isinstance(data, dict):
-        data |= {key: name for key, name in sections.items() if name is not None}
-    return parse_machine(data, str(path))
+    layers = read_layers(file, SECTIONS)
+    if isinstance(layers.data, dict):
+        layers.data.update((key, name) for key, name in sections.items() if name is not None)
+    machine = _machine(layers, allow_code)
+    return machine_with(machine, settings, str(layers.path), allow_code=allow_code) if settings else machine
 
 
 def load_section(model: type[Section], file: str | Path, kind: str) -> Section:
     """Reads and validates another file, found as a machine file is, among those of a kind. Raises ConfigError."""
-    path, data = _read(file, f"configs/{kind}")
+    path, data = read_yaml(file, f"configs/{kind}")
     return validated(model, data, str(path))
 
 
-def parse_machine(data: Any, source: str = "machine") -> Machine:
+def parse_machine(data: Any, source: str = "machine", *, allow_code: bool = False) -> Machine:
     """A machine from the plain data that its file holds. Raises ConfigError; ``source`` begins its text."""
-    named = [key for key in SECTIONS if isinstance(data, dict) and isinstance(data.get(key), str)]
-    for key in named:
-        try:
-            part = None if data[key] == "none" else load_section(SECTIONS[key], data[key], key)
-        except ConfigError as error:
-            raise ConfigError(f"{source}: {key}: {error}") from None
-        data = data | {key: part}
-    return validated(Machine, data, source)
+    return _machine(Layered(source, data, []), allow_code)
 
 
-def _read(file: str | Path, kind: str) -> tuple[Path, Any]:
-    """The file of that name among those of a kind, and what its YAML says."""
-    path = find(file, kind, ConfigError)
+def machine_with(
+    machine: Machine, settings: Mapping[str, Any], source: str = "machine", *, allow_code: bool = False
+) -> Machine:
+    """A machine with some keys changed, whole sections and presets before what is in them.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown or its value not allowed; it names the keys that were set.
+    """
+    data = copy.deepcopy(machine.resolved())
+    changed = ", ".join(f"{name}={value}" for name, value in settings.items())
+    source = f"{source} with {changed}" if changed else source
+    for name in sorted(settings, key=lambda name: (name.count("."), not name.endswith(".preset"))):
+        *path, last = name.split(".")
+        section = data
+        for part in path:
+            section = section.get(part)
+            if not isinstance(section, dict):
+                raise ConfigError(f"{source}: {name}: must be a key of a section that the machine has")
+        if last == "preset":  # it fills in what is not given, so nothing else may be
+            section.clear()
+        section[last] = settings[name]
+        if name in SECTIONS and isinstance(settings[name], str):  # what is in it may be set as well
+            data = parse_machine(data, source, allow_code=allow_code).resolved()
+    return parse_machine(data, source, allow_code=allow_code)
+
+
+def with_settings(machines: Iterable[Machine], settings: Iterable[str], *, allow_code: bool = False) -> list[Machine]:
+    """Machines with what ``KEY=VALUE`` says to all that have the key, and ``NAME:KEY=VALUE`` to the one of that name.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is none, no machine has its name or key, or a machine will not have it.
+    """
+    machines = list(machines)
+    changes: dict[str, dict[str, Any]] = {machine.name: {} for machine in machines}
+    for text in settings:
+        key, value = parse_setting(text)
+        name, colon, own = key.rpartition(":")
+        if colon and name not in changes:
+            raise ConfigError(f"--set: {shown_key(name)}: must be one of {', '.join(changes)}")
+        having = [name] if colon else [machine.name for machine in machines if _has(machine, key)]
+        for one in having or list(changes)[:1]:  # which says that it does not know the key
+            changes[one][own] = value
+    changed = [machine for machine in machines if changes[machine.name]]
+    new = {m.name: machine_with(m, changes[m.name], m.name, allow_code=allow_code) for m in changed}
+    return [new.get(machine.name, machine) for machine in machines]
+
+
+def _has(machine: Machine, key: str) -> bool:
+    """Whether a machine has a key."""
+    *path, last = key.split(".")
+    data: Any = machine.resolved()
+    for part in path:
+        data = data.get(part)
+        if not isinstance(data, dict):
+            return False
+    return last in data
+
+
+def _machine(layers: Layered, allow_code: bool) -> Machine:
+    """Every section examined, so that all faults are told; each with the file of the chain that it is in."""
+    if not isinstance(layers.data, dict):
+        return validated(Machine, layers.data, layers.source)
+    data, faults = dict(layers.data), []
+    for key, model in SECTIONS.items():
+        if isinstance(data.get(key), str):
+            data[key], found = _named_section(key, model, data[key])
+            faults += found
+    if "accelerator" in data and not isinstance(data["accelerator"], Parameters):
+        accelerator, found = _accelerator(data["accelerator"], allow_code)
+        data["accelerator"] = _PLACEHOLDER if accelerator is None else accelerator
+        faults += found
+    machine, found = examined(Machine, data)
+    faults = sorted([*faults, *found], key=lambda fault: not fault.misspelt)
+    if faults or machine is None:
+        raise refusal(layers.source, [f"{layers.origin(fault.location)}{fault.line}" for fault in faults])
+    return machine
+
+
+def _named_section(key: str, model: type[Parameters], file: str) -> tuple[Parameters | None, list[Fault]]:
+    """A section that is in a file of its own."""
+    if file == "none":
+        return None, []
     try:
-        if not path.is_file() and not path.is_dir():  # a pipe would be waited for
-            raise ConfigError("must be a file")
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise ConfigError(f"must be at most {LARGEST_FILE_BYTES} bytes, got {path.stat().st_size}")
-        return path, _parse_yaml(path.read_text(encoding="utf-8"))
+        return load_section(model, file, key), []
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: must be UTF-8 text, got byte {error.start} that is not") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        at = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}{at}: {error.problem}") from error
-    except UNREADABLE as error:
-        problem = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{path}: must be YAML: {problem}") from error
+        return None, [Fault((key,), f"{key}: {line}") for line in error.lines]
 
 
-def validated(model: type[Section], data: Any, source: str) -> Section:
-    """A section from plain data. Raises ConfigError; ``source`` begins its text."""
+def _accelerator(data: Any, allow_code: bool) -> tuple[Accelerator | None, list[Fault]]:
+    """The accelerator's section, validated by the class that its ``model`` names."""
+    at = ("accelerator",)
     if not isinstance(data, dict):
-        keys = " and ".join(name for name, field in model.model_fields.items() if field.is_required())
-        raise ConfigError(f"{source}: must be a mapping with the keys {keys}, got {_shown(data)}")
+        return None, [Fault(at, f"accelerator: must be a mapping of keys, got {shown(data)}")]
+    if "model" not in data:
+        return None, [Fault(at, f"accelerator.model: must be given{misspelling('model', data)}")]
     try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        # A misspelt key is also a missing one: the misspelling comes first.
-        first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        more = f" (and {len(others)} more)" if others else ""
-        raise ConfigError(f"{source}: {_explain(model, first)}{more}") from None
+        kind = catalogue.model(data["model"], allow_code=allow_code)
+    except ConfigError as error:
+        return None, [Fault((*at, "model"), f"accelerator.model: {error}")]
+    # A class that calls itself something keeps its name, whatever files call it.
+    named = getattr(kind.model_fields["model"].annotation, "__args__", (data["model"],))
+    accelerator, faults = examined(kind, data | {"model": named[0]}, at)
+    try:
+        hash(accelerator)
+    except TypeError as error:
+        return None, [Fault(at, f"accelerator: its values must be such that it can be hashed: {error}")]
+    return accelerator, faults
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of machine files."""
-    rules = Machine.model_json_schema(by_alias=True)
+def schema(*models: str, allow_code: bool = False) -> dict[str, Any]:
+    """The JSON Schema of machine files.
+
+    Parameters
+    ----------
+    models : str
+        Classes by their ``package.module:Class`` to be described too; those installed are.
+    allow_code : bool
+        Whether these may be imported.
+
+    Raises
+    ------
+    ConfigError
+        If one is none.
+    """
+    kinds = {name: catalogue.model(name, allow_code=allow_code) for name in (*catalogue.installed(), *models)}
+    kinds = catalogue.SHIPPED | kinds
+    of_kind, rules = models_json_schema([(kind, "validation") for kind in dict.fromkeys((*kinds.values(), Machine))])
+    rules |= {**of_kind[Machine, "validation"]}
+    rules = rules | rules["$defs"].pop(of_kind[Machine, "validation"]["$ref"].rsplit("/", 1)[1])
+    del rules["$ref"]
+    named = [
+        {"allOf": [of_kind[kind, "validation"], {"properties": {"model": {"const": name}}}]}
+        for name, kind in kinds.items()
+    ]
+    accelerator = rules["properties"]["accelerator"]
+    rules["properties"]["accelerator"] = {"description": accelerator["description"], "oneOf": named}
     for key in SECTIONS:
-        named = {"type": "string", "description": "name of a file with the section, or none"}
-        rules["properties"][key]["anyOf"].append(named)
+        text = {"type": "string", "description": "name of a file with the section, or none"}
+        rules["properties"][key]["anyOf"].append(text)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **rules}
 
 
@@ -183,103 +282,3 @@ def baseline_of(machine: Machine) -> Machine:
         energy=machine.energy,
         overheads=overheads,
     )
-
-
-def to_yaml(data: Any) -> str:
-    """Plain data as YAML, keys in their order."""
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-
-
-def _parse_yaml(text: str) -> Any:
-    """YAML without surprises: a key given twice is an error."""
-    loader = yaml.SafeLoader(text)
-    node = loader.get_single_node()
-    if node is None:
-        return None
-    _refuse_duplicates(node, "", set())
-    return loader.construct_document(node)
-
-
-def _refuse_duplicates(node, path, seen) -> None:
-    """``seen``: nodes met before through another alias, not walked again."""
-    if id(node) in seen or not isinstance(node, yaml.CollectionNode):
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicates(item, path, seen)
-        return
-    lines = {}
-    for key, value in node.value:
-        here = f"{path}{_name(key.value)}"
-        if isinstance(key.value, str) and key.value in lines:
-            raise ConfigError(f"{here}: given twice, in lines {lines[key.value]} and {key.start_mark.line + 1}")
-        if isinstance(key.value, str):
-            lines[key.value] = key.start_mark.line + 1
-        _refuse_duplicates(value, f"{here}.", seen)
-
-
-def _explain(model, error) -> str:
-    """``accelerator.rows: must be 1…256, got 0``."""
-    # A discriminated union puts the model's tag into the path; the file has no such level.
-    location = [part for i, part in enumerate(error["loc"]) if not (i == 1 and error["loc"][0] == "accelerator")]
-    fields = _fields(model, error["loc"])
-    kind, value = error["type"], error["input"]
-    if kind.startswith("union_tag"):
-        location.append("model")
-        value = value.get("model") if isinstance(value, dict) else value
-    path = ".".join(map(_name, location))
-    if kind == "extra_forbidden":
-        close = difflib.get_close_matches(str(location[-1])[:60], fields, n=1)
-        return f"{path}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known: {', '.join(fields)}")
-    if kind == "missing" or (kind == "union_tag_not_found" and isinstance(error["input"], dict)):
-        close = difflib.get_close_matches(str(location[-1]), map(str, error["input"]), n=1)
-        return f"{path}: must be given" + (f"; is {_name(close[0])} a misspelling?" if close else "")
-    if kind == "invalid_key":
-        return f"{path}: keys must be text"
-    if kind == "value_error":
-        return f"{path}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
-    return f"{path}: must be {_rule(error, fields.get(str(location[-1])))}, got {_shown(value)}"
-
-
-def _fields(model, location) -> dict:
-    """The keys known at an error's place."""
-    fields = model.model_fields
-    for at, key in enumerate(location[:-1]):
-        if at == 1 and location[0] == "accelerator":
-            fields = _MODELS[key].model_fields
-            continue
-        inner = fields[key].annotation if key in fields else None
-        models = [t for t in (inner, *get_args(inner)) if isinstance(t, type) and issubclass(t, Parameters)]
-        if len(models) == 1:
-            fields = models[0].model_fields
-    return fields
-
-
-def _rule(error, field) -> str:
-    """What the value must be, in words."""
-    limits = {type(rule): rule for rule in field.metadata} if field else {}
-    if Ge in limits and Le in limits:
-        low, high = limits[Ge].ge, limits[Le].le
-        return f"a number in {low:g}…{high:g}" if field.annotation is float else f"an integer in {low}…{high}"
-    if error["type"] == "literal_error":
-        return error["ctx"]["expected"]
-    if error["type"].startswith("union_tag"):
-        return "one of " + ", ".join(_MODELS)
-    words = {"bool_type": "true or false", "string_type": "text"}
-    words |= dict.fromkeys(("model_attributes_type", "model_type"), "a mapping of keys")
-    return words.get(error["type"], error["msg"].removeprefix("Input should be ").removeprefix("String should "))
-
-
-def _name(key) -> str:
-    """A key as it goes into one line."""
-    return key if isinstance(key, str) and key.isprintable() and len(key) <= 60 else _shown(key)
-
-
-def _shown(value) -> str:
-    """A value on one short line; one that aliases blow up without end is cut before it is spelled out."""
-    try:
-        text = _SHORT.repr(value)
-        return text if len(text) <= 60 else f"{text[:57]}…"
-    except ValueError:
-        return "a number with more digits than Python prints"

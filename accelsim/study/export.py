@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from accelsim.files import staged
-from accelsim.hardware.machine import Machine, to_yaml
+from accelsim.hardware.machine import Machine
+from accelsim.hardware.yaml_file import to_yaml
 from accelsim.study.results import Summary
 from accelsim.version import __version__
 from accelsim.workload.trace import Trace

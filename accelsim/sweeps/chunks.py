@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from accelsim.errors import AccelsimError
+from accelsim.hardware.accelerators.catalogue import source_digest
 from accelsim.hardware.machine import Machine, parse_machine
 from accelsim.pipeline import simulate_records
 from accelsim.study.results import frame
@@ -34,7 +35,10 @@ class TraceElsewhere(Exception):
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a worker gets: machines as plain data, where the trace is, and which code is to count."""
+    """What a worker gets: machines as plain data, where the trace is, and which code is to count.
+
+    ``foreign``: of accelerators that are not accelsim's, by their names in machine files, the digests of their code.
+    """
 
     trace: str
     digest: str
@@ -46,6 +50,7 @@ class Chunk:
     layers: tuple[str, ...]
     code: str = field(default_factory=code_digest)
     attempts: int = 0
+    foreign: dict[str, str] = field(default_factory=dict)
 
     def singly(self, attempts: int) -> list[Chunk]:
         """A chunk for each of its machines, tried so often."""
@@ -71,7 +76,7 @@ def simulate_chunk(chunk: Chunk, content: bytes | None = None) -> list[Rows]:
 
 def _rows(chunk: Chunk, path: str) -> list[Rows]:
     try:
-        machines = [parse_machine(data) for data in chunk.machines]
+        machines = [_machine(data, chunk.foreign) for data in chunk.machines]
         table = _simulated(chunk, machines, _opened(path, chunk.digest, chunk.snapshot, chunk.sparsity))
         return [rows.reset_index(drop=True) for rows in table]
     except Exception as error:
@@ -81,10 +86,19 @@ def _rows(chunk: Chunk, path: str) -> list[Rows]:
     return [rows for one in chunk.singly(chunk.attempts) for rows in _rows(one, path)]
 
 
+def _machine(data: dict[str, Any], foreign: dict[str, str]) -> Machine:
+    """A machine; that its code may be imported was settled where the sweep was planned."""
+    machine = parse_machine(data, allow_code=True)
+    name = data["accelerator"]["model"]
+    if source_digest(type(machine.accelerator)) != foreign.get(name):
+        raise AccelsimError(f"{name}: workers must have the code of the process that called, but one has other")
+    return machine
+
+
 def _reason(error: Exception) -> str:
     """In a line, for a table."""
     if isinstance(error, AccelsimError):
-        return str(error)
+        return "; ".join(error.lines)
     if isinstance(error, MemoryError):
         return "out of memory"
     return f"defect: {type(error).__name__}: {error}"

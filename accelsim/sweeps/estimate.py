@@ -40,7 +40,7 @@ def estimate(plan: Plan, jobs: int) -> Estimate | None:
     if not plan.chunks:
         return None
     chunk = plan.chunks[0]
-    machine = parse_machine(chunk.machines[0])
+    machine = parse_machine(chunk.machines[0], allow_code=True)  # settled when it was planned
     with Trace.open(chunk.trace) as trace:
         layers = [
             layer

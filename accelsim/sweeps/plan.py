@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 from accelsim.errors import AccelsimError, TraceError
 from accelsim.files import find
+from accelsim.hardware.accelerators.catalogue import source_digest
+from accelsim.hardware.machine import Machine
 from accelsim.sweeps.chunks import Chunk
 from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import Point, Study, points_of
@@ -31,6 +32,7 @@ class Plan:
     found: int
     digests: dict[str, str]
     paths: dict[str, str]
+    allow_code: bool = False
 
     @property
     def missing(self) -> int:
@@ -38,8 +40,9 @@ class Plan:
         return sum(len(chunk.keys) for chunk in self.chunks)
 
 
-def plan_sweep(study: Study, store: Store, workers: int = 1) -> Plan:
-    """What a sweep will compute, given what the store has, cut so that all workers get their share.
+def plan_sweep(study: Study, store: Store, workers: int = 1, *, allow_code: bool = False) -> Plan:
+    """What a sweep will compute, given what the store has, cut so that all workers get their share. ``allow_code``: see
+    ``load_machine``.
 
     Raises
     ------
@@ -49,7 +52,7 @@ def plan_sweep(study: Study, store: Store, workers: int = 1) -> Plan:
     with ExitStack() as stack:
         traces = {name: stack.enter_context(closing(open_trace(name))) for name in _traces(study)}
         _check_names(study, traces)
-        points = tuple(points_of(study, traces))
+        points = tuple(points_of(study, traces, allow_code=allow_code))
         digests = {name: trace.digest for name, trace in traces.items()}
         paths = {name: str(trace.path.resolve()) for name, trace in traces.items()}
     if not any(point.machine for point in points):
@@ -57,13 +60,13 @@ def plan_sweep(study: Study, store: Store, workers: int = 1) -> Plan:
     chosen = tuple(study.passes), tuple(study.layers)
     keys = tuple(p.key(digests[p.trace], *chosen) for p in points)
     known = store.known()
-    missing: dict[Place, dict[str, dict[str, Any]]] = {}
+    missing: dict[Place, dict[str, Machine]] = {}
     for point, key in zip(points, keys, strict=True):
         if key and point.machine and key not in known:
             place = paths[point.trace], digests[point.trace], point.snapshot, point.sparsity
-            missing.setdefault(place, {})[key] = point.machine.resolved()
+            missing.setdefault(place, {})[key] = point.machine
     chunks = tuple(_chunks(missing, chosen, workers))
-    return Plan(study, points, keys, chunks, sum(key in known for key in keys if key), digests, paths)
+    return Plan(study, points, keys, chunks, sum(key in known for key in keys if key), digests, paths, allow_code)
 
 
 def _traces(study: Study) -> list[str]:
@@ -88,16 +91,22 @@ def _check_names(study: Study, traces: dict[str, Trace]) -> None:
 
 
 def _chunks(
-    missing: dict[Place, dict[str, dict[str, Any]]], chosen: tuple[tuple[str, ...], tuple[str, ...]], workers: int
+    missing: dict[Place, dict[str, Machine]], chosen: tuple[tuple[str, ...], tuple[str, ...]], workers: int
 ) -> Iterator[Chunk]:
     """Machines with equal accelerators next to each other: what they compute is computed once."""
     count = sum(map(len, missing.values()))
     together = max(1, min(TOGETHER, count // (4 * workers)))
     for place, machines in missing.items():
-        alike = sorted(machines, key=lambda key: (repr(machines[key]["accelerator"]), key))
+        resolved = {key: machine.resolved() for key, machine in machines.items()}
+        alike = sorted(machines, key=lambda key: (repr(resolved[key]["accelerator"]), key))
         for i in range(0, len(alike), together):
             some = tuple(alike[i : i + together])
-            yield Chunk(*place, tuple(machines[key] for key in some), some, *chosen)
+            foreign = {
+                resolved[key]["accelerator"]["model"]: digest
+                for key in some
+                if (digest := source_digest(type(machines[key].accelerator)))
+            }
+            yield Chunk(*place, tuple(resolved[key] for key in some), some, *chosen, foreign=foreign)
 
 
 def open_trace(name: str) -> Trace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -13,9 +12,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from accelsim.errors import AccelsimError, ConfigError
-from accelsim.hardware.machine import Machine, load_machine, load_section, parse_machine, validated
+from accelsim.errors import AccelsimError
+from accelsim.hardware.accelerators import catalogue
+from accelsim.hardware.machine import Machine, load_machine, load_section, machine_with
 from accelsim.hardware.parameters import Parameters, check, option
+from accelsim.hardware.validation import validated
 from accelsim.version import __version__
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.sparsify import check_sparsity
@@ -31,7 +32,7 @@ class Study(Parameters):
     """What a study file says. ``grid`` takes all combinations, ``points`` a list; both may be given."""
 
     trace: str | list[str] = option("trace, or traces")
-    machine: str | list[str] = option("machine file, or files")
+    machine: str | Machine | list[str | Machine] = option("machine file, or files; in Python also machines")
     passes: list[str] = option("passes", default=list(PASSES))
     layers: list[str] = option("shell patterns on layer names", default=["*"])
     snapshots: list[str] | None = option("snapshots of the traces; by default all", default=None)
@@ -58,13 +59,50 @@ class Study(Parameters):
         for number, point in enumerate(self.points):
             for name, value in point.items():
                 _check_own(f"points.{number}.{name}", name, value)
+        self._check_machines()
         count = prod(map(len, self.grid.values())) + len(self.points)
         if count > MOST_POINTS:
             raise ValueError(f"must have at most {MOST_POINTS:,} points, got {count:,}")
         return self
 
+    def _check_machines(self) -> None:
+        """Machines that are no files go by their names."""
+        given = self._given()
+        names = [machine for machine in given if isinstance(machine, str)]
+        for machine in given:
+            if isinstance(machine, Machine) and (machine.name in names or machine != self.machines[machine.name]):
+                raise ValueError(f"machine: names must differ, got {machine.name} twice")
+
+    def _given(self) -> list[Any]:
+        """What is given as machine, wherever."""
+        base = self.machine if isinstance(self.machine, list) else [self.machine]
+        return [*base, *self.grid.get("machine", []), *(p["machine"] for p in self.points if "machine" in p)]
+
+    @property
+    def machines(self) -> dict[str, Machine]:
+        """Machines that are no files, by name."""
+        return {machine.name: machine for machine in self._given() if isinstance(machine, Machine)}
+
+    def load(self, name: str, *, allow_code: bool = False) -> Machine:
+        """A machine by the name that points have for it. Raises ConfigError."""
+        return self.machines.get(name) or load_machine(name, allow_code=allow_code)
+
+    def named(self) -> dict[str, Any]:
+        """Plain data, with names for machines."""
+        name = lambda machine: machine.name if isinstance(machine, Machine) else machine  # noqa: E731
+        data = self.model_dump(exclude={"machine", "grid", "points"})
+        grid = {key: list(map(name, values)) for key, values in self.grid.items()}
+        points = [{key: name(value) for key, value in point.items()} for point in self.points]
+        machine = list(map(name, self.machine)) if isinstance(self.machine, list) else name(self.machine)
+        return {"trace": data.pop("trace"), "machine": machine, **data, "grid": grid, "points": points}
+
     def settings(self) -> Iterator[dict[str, Any]]:
         """What each point sets, in the order of the table: the last key of the grid turns fastest."""
+        for settings in self._settings():
+            machine = settings["machine"]
+            yield settings | {"machine": machine.name} if isinstance(machine, Machine) else settings
+
+    def _settings(self) -> Iterator[dict[str, Any]]:
         base = {"trace": self.trace, "machine": self.machine}
         several = {name: value for name, value in base.items() if isinstance(value, list)}
         one = {name: value for name, value in base.items() if not isinstance(value, list)}
@@ -84,7 +122,7 @@ def _check_own(where: str, name: str, value: Any) -> None:
             check_sparsity(value)
         except AccelsimError as error:
             raise ValueError(f"{where}: {str(error).removeprefix('sparsity: ')}") from None
-    elif name in OWN and not isinstance(value, str):
+    elif name in OWN and not isinstance(value, (str, Machine) if name == "machine" else str):
         raise ValueError(f"{where}: must be a name, got {value!r:.60}")
 
 
@@ -117,8 +155,9 @@ class Point:
         """What determines its result, as a digest; None of a point that cannot be."""
         if self.machine is None:
             return None
+        foreign = catalogue.source_digest(type(self.machine.accelerator))
         determined = {
-            "code": code_digest(),
+            "code": code_digest() + (foreign or ""),
             "machine": self.machine.resolved() | {"description": ""},
             "trace": digest,
             "snapshot": self.snapshot,
@@ -141,44 +180,19 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def machine_with(base: dict[str, Any], settings: dict[str, Any], source: str = "machine") -> Machine:
-    """A machine from plain data with some keys changed, whole sections and presets before what is in them.
-
-    Raises
-    ------
-    ConfigError
-        If a key is unknown or its value not allowed; it names the keys that were set.
-    """
-    data = copy.deepcopy(base)
-    changed = ", ".join(f"{name}={value}" for name, value in settings.items())
-    source = f"{source} with {changed}" if changed else source
-    for name in sorted(settings, key=lambda name: (name.count("."), not name.endswith(".preset"))):
-        *path, last = name.split(".")
-        section: Any = data
-        for part in path:
-            section = section.get(part)
-            if not isinstance(section, dict):
-                raise ConfigError(f"{source}: {name}: must be a key of a section that the machine has")
-        if last == "preset":  # it fills in what is not given, so nothing else may be
-            section.clear()
-        section[last] = settings[name]
-        if name == "memory" and isinstance(settings[name], str):  # what is in it may be set as well
-            data = parse_machine(data, source).resolved()
-    return parse_machine(data, source)
-
-
-def points_of(study: Study, traces: dict[str, Trace]) -> Iterator[Point]:
+def points_of(study: Study, traces: dict[str, Trace], *, allow_code: bool = False) -> Iterator[Point]:
     """The points of a study in the order of its table; ``traces``: open traces by name."""
-    machine_of, reference = cache(lambda file: load_machine(file).resolved()), cache(least_sparse)
+    machine_of, reference = cache(lambda name: study.load(name, allow_code=allow_code)), cache(least_sparse)
     numbers = cache(has_values)  # it reads tensors
     for settings in study.settings():
         trace, sparsity = traces[settings["trace"]], settings.get("sparsity")
         machine, error = None, None
         try:
             changes = {name: value for name, value in settings.items() if name not in OWN}
-            machine = machine_with(machine_of(settings["machine"]), changes, settings["machine"])
+            base, source = machine_of(settings["machine"]), settings["machine"]
+            machine = machine_with(base, changes, source, allow_code=allow_code or source in study.machines)
         except AccelsimError as problem:
-            error = str(problem)
+            error = "; ".join(problem.lines)
         shown = {name: value for name, value in settings.items() if name != "snapshot"}
         for name in _snapshots(study, settings, trace, reference):
             yield _point(shown, trace, name, sparsity, machine, error, numbers)

@@ -51,6 +51,7 @@ def sweep(
     *,
     jobs: int = 1,
     cluster: str | None = None,
+    allow_code: bool = False,
     before: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[Progress], None] = lambda p: None,
 ) -> pd.DataFrame:
@@ -69,6 +70,8 @@ def sweep(
         Worker processes.
     cluster : str, optional
         Address of a Dask scheduler (tcp://…), or "local" for one on this machine with ``jobs`` workers.
+    allow_code : bool
+        Whether accelerators ``model: package.module:Class`` of machine files may be imported, by workers too.
     before : callable
         Called with the plan before anything is computed.
     progress : callable
@@ -89,7 +92,7 @@ def sweep(
         raise AccelsimError(f"jobs: must be 1 or more, got {jobs}")
     study = study if isinstance(study, Study) else load_study(study)
     store = Store(Path(out))
-    plan = plan_sweep(study, store, jobs)
+    plan = plan_sweep(study, store, jobs, allow_code=allow_code)
     try:
         before(plan)
         for _ in range(ATTEMPTS):
@@ -97,7 +100,7 @@ def sweep(
             table, damaged = write_tables(plan, store, errors)
             if not damaged:
                 break
-            plan = plan_sweep(study, store, jobs)  # what was damaged is gone
+            plan = plan_sweep(study, store, jobs, allow_code=allow_code)  # what was damaged is gone
         write_fidelity(plan, store)
     except KeyboardInterrupt:
         kept = len(store.known().intersection(filter(None, plan.keys)))

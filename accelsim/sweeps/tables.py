@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from accelsim.errors import AccelsimError
-from accelsim.hardware.machine import load_machine
 from accelsim.study.export import to_json, versions
 from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import OWN, Point, code_digest
@@ -68,7 +67,7 @@ def write_tables(plan: Plan, store: Store, errors: dict[str, str]) -> tuple[pd.D
     store.write(store.folder / "table.parquet", lambda path: table.to_parquet(path, index=False))
     origin = {
         "accelsim": versions() | {"code": code_digest()},
-        "study": plan.study.model_dump(),
+        "study": plan.study.named(),
         "traces": {name: {"sha256": digest} for name, digest in plan.digests.items()},
         "machines": _machines(plan),
     }
@@ -81,7 +80,7 @@ def _machines(plan: Plan) -> dict[str, Any]:
     machines = {}
     for name in dict.fromkeys(point.settings["machine"] for point in plan.points):
         with suppress(AccelsimError):
-            machines[name] = load_machine(name).resolved()
+            machines[name] = plan.study.load(name, allow_code=plan.allow_code).resolved()
     return machines
 
 

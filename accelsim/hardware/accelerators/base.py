@@ -11,7 +11,7 @@ import numpy as np
 
 from accelsim.errors import MachineError
 from accelsim.hardware.movement.traffic import Traffic
-from accelsim.hardware.parameters import Parameters
+from accelsim.hardware.parameters import Parameters, option
 from accelsim.workload.lowering import Convolution
 
 # Every multiplier slot (one multiplier in one cycle) has exactly one cause; the order is that of a printed account.
@@ -151,11 +151,17 @@ class Drawing:
 class Accelerator(Protocol):
     """A model of a machine's compute. Its frozen, validated parameters are the ``accelerator`` section of the YAML."""
 
-    model: str
-    strided_input_grad: str
+    @property
+    def model(self) -> str:
+        """Its name."""
 
     @property
-    def multipliers(self) -> int: ...
+    def strided_input_grad(self) -> str:
+        """How it lowers the input gradient of a strided layer: "phase" or "dilate" (``lower``)."""
+
+    @property
+    def multipliers(self) -> int:
+        """Multiplications in a cycle, at most."""
 
     @property
     def baseline_multipliers(self) -> int:
@@ -168,6 +174,10 @@ class Accelerator(Protocol):
     @property
     def drawing(self) -> Drawing | None:
         """What a report draws of its array; None: nothing but its memories, and its keys in a table."""
+
+    @property
+    def memory_needed_for(self) -> str:
+        """The key that asks for a memory, as it is set; "" where the machine runs without one."""
 
     def skips(self, which: str) -> dict[str, str]:
         """The tensors of a pass (``READS``) whose zeros can save time, and how (``SKIPS``); no others change cycles."""
@@ -183,10 +193,15 @@ class Accelerator(Protocol):
 
 
 class AcceleratorParameters(Parameters):
-    """Base of the models' parameters: compared with a dense machine that has as many multipliers, and not drawn.
+    """Base of the models' parameters, with what most machines need not say.
 
-    A model says for itself how it adds up: without ``summation`` it cannot be made.
+    It leaves ``multipliers``, ``skips``, ``run``, ``replay`` and ``summation`` to the model; without one of them it
+    cannot be made. By default strided input gradients are lowered by phases; the machine is compared with a dense one
+    of as many multipliers, needs no memory, and is not drawn.
     """
+
+    model: str = option("which model of a compute array; a name, or package.module:Class")
+    strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD, default="phase")
 
     @property
     def baseline_multipliers(self) -> int:
@@ -201,3 +216,8 @@ class AcceleratorParameters(Parameters):
     def drawing(self) -> Drawing | None:
         """Nothing; see ``Accelerator``."""
         return None
+
+    @property
+    def memory_needed_for(self) -> str:
+        """Nothing; see ``Accelerator``."""
+        return ""

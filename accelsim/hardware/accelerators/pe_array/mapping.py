@@ -74,6 +74,11 @@ class Mapping(AcceleratorParameters):
             down=self.weight_width, across=self.activation_width, accumulators=self.accumulators, banks=self.banks,
         )  # fmt: skip
 
+    @property
+    def memory_needed_for(self) -> str:
+        """Partial sums that spill go there; see ``Accelerator``."""
+        return "spill_partial_sums" if self.spill_partial_sums else ""
+
     def skips(self, which: str) -> dict[str, str]:
         """Both operands; see ``Accelerator``."""
         return dict.fromkeys(READS[which], "zeros")
