@@ -50,7 +50,7 @@ class Machine(Parameters):
     )
 
     @check
-    def _memory_feeds_buffers(self):
+    def _memory_feeds_buffers(self) -> Machine:
         if self.memory and not self.buffers:
             raise ValueError("buffers: must be given where memory is")
         needs = self.accelerator.memory_needed_for
@@ -59,7 +59,7 @@ class Machine(Parameters):
         return self
 
     @check
-    def _names_are_printable(self):
+    def _names_are_printable(self) -> Machine:
         for key in ("name", "description"):
             if not getattr(self, key).isprintable():
                 raise ValueError(f"{key} must be printable text on one line, got {shown(getattr(self, key))}")
@@ -68,8 +68,8 @@ class Machine(Parameters):
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults filled in; a file that says so is this machine."""
         data = self.model_dump(warnings=False)
-        accelerator = self.accelerator.model_dump() | {"model": catalogue.reference_of(type(self.accelerator))}
-        return data | {"accelerator": accelerator}
+        data["accelerator"]["model"] = catalogue.reference_of(type(self.accelerator))
+        return data
 
 
 def load_machine(
@@ -129,7 +129,7 @@ def machine_with(
     source = f"{source} with {changed}" if changed else source
     for name in sorted(settings, key=lambda name: (name.count("."), not name.endswith(".preset"))):
         *path, last = name.split(".")
-        section = data
+        section: Any = data
         for part in path:
             section = section.get(part)
             if not isinstance(section, dict):
@@ -180,7 +180,8 @@ def _machine(layers: Layered, allow_code: bool) -> Machine:
     """Every section examined, so that all faults are told; each with the file of the chain that it is in."""
     if not isinstance(layers.data, dict):
         return validated(Machine, layers.data, layers.source)
-    data, faults = dict(layers.data), []
+    data: dict[str, Any] = dict(layers.data)
+    faults: list[Fault] = []
     for key, model in SECTIONS.items():
         if isinstance(data.get(key), str):
             data[key], found = _named_section(key, model, data[key])
@@ -242,18 +243,21 @@ def schema(*models: str, allow_code: bool = False) -> dict[str, Any]:
     ConfigError
         If one is none.
     """
-    kinds = {name: catalogue.model(name, allow_code=allow_code) for name in (*catalogue.installed(), *models)}
-    kinds = catalogue.SHIPPED | kinds
-    of_kind, rules = models_json_schema([(kind, "validation") for kind in dict.fromkeys((*kinds.values(), Machine))])
-    rules |= {**of_kind[Machine, "validation"]}
-    rules = rules | rules["$defs"].pop(of_kind[Machine, "validation"]["$ref"].rsplit("/", 1)[1])
-    del rules["$ref"]
-    named = [
-        {"allOf": [of_kind[kind, "validation"], {"properties": {"model": {"const": name}}}]}
-        for name, kind in kinds.items()
-    ]
-    accelerator = rules["properties"]["accelerator"]
-    rules["properties"]["accelerator"] = {"description": accelerator["description"], "oneOf": named}
+    known: dict[str, type[Any]] = {**catalogue.SHIPPED}
+    known |= {name: catalogue.model(name, allow_code=allow_code) for name in (*catalogue.installed(), *models)}
+    classes: list[type[Any]] = [*dict.fromkeys(known.values()), Machine]
+    places, rules = models_json_schema([(kind, "validation") for kind in classes])
+    sections = rules["$defs"]
+    of = {kind: places[kind, "validation"]["$ref"].rsplit("/", 1)[1] for kind in classes}
+    rules |= sections.pop(of[Machine])
+    one_of: list[dict[str, Any]] = [{"$ref": f"#/$defs/{of[kind]}"} for kind in catalogue.SHIPPED.values()]
+    for name, kind in known.items():
+        if name not in catalogue.SHIPPED:  # it may call itself otherwise
+            section = sections[of[kind]]
+            one_of.append(section | {"properties": section["properties"] | {"model": {"const": name}}})
+    said = {"type": "string", "pattern": catalogue.REFERENCE, "not": {"enum": [*known]}}
+    other = {"type": "object", "required": ["model"], "properties": {"model": said}}
+    rules["properties"]["accelerator"] |= {"oneOf": [*one_of, other]}
     for key in SECTIONS:
         text = {"type": "string", "description": "name of a file with the section, or none"}
         rules["properties"][key]["anyOf"].append(text)

@@ -88,7 +88,7 @@ def _accelerator(reference: str) -> type[Any]:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last, so that no file there hides an installed module
     try:
-        kind = pkgutil.resolve_name(reference)
+        kind: type[Any] = pkgutil.resolve_name(reference)
     except Exception as error:  # a module may raise anything while it is imported
         raise ConfigError(f"cannot import {reference}: {type(error).__name__}: {error}") from error
     refuse_incomplete(kind, reference)
