@@ -89,11 +89,10 @@ class Study(Parameters):
 
     def named(self) -> dict[str, Any]:
         """Plain data, with names for machines."""
-        name = lambda machine: machine.name if isinstance(machine, Machine) else machine  # noqa: E731
         data = self.model_dump(exclude={"machine", "grid", "points"})
-        grid = {key: list(map(name, values)) for key, values in self.grid.items()}
-        points = [{key: name(value) for key, value in point.items()} for point in self.points]
-        machine = list(map(name, self.machine)) if isinstance(self.machine, list) else name(self.machine)
+        grid = {key: list(map(_name, values)) for key, values in self.grid.items()}
+        points = [{key: _name(value) for key, value in point.items()} for point in self.points]
+        machine = list(map(_name, self.machine)) if isinstance(self.machine, list) else _name(self.machine)
         return {"trace": data.pop("trace"), "machine": machine, **data, "grid": grid, "points": points}
 
     def settings(self) -> Iterator[dict[str, Any]]:
@@ -113,6 +112,11 @@ class Study(Parameters):
         for point in self.points:
             for values in product(*several.values()):
                 yield one | dict(zip(several, values, strict=True)) | point
+
+
+def _name(value: Any) -> Any:
+    """The name of a machine; anything else as it is."""
+    return value.name if isinstance(value, Machine) else value
 
 
 def _check_own(where: str, name: str, value: Any) -> None:
