@@ -3,6 +3,7 @@
 import argparse
 import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 from posixpath import dirname, join, normpath
@@ -148,3 +149,38 @@ def test_links_inside_code_stay():
     assert SETUP["relinked"](text, lambda path: f"to/{path}") == text.replace("(b.md)", "(to/b.md)").replace(
         "(p.p", "(to/p.p"
     )
+
+
+def shown(text):
+    """Commands that a page shows, in blocks of code and in its text."""
+    joined = text.replace("\\\n", " ")
+    blocks = "".join(re.findall(r"^```(?:sh|text)\n(.*?)^```", joined, re.M | re.S))
+    lines = re.findall(r"^.*\baccelsim [a-z].*$", blocks + "\n".join(re.findall(r"^ {4}.*$", joined, re.M)), re.M)
+    parts = (part for line in lines for part in re.split(r"&&|\||;|>", line.partition(" #")[0]))
+    whole = [shlex.split(part)[1:] for part in parts if part.strip().startswith("accelsim ")]
+    return whole, [code.split()[1:] for code in re.findall(r"`(accelsim [a-z][^`]*)`", joined.replace("\n", " "))]
+
+
+def refused(text):
+    """Those of the commands that the parser does not take; in running text only the command's and the flags' names."""
+    whole, named = shown(text)
+    known = {name: parser for name, (_, parser) in commands.subcommands(cli.parser()).items()}
+    for command in whole:
+        try:
+            cli.parser().parse_args(command)
+        except SystemExit:
+            yield " ".join(command)
+    for name, *rest in named:
+        flags = known[name]._option_string_actions if name in known else {}
+        yield from (f"{name} {word}" for word in rest if word.startswith("--") and word not in flags)
+        yield from [] if name in known else [name]
+
+
+def test_every_command_on_every_page_is_one(pages):
+    assert {path: found for path, text in pages.items() if (found := list(refused(text)))} == {}
+    assert sum(len(shown(text)[0]) for text in pages.values()) > 50
+
+
+def test_a_command_that_is_none_is_noticed(capsys):
+    text = "    accelsim run --config a\n\n```sh\naccelsim info x.npz  # fine\n```\n`accelsim run --no x` `accelsim do`"
+    assert list(refused(text)) == ["run --config a", "run --no", "do"]
