@@ -36,7 +36,7 @@ class Layered:
         return Path(self.source)
 
     def origin(self, location: tuple[Any, ...]) -> str:
-        """``base b.yaml: `` where a key stands in a base and in no file nearer; nothing where it is in the file."""
+        """``base b.yaml:`` and a space, where a key stands in a base and in no file nearer; else nothing."""
         if not self.bases or _has(self.bases[0][1], location):
             return ""
         return next((f"base {name}: " for name, own in self.bases[1:] if _has(own, location)), "")
