@@ -15,8 +15,9 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import writers  # noqa: E402
-from accelsim import cli  # noqa: E402
-from writers import api, commands, repository  # noqa: E402
+from accelsim import cli, load_machine  # noqa: E402
+from accelsim.study.describe import keys  # noqa: E402
+from writers import api, commands, markdown, repository  # noqa: E402
 
 LINK = re.compile(r"\]\((?![a-z+]+:)([^()\s]*)\)")
 TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```", re.M | re.S)
@@ -128,6 +129,50 @@ def test_a_command_without_help_is_noticed():
 def test_what_is_public_is_there():
     known = api.modules()
     assert [name for name in api.PUBLIC if not known.get(name)] == []
+
+
+def rows(page):
+    """Of the tables of keys on a machine's page: section and key → value, meaning and reason."""
+    found, section = {}, ""
+    for line in page.splitlines():
+        heading, row = re.match(r"### (.*)", line), re.match(r"\| `(\w+)` \| (.*?) \| (.*) \|$", line)
+        section = f"{heading[1]}." if heading else section
+        found |= {section + row[1]: row.groups()[1:]} if row else {}
+    return found
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_page_of_a_machine_has_every_key(pages, file):
+    """With its value, and whatever the file says behind it; sections that are files of their own are links."""
+    page, machine = pages[f"machines/{file.stem}.md"], load_machine(file)
+    shown = rows(page)
+    for path, value, unit, meaning in keys(machine):
+        section = path.partition(".")[0]
+        if section in ("memory", "energy", "overheads"):
+            assert shown[section][0] == "`none`" or f"machines/{shown[section][0][:-1].partition('(')[2]}" in pages
+        elif path not in ("name", "description", "accelerator.model"):
+            assert shown[path][0] == (f"`{value}`" if unit in ("count", "option", "") else f"`{value}` {unit}")
+            assert shown[path][1].startswith(markdown.escaped(meaning)) and re.search(r"\. \*.+\*$", shown[path][1])
+    assert f"{machine.accelerator.multipliers:,} multipliers" in page and file.read_text(encoding="utf-8") in page
+
+
+def test_pages_of_machines_say_what_was_asked_of_them(pages):
+    shown = rows(pages["machines/pe16x16.md"])
+    assert shown["accelerator.pe_rows"] == ("`16`", "PEs along the height of the map. *Re-derived; SCNN has 8*")
+    assert shown["memory"][0] == "[layer-at-a-time.yaml](memory/layer-at-a-time.md)"
+    assert "| forward | activation, weight | each zero may save time" in pages["machines/pe16x16.md"]
+    memory = rows(pages["machines/memory/layer-at-a-time.md"])
+    assert memory["offchip.latency_ns"][0] == "`28` ns" and "tRCD + tAA" in memory["offchip.latency_ns"][1]
+
+
+def test_sources_are_written_once_and_what_is_no_page_any_more_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "pages", lambda: {"a/b.md": "# B", "p.png": b"png"})
+    writers.write(tmp_path)
+    (tmp_path / "a" / "old.md").write_text("# Old")
+    before = (tmp_path / "a" / "b.md").stat().st_mtime_ns
+    writers.write(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["b.md", "p.png"]
+    assert (tmp_path / "a" / "b.md").stat().st_mtime_ns == before
 
 
 SETUP = runpy.run_path(str(ROOT / "setup.py"))
