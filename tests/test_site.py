@@ -86,7 +86,10 @@ def test_links_between_pages_lead_somewhere(pages):
 def test_a_dead_link_is_noticed():
     pages = {"a.md": "# A\n\n[b](b.md) [one](#a) [x](x.md) [two](d/b.md#no)", "d/b.md": "[up](../a.md#a)"}
     assert dead(pages, {*pages}) == ["a.md: b.md", "a.md: x.md", "a.md: d/b.md#no"]
-    assert repository.led("no.md", "docs/model.md", repository.sources()) == "no.md"
+    where = repository.sources()
+    assert repository.led("no.md", "docs/model.md", where) == "no.md"
+    assert repository.led("../traces/README.md#arrays", "docs/model.md", where) == "traces.md#arrays"
+    assert repository.led("../notebooks", "docs/model.md", where) == "notebooks/index.md"
 
 
 def test_relative_links_of_committed_pages_lead_to_files():
@@ -113,10 +116,13 @@ def unexplained(parser):
 
 def test_every_command_and_argument_says_what_it_is(pages):
     assert list(unexplained(cli.parser())) == []
-    for parser in list(whole(cli.parser()))[1:]:
-        assert re.search(rf"^#+ {parser.prog}$", pages["commands.md"], re.M)
-    for action in (action for parser in whole(cli.parser()) for action in commands.arguments(parser)):
-        assert all(name in pages["commands.md"] for name in action.option_strings)
+    sections = dict(re.findall(r"^#+ (accelsim [^\n]*)\n(.*?)(?=^#+ |\Z)", pages["commands.md"], re.M | re.S))
+    parsers = list(whole(cli.parser()))[1:]
+    assert [*sections] == [parser.prog for parser in parsers]
+    for parser in parsers:
+        listed = "".join(re.findall(r"^:::\{option\} (.*)$", sections[parser.prog], re.M))
+        for action in commands.arguments(parser):
+            assert all(name in listed for name in action.option_strings or [action.metavar or action.dest])
 
 
 def test_a_command_without_help_is_noticed():
@@ -124,6 +130,19 @@ def test_a_command_without_help_is_noticed():
     inner = parser.add_subparsers().add_parser("make", help="makes").add_subparsers().add_parser("it")
     inner.add_argument("--flag")
     assert list(unexplained(parser)) == ["tool make it", "tool make it flag"]
+
+
+def test_a_notebook_is_its_cells_and_the_pictures_that_its_readme_shows(pages):
+    page = pages["notebooks/1_table6.md"]
+    assert page.startswith("# Table 6, step by step") and "```python\n" in page
+    assert re.findall(r"\]\((.*\.png)\)", page) == ["pictures/1_table6_2.png", "pictures/1_table6_3.png"]
+
+
+def test_names_that_a_package_passes_on_lead_to_their_modules(pages):
+    assert "`Trace`, of [`accelsim.workload.trace`](accelsim.workload.trace.md)" in pages["api/accelsim.md"]
+    assert (
+        "`Recorder`, of [`accelsim.capture.recorder`](inside/accelsim.capture.md#" in pages["api/accelsim.capture.md"]
+    )
 
 
 def test_what_is_public_is_there():
