@@ -15,14 +15,16 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from accelsim import ledger
 from accelsim.errors import AccelsimError, MachineError, TraceError
-from accelsim.hardware.movement.traffic import ACTIONS, LayerTraffic, joined
+from accelsim.hardware.movement.traffic import LayerTraffic, joined
+from accelsim.ledger import Record
 from accelsim.workload.lowering import PASSES, READS, lower
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
@@ -34,37 +36,6 @@ if TYPE_CHECKING:
     from accelsim.workload.synthetic import SyntheticTrace
 
     Timeline = Callable[[Machine, str, str, Plan], Observer | None]
-
-
-@dataclass(frozen=True)
-class Record:
-    """What one machine did for one pass of one layer of one snapshot; all zero for the first layer's input gradient.
-
-    ``cycles`` is compute and stalls together. ``slots`` maps each cause
-    (``accelsim.hardware.accelerators.base.CAUSES``) to multiplier slots; they add up to cycles × multipliers exactly.
-    ``actions`` counts what costs energy (``accelsim.hardware.movement.traffic.ACTIONS``); bytes only where the machine
-    has a memory. ``energy`` is in pJ by component (``accelsim.hardware.pricing.COMPONENTS``), None for those that are
-    not known without a memory; empty where the machine has no energy table.
-    """
-
-    snapshot: str
-    sparsity: float
-    step: int
-    algorithm: str
-    batch: int
-    samples: int
-    layer: str
-    kind: str
-    which: str
-    machine: str
-    multipliers: int
-    clock_mhz: int
-    cycles: int
-    compute_cycles: int
-    dense_multiplications: int
-    slots: dict[str, int]
-    actions: dict[str, int]
-    energy: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,9 +87,11 @@ class Task:
         cycles = sum(activity.cycles for activity in activities)
         multiplications = layer.samples * layer.geometry.multiplications if activities else 0
         record = Record(
-            s.name, s.sparsity, s.step, s.algorithm, s.batch, layer.samples, layer.name, layer.kind, which,
-            machine.name, accelerator.multipliers, machine.clock_mhz, cycles, cycles, multiplications, dict(slots),
-            {name: accesses[name] for name in ACTIONS if name in accesses},
+            snapshot=s.name, sparsity=s.sparsity, step=s.step, algorithm=s.algorithm, batch=s.batch,
+            samples=layer.samples, layer=layer.name, kind=layer.kind, which=which, machine=machine.name,
+            multipliers=accelerator.multipliers, clock_mhz=machine.clock_mhz, cycles=cycles, compute_cycles=cycles,
+            dense_multiplications=multiplications,
+            slots=dict(slots), actions=ledger.among(accesses, "actions"),
         )  # fmt: skip
         return Counted(record, traffic, self._cost(layer, which, machine) if activities else None)
 
@@ -242,8 +215,8 @@ def _priced(machine: Machine, record: Record, cost: Cost | None) -> Record:
     """A record with its overheads, during which all PEs wait, and its energy."""
     if cost:
         slots = record.slots | {cause: cycles * record.multipliers for cause, cycles in cost.cycles.items()}
-        # Bytes are counted where there is a memory only.
-        actions = {name: n for name, n in cost.actions.items() if machine.memory or not name.endswith("_bytes")}
+        known = ledger.names("actions") if machine.memory else ledger.names("actions", needs_memory=False)
+        actions = {name: cost.actions[name] for name in known if name in cost.actions}
         actions = dict(Counter(record.actions) + Counter(actions))
         record = replace(record, cycles=record.cycles + sum(cost.cycles.values()), slots=slots, actions=actions)
     if not machine.energy:

@@ -15,8 +15,9 @@ from strategies import layers
 from test_cli import fail, here, listing, one_object, succeed  # noqa: F401 - here is a fixture
 
 import accelsim
+from accelsim import ledger
 from accelsim.errors import AccelsimError, ConfigError, MachineError
-from accelsim.hardware.accelerators.base import CAUSES, SKIPS
+from accelsim.hardware.accelerators.base import SKIPS
 from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.machine import baseline_of, load_machine, load_section
 from accelsim.pipeline import simulate_records
@@ -193,7 +194,7 @@ def test_all_machines_obey_the_same_laws(values, memory):
     """Slots add up, no machine beats the ideal of as many multipliers, and threads change nothing."""
     machines = list(map(MEMORIES[memory], MACHINES))
     table = accelsim.simulate(machines, values)
-    slots = table[[f"{cause}_slots" for cause in CAUSES]].sum(axis=1)
+    slots = table[ledger.columns("slots")].sum(axis=1)
     assert (slots == table["cycles"] * table["multipliers"]).all()
     assert (table["compute_cycles"] <= table["cycles"]).all()
     pd.testing.assert_frame_equal(accelsim.simulate(machines, values, jobs=3), table)

@@ -4,22 +4,21 @@ import json
 import re
 from math import isclose, sqrt
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
 
 import accelsim
+from accelsim import ledger
 from accelsim.errors import MachineError
 from accelsim.hardware.accelerators.base import AcceleratorParameters, Summation
 from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.energy import EnergyTable
 from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.machine import baseline_of, load_machine, load_section, parse_machine
-from accelsim.hardware.movement.traffic import ACTIONS
 from accelsim.hardware.overheads import FormatConversion, Overheads, TopK
-from accelsim.hardware.pricing import COMPONENTS, COMPUTE, MOVING, energy_pj
+from accelsim.hardware.pricing import energy_pj
 from accelsim.study.accelergy import action_counts
 from accelsim.study.results import COLUMNS, summarize
 from accelsim.study.tables import render, summary
@@ -28,7 +27,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 NEED_VALUES = ("tcle.yaml", "tclp.yaml")  # the trace has masks
 NAMES = sorted(file.name for file in CONFIGS.glob("*.yaml") if file.name not in NEED_VALUES)
 MACHINE = load_machine("pe16x16.yaml")
-PARTS = [f"{component}_pj" for component in COMPONENTS]
+PARTS = ledger.columns("energy")
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +129,11 @@ def test_without_actions_there_is_leakage_only():
 
 def test_without_a_memory_what_moves_is_not_known_and_there_is_no_total(trace):
     rows = accelsim.simulate(load_machine("pe16x16.yaml", memory="none"), trace, layers="conv1")
-    assert rows[[f"{name}_pj" for name in MOVING]].isna().all(axis=None) and rows["energy_pj"].isna().all()
-    assert rows[[f"{name}_pj" for name in COMPUTE]].notna().all(axis=None) and (rows["multipliers_pj"] >= 0).all()
+    assert rows[ledger.columns("energy", needs_memory=True)].isna().all(axis=None) and rows["energy_pj"].isna().all()
+    assert (
+        rows[ledger.columns("energy", needs_memory=False)].notna().all(axis=None)
+        and (rows["multipliers_pj"] >= 0).all()
+    )
     found = summarize(rows, "pe16x16")
     nothing = [dict.fromkeys(COLUMNS)] * 2
     for name in ("energy_pj", "saving", "energy_delay_js"):
@@ -154,7 +156,7 @@ def test_components_add_up_in_each_row_and_in_the_summary(table):
     assert table[PARTS].sum(axis=1).to_numpy() == pytest.approx(table["energy_pj"].to_numpy())
     energy = summarize(table, "pe16x16", "dadiannao").energy
     for total, parts in zip(energy.energy_pj, energy.components, strict=True):
-        assert sum(parts[name] for name in COMPONENTS) == pytest.approx(total["step"])
+        assert sum(parts[name] for name in ledger.names("energy")) == pytest.approx(total["step"])
     own = table[(table["machine"] == "pe16x16") & (table["snapshot"] == "swat80")]
     assert energy.energy_pj[1]["step"] == pytest.approx(own["energy_pj"].sum())
 
@@ -267,15 +269,15 @@ def test_exported_counts_are_those_of_the_table(table):
         }
         assert of["multipliers", "mult_random"] == rows["multiplications"].sum()
         assert of["accumulators", "read"] == of["accumulators", "write"] == rows["accumulator_updates"].sum()
-        for action in (action for action in ACTIONS if action.endswith("_bytes")):
+        for action in ledger.names("actions", unit="bytes"):
             component, direction = action.removesuffix("_bytes").rsplit("_", 1)
             assert 0 <= 4 * of.pop((component, direction)) - rows[action].sum() < 4
         assert {component for component, _ in of} == {"multipliers", "adders", "accumulators"}
 
 
 def test_names_that_accelergy_would_read_otherwise_are_changed_and_stay_apart():
-    rows = [["m", snapshot, "fwd", *range(len(ACTIONS))] for snapshot in ("a.b", "a[b", "a_b")]
-    rows = pd.DataFrame(rows, columns=["machine", "snapshot", "pass", *ACTIONS])
+    rows = [["m", snapshot, "fwd", *range(len(ledger.names("actions")))] for snapshot in ("a.b", "a[b", "a_b")]
+    rows = pd.DataFrame(rows, columns=["machine", "snapshot", "pass", *ledger.columns("actions")])
     machine = MACHINE.model_copy(update={"name": "m"})
     _, counts = check_form(action_counts(machine, rows))
     assert {name.split(".")[1] for name in counts} == {"a_b_fwd", "a_b_fwd_2", "a_b_fwd_3"}
@@ -302,10 +304,10 @@ def test_the_page_on_energy_names_every_key_component_and_action():
     page = (CONFIGS.parent / "docs" / "energy.md").read_text(encoding="utf-8")
     keys = [*EnergyTable.model_fields, *Overheads.model_fields, *TopK.model_fields, *FormatConversion.model_fields]
     assert [key for key in keys if f"`{key}`" not in page] == []
-    assert [name for name in COMPONENTS if name.replace("_", " ") not in page] == []
+    assert [name for name in ledger.names("energy") if name.replace("_", " ") not in page] == []
 
 
 def test_the_table_is_a_mapping_or_a_name():
     inline = load_section(EnergyTable, "45nm.yaml", "energy").model_dump() | {"multiply_pj": 4}
     machine = parse_machine(MACHINE.resolved() | {"energy": inline})
-    assert energy_pj(machine, SimpleNamespace(get=lambda name, _: name == "multiplications"), 0)["multipliers"] == 4
+    assert energy_pj(machine, {"multiplications": 1}, 0)["multipliers"] == 4

@@ -142,7 +142,9 @@ def graph(folder):
         modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom):
-                modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                # What is a module is asked of no package; whatever else is, the package must have.
+                modules += [name if name in files else node.module for name in inner]
         found[name] = {module for module in modules if module in files and module != name}
     return found
 

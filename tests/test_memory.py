@@ -13,15 +13,14 @@ from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 from memories import CLOCK_MHZ, Case, cases
 
-from accelsim import load_machine, open_trace
+from accelsim import ledger, load_machine, open_trace
 from accelsim.errors import MachineError
-from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.hardware.hierarchy import PRESETS, Buffer, Buffers, Formats, Memory, OffChip, OnChip
 from accelsim.hardware.movement.plan import STALLS
 from accelsim.hardware.movement.planner import Planner
 from accelsim.hardware.movement.replay_simpy import replay
 from accelsim.hardware.movement.residency import Visits
-from accelsim.hardware.movement.traffic import ACTIONS, LayerTraffic, Operand, Traffic
+from accelsim.hardware.movement.traffic import LayerTraffic, Operand, Traffic
 from accelsim.pipeline import PASSES, Task, simulate_records
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.trace import Snapshot
@@ -199,7 +198,9 @@ def test_no_pass_is_shorter_than_its_work_or_longer_than_all_of_it_in_turn(case)
     lasts = np.diff([0, *replayed.ends])
     jobs = np.add.reduceat(plan.job_cycles, [0, *plan.ends[:-1]])
     assert (lasts == jobs + [sum(lost.values()) for lost in replayed.stalls]).all()
-    assert all(set(lost) <= set(CAUSES) and min(lost.values(), default=0) >= 0 for lost in replayed.stalls)
+    assert all(
+        set(lost) <= set(ledger.names("slots")) and min(lost.values(), default=0) >= 0 for lost in replayed.stalls
+    )
     rate = case.memory.offchip.channels * case.memory.offchip.megabytes_per_second
     moved = sum(counts["offchip_read_bytes"] + counts["offchip_write_bytes"] for counts in plan.actions)
     assert not rate or replayed.ends[-1] >= moved * CLOCK_MHZ / rate
@@ -566,7 +567,7 @@ def test_records_with_memory_add_up(tiny):
         assert sum(record.slots.values()) == record.cycles * record.multipliers
         stalls = sum(n for cause, n in record.slots.items() if cause.startswith(("offchip", "onchip")))
         assert stalls == (record.cycles - record.compute_cycles) * record.multipliers
-        assert set(record.actions) <= set(ACTIONS)
+        assert set(record.actions) <= set(ledger.names("actions"))
         if record.cycles:
             assert record.actions["offchip_read_bytes"] >= 0 and record.actions["offchip_write_bytes"] > 0
     assert any(r.slots.get("offchip_weight") for r in records if r.machine == "pe16x16")

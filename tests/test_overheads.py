@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 import accelsim
-from accelsim.hardware.accelerators.base import CAUSES
+from accelsim import ledger
 from accelsim.hardware.machine import baseline_of, load_machine, load_section
-from accelsim.hardware.overheads import OVERHEADS, FormatConversion, Overheads, RotateWeights, Tensors, TopK
+from accelsim.hardware.overheads import FormatConversion, Overheads, RotateWeights, Tensors, TopK
 from accelsim.study.results import summarize
 from accelsim.study.tables import render, summary
 
@@ -103,7 +103,7 @@ def test_an_empty_section_changes_nothing(trace, off):
 
 def test_switched_on_they_add_cycles_and_change_nothing_else(off, on):
     added = on["cycles"] - off["cycles"]
-    waits = [f"{cause}_slots" for cause in OVERHEADS]
+    waits = ledger.columns("slots", source="overheads")
     assert (on[waits].sum(axis=1) == added * on["multipliers"]).all() and (off[waits] == 0).all(axis=None)
     priced = ["cycles", *waits, *(column for column in off if column.endswith("_pj"))]
     rotated = ["weight_memory_read_bytes", "weight_memory_write_bytes", "comparisons"]
@@ -116,7 +116,7 @@ def test_switched_on_they_add_cycles_and_change_nothing_else(off, on):
 def test_slots_still_add_up(trace, name, memory):
     machine = load_machine(CONFIGS / name, memory=memory, overheads="swat.yaml")
     rows = accelsim.simulate([machine, baseline_of(machine).model_copy(update={"name": "dense"})], trace)
-    slots = rows[[f"{cause}_slots" for cause in CAUSES]].sum(axis=1)
+    slots = rows[ledger.columns("slots")].sum(axis=1)
     assert (slots == rows["cycles"] * rows["multipliers"]).all()
     bytes_moved = [column for column in rows if column.endswith("_bytes")]
     assert (rows[bytes_moved].sum().sum() > 0) == (memory != "none")
@@ -125,7 +125,9 @@ def test_slots_still_add_up(trace, name, memory):
 def test_each_is_charged_to_its_pass_and_once_a_batch(on):
     """The trace stores one sample of a batch of eight: an eighth of the work on weights."""
     rows = on.set_index(["snapshot", "layer", "pass"])
-    rotate, top_k, convert = (rows[f"{cause}_slots"] // rows["multipliers"] for cause in OVERHEADS)
+    rotate, top_k, convert = (
+        rows[column] // rows["multipliers"] for column in ledger.columns("slots", source="overheads")
+    )
     weights = -(-8 * 8 * 9 // 8)  # of block/conv2
     assert rotate["dense", "block/conv2", "input_grad"] == -(-2 * 2 * weights // 8192)
     assert top_k["swat80", "block/conv2", "fwd"] == -(-(weights * 1 + 1 + 200 + 3) // 256)

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 
 import accelsim
-from accelsim import cli
+from accelsim import cli, ledger
 from accelsim.errors import OutputError
 from accelsim.study import plots
 from accelsim.study.export import provenance
@@ -64,8 +64,9 @@ def test_the_bars_of_a_layer_add_up_to_its_cycles(table, machine):
 
 
 def test_every_cause_is_in_a_bar_of_its_own_look():
-    assert {plots._group(cause) for cause in plots.CAUSES} == set(plots.BARS)
-    assert len(set(plots.BARS.values())) == len(plots.BARS)
+    shown = plots.bars()
+    assert [cause.name for causes in shown.values() for cause in causes] == list(ledger.names("slots"))
+    assert len({bar.label for bar in shown}) == len({(bar.fill, bar.hatch, bar.ink) for bar in shown}) == len(shown) > 9
 
 
 def lightness(colour):
@@ -74,11 +75,11 @@ def lightness(colour):
 
 
 def test_bars_without_a_hatch_differ_in_greyscale():
-    plain = sorted(lightness(fill) for fill, hatch, _ in plots.BARS.values() if not hatch)
+    plain = sorted(lightness(bar.fill) for bar in plots.bars() if not bar.hatch)
     assert len(plain) >= 3 and all(b - a > 40 for a, b in pairwise(plain))
-    for fill, hatch, ink in plots.BARS.values():
+    for bar in plots.bars():
         inks = {"white": "#ffffff", "black": "#000000"}
-        assert not hatch or abs(lightness(fill) - lightness(inks.get(ink, ink))) > 80
+        assert not bar.hatch or abs(lightness(bar.fill) - lightness(inks.get(bar.ink, bar.ink))) > 80
 
 
 def test_points_are_the_records_and_lie_under_the_roof(table, machine):

@@ -173,9 +173,10 @@ def test_the_table_of_layers_agrees_with_the_csv(page, results):
 
 def test_the_charts_data_hold_every_slot(page, results):
     rows, data = pd.read_csv(results / "layers.csv"), json.loads(page.scripts[0])
-    whole = sum(sum(counts) for counts in data["slots"].values())
+    whole = sum(sum(cause["values"]) for cause in data["slots"])
     assert whole == (rows["cycles"] * rows["multipliers"]).sum()
-    assert data["places"]["offchip"]["read"] == rows["offchip_read_bytes"].tolist()
+    offchip = {moved["words"]: moved["values"] for moved in data["places"]["offchip"]}
+    assert offchip == {way: rows[f"offchip_{way}_bytes"].tolist() for way in ("read", "write")}
     assert [data["names"]["layer"][i] for i in data["rows"]["layer"]] == rows["layer"].tolist()
 
 
@@ -235,14 +236,37 @@ def test_a_run_without_drawings_has_its_memories_drawn(folder):
 
 
 def test_energy_is_shown_where_there_is_some_and_its_total_is_no_component(folder):
+    """Of components that this ledger does not have, but the run's had."""
+
     def two_components(t):
         t = t.drop(columns=[name for name in t if name.endswith("_pj")])
-        return t.assign(multiplier_pj=t["cycles"] * 1.5, dram_pj=0.25, energy_pj=t["cycles"] * 1.5 + 0.25)
+        return t.assign(lasers_pj=t["cycles"] * 1.5, dram_pj=0.25, energy_pj=t["cycles"] * 1.5 + 0.25)
+
+    def told(data):
+        others = [row for row in data["counts"] if row["group"] != "energy"]
+        (slots,) = [row for row in others if row["name"] == "effectual"]
+        energy = slots | {"group": "energy", "unit": "pJ"}
+        data["counts"] = [*others, *(energy | {"name": name, "words": name} for name in ("lasers", "dram"))]
 
     change_csv(folder, two_components)
+    change_json(folder, told)
     tree = Tree(write_report(folder).read_text(encoding="utf-8"))
-    assert list(json.loads(tree.scripts[0])["energy"]) == ["multiplier", "dram"]
-    assert "energy, pJ" in tree.cells["layer-table"][0] and any(a.get("id") == "chart-energy" for a in tree.all("div"))
+    assert [part["words"] for part in json.loads(tree.scripts[0])["energy"]] == ["lasers", "dram"]
+    head, first, *_ = tree.cells["layer-table"]
+    cycles = int(first[head.index("cycles")].replace(",", ""))
+    assert first[head.index("energy, pJ")] == f"{1.5 * cycles + 0.25:,.0f}"
+    assert any(a.get("id") == "chart-energy" for a in tree.all("div"))
+
+
+def test_an_energy_that_is_not_known_is_no_energy_of_zero(folder):
+    """One layer without: its total is a dash, not what is known of it, and charts get nothing."""
+    column = "offchip_pj"
+    change_csv(folder, lambda t: t.assign(**{name: t[name].mask(t.index == 0) for name in (column, "energy_pj")}))
+    tree = Tree(write_report(folder).read_text(encoding="utf-8"))
+    head, first, second, *_ = tree.cells["layer-table"]
+    assert first[head.index("energy, pJ")] == "–" and second[head.index("energy, pJ")] != "–"
+    (offchip,) = [part for part in json.loads(tree.scripts[0])["energy"] if part["words"] == "off-chip"]
+    assert offchip["values"][0] is None and offchip["values"][2] > 0
 
 
 def test_without_baseline_without_dense_and_without_memory_there_is_less(folder):

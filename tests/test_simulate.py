@@ -13,13 +13,11 @@ import pandas as pd
 import pytest
 
 import accelsim
-from accelsim import load_machine, open_trace
+from accelsim import ledger, load_machine, open_trace
 from accelsim.errors import AccelsimError, MachineError, TraceError
-from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.hardware.machine import Machine, parse_machine
-from accelsim.hardware.movement.traffic import ACTIONS
-from accelsim.hardware.pricing import COMPONENTS
-from accelsim.pipeline import PASSES, Record, simulate_records
+from accelsim.ledger import Record
+from accelsim.pipeline import PASSES, simulate_records
 from accelsim.study.paper import TABLE6, table6
 from accelsim.study.results import COLUMNS, convolutions, covers, summarize
 from accelsim.workload.geometry import Geometry
@@ -31,7 +29,7 @@ NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml") if file.stem not in 
 # Without their memories, which tests/test_memory.py is about.
 MACHINES = {name: load_machine(CONFIGS / f"{name}.yaml").model_copy(update={"memory": None}) for name in NAMES}
 LAYERS = ["conv1", "block/conv2", "block/down", "depthwise", "fc"]
-COUNTS = ["cycles", "compute_cycles", "dense_multiplications", *(f"{cause}_slots" for cause in CAUSES), *ACTIONS]
+COUNTS = ["cycles", "compute_cycles", "dense_multiplications", *ledger.columns("slots", "actions")]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +82,7 @@ def test_records_come_by_snapshot_layer_machine_and_pass(trace):
 def test_the_table_says_what_each_row_is_of(table):
     assert list(table.columns) == [
         "snapshot", "sparsity", "step", "algorithm", "batch", "samples", "layer", "kind", "pass", "machine",
-        "multipliers", "clock_mhz", *COUNTS, *(f"{component}_pj" for component in COMPONENTS), "energy_pj",
+        "multipliers", "clock_mhz", *COUNTS, *ledger.columns("energy"), "energy_pj",
     ]  # fmt: skip
     assert all(np.issubdtype(table[column].dtype, np.integer) for column in [*COUNTS, "multipliers", "step", "samples"])
     first = table.iloc[0]
@@ -99,7 +97,7 @@ def test_the_number_of_threads_changes_nothing(trace, table, jobs):
 
 
 def test_the_slots_of_each_row_add_up(table):
-    slots = table[[f"{cause}_slots" for cause in CAUSES]].sum(axis=1)
+    slots = table[ledger.columns("slots")].sum(axis=1)
     assert (slots == table["cycles"] * table["multipliers"]).all()
     assert table["cycles"].sum() > 0
 
@@ -220,7 +218,7 @@ def test_a_machine_that_needs_values_says_which_or_uses_them(opened, trace, name
     rng = np.random.default_rng(5)
     values = opened(change=lambda s, la, t, mask: ((mask * rng.normal(size=mask.shape)).astype("float16"), {}))
     rows = accelsim.simulate([machine, MACHINES["bit-tactical"]], values)
-    slots = rows[[f"{cause}_slots" for cause in CAUSES]].sum(axis=1)
+    slots = rows[ledger.columns("slots")].sum(axis=1)
     assert (slots == rows["cycles"] * rows["multipliers"]).all()
     serial, parallel = (rows[rows["machine"] == n].reset_index()["cycles"] for n in (name, "bit-tactical"))
     assert (parallel <= serial).all() and (serial <= 16 * parallel).all()
@@ -442,7 +440,7 @@ EXTREMES = {"all zero": np.zeros, "all dense": np.ones}
 def test_tensors_of_zeros_and_of_ones_are_simulated(opened, extreme):
     trace = opened(change=lambda s, la, t, mask: (EXTREMES[extreme](mask.shape, bool), {}))
     table = accelsim.simulate(MACHINES.values(), trace)
-    slots = table[[f"{cause}_slots" for cause in CAUSES]].sum(axis=1)
+    slots = table[ledger.columns("slots")].sum(axis=1)
     assert (slots == table["cycles"] * table["multipliers"]).all()
     for name in NAMES:
         summary = summarize(table, name)

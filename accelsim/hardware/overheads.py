@@ -11,11 +11,9 @@ from math import prod
 
 import numpy as np
 
+from accelsim import ledger
 from accelsim.hardware.parameters import Parameters, integer, option
 from accelsim.workload.trace import Layer, Snapshot
-
-# The causes that they add to a record's slots.
-OVERHEADS = ("rotate", "top_k", "format")
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,14 @@ def tensors_of(layer: Layer, which: str, snapshot: Snapshot, *, saved: bool, val
 
 @dataclass(frozen=True)
 class Cost:
-    """Cycles in which all PEs wait, by cause (``OVERHEADS``), and actions that cost energy."""
+    """Cycles in which all PEs wait, by cause, and actions that cost energy, both named as in ``accelsim.ledger``."""
 
     cycles: dict[str, int]
     actions: dict[str, int]
+
+    def __post_init__(self) -> None:
+        ledger.checked(self.cycles, ledger.rows("slots", source="overheads"), "overheads' cycles")
+        ledger.checked(self.actions, (row for row in ledger.rows("actions") if not row.always), "overheads' actions")
 
 
 class RotateWeights(Parameters):
@@ -120,7 +122,7 @@ class Overheads(Parameters):
         if self.rotate_weights and tensors.which == "input_grad":
             moved = -(-tensors.weights * tensors.value_bits // 8)
             cycles["rotate"] = -(-2 * moved // self.rotate_weights.bytes_per_cycle)
-            actions |= {"weight_memory_read_bytes": moved, "weight_memory_write_bytes": moved}
+            actions |= {ledger.moved("weight_memory", way): moved for way in ("read", "write")}
         if self.top_k and tensors.which == "fwd":
             chosen = {"weight": tensors.weights, "activation": tensors.activations}
             comparisons = sum(self.top_k.comparisons(chosen[name]) for name in tensors.selected)

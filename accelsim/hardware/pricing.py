@@ -1,74 +1,90 @@
-"""Energy: what a machine did, action by action, times a table of pJ per action. docs/energy.md states the model."""
+"""Energy: what a machine did, count by count, times a table of pJ. docs/energy.md states the model.
+
+Which count is on which component's account, at which rate, is in the ledger; what a rate is on a machine is here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
+from accelsim import ledger
 from accelsim.hardware.machine import Machine
+from accelsim.ledger import Count, Price
 
-# What energy is told apart by. Buffers, memories and off-chip bytes are known only where the machine has a memory.
-COMPUTE = {
-    "multipliers": "multiplications, of zeros too",
-    "adders": "products added up, in adder trees or accumulators",
-    "accumulators": "partial sums read and written",
-    "comparators": "comparisons of the Top-K search",
-    "leakage": "power that is drawn whatever is done",
-}
-MOVING = {
-    "activation_buffer": "buffers of activations, read and written",
-    "weight_buffer": "buffers of weights, read and written",
-    "activation_memory": "memory of activations on chip, read and written",
-    "weight_memory": "memory of weights on chip, read and written",
-    "offchip": "off-chip memory, read and written",
-}
-COMPONENTS = COMPUTE | MOVING
 WORD_BYTES = 4
 _MIB = 1 << 20
 
 
 def energy_pj(machine: Machine, actions: Mapping[str, int], cycles: int) -> dict[str, float | None]:
-    """pJ by component (``COMPONENTS``); None for what moves bytes, where the machine has no memory.
+    """pJ by component, as the ledger has them; None for what moves bytes, where the machine has no memory.
 
     Parameters
     ----------
     machine : Machine
         With an energy table.
     actions : mapping of str to int
-        Counts by name (``accelsim.hardware.movement.traffic.ACTIONS``); one that is not there is zero.
+        Counts by name; one that is not there is zero.
     cycles : int
     """
-    table, memory = machine.energy, machine.memory
-    count = lambda *names: sum(actions.get(name, 0) for name in names)  # noqa: E731
-    bits = memory.accumulator_bits if memory else 32
-    partial_sum_pj = table.sram_pj_per_word(accumulator_bytes(machine)) * bits / 32
-    energy = {
-        "multipliers": count("multiplications") * table.multiply_pj,
-        "adders": count(machine.accelerator.summation.additions) * table.add_pj,
-        "accumulators": 2 * count("accumulator_updates") * partial_sum_pj,
-        "comparators": count("comparisons") * table.add_pj,
-        "leakage": _leakage_mw(machine) * cycles * 1000 / machine.clock_mhz,  # mW × µs = nJ
+    told = {**actions, ledger.CYCLES.name: cycles}
+    return {
+        component.name: None if component.needs_memory and not machine.memory else _spent_pj(machine, component, told)
+        for component in ledger.rows("energy")
     }
-    if not memory:
-        return energy | dict.fromkeys(MOVING)
-    word_pj = {
-        "activation_buffer": table.sram_pj_per_word(machine.buffers.activation.capacity_bytes),
-        "weight_buffer": table.sram_pj_per_word(machine.buffers.weight.capacity_bytes),
-        "activation_memory": table.edram_pj,
-        "weight_memory": table.edram_pj,
-        "offchip": table.offchip_pj,
-    }
-    moved = {name: count(f"{name}_read_bytes", f"{name}_write_bytes") for name in MOVING}
-    return energy | {name: moved[name] * word_pj[name] / WORD_BYTES for name in MOVING}
 
 
-def accumulator_bytes(machine: Machine) -> int:
-    """Bytes of the array that holds a partial sum: a PE's accumulator bank, or a register behind an adder tree."""
-    bits = machine.memory.accumulator_bits if machine.memory else 32
-    return machine.accelerator.summation.partial_sums * bits // 8
+def _spent_pj(machine: Machine, component: Count, told: Mapping[str, int]) -> float:
+    """What one component spends."""
+    uses: Counter[str] = Counter()
+    for count, price in prices(machine, component):
+        uses[price.rate] += len(price.uses) * told.get(count.name, 0)
+    return sum((RATES_PJ[rate](machine, component.place, times) for rate, times in uses.items()), 0.0)
 
 
-def _leakage_mw(machine: Machine) -> float:
-    """Power of the chip at rest: its multipliers' and its memories'."""
+def prices(machine: Machine, component: Count) -> Iterator[tuple[Count, Price]]:
+    """The counts that a component works for on this machine; of those that its adders may follow the one they do."""
+    for count, price in ledger.priced(component):
+        if not price.if_added or count.name == machine.accelerator.summation.additions:
+            yield count, price
+
+
+def capacities_bytes(machine: Machine) -> dict[str, int]:
+    """Of each place that is an array its bytes; without a memory of the accumulators alone."""
+    places = {"accumulators": machine.accelerator.summation.partial_sums * _partial_sum_bits(machine) // 8}
+    if machine.memory:
+        places["activation_memory"] = machine.memory.activation_memory.capacity_bytes
+        places["weight_memory"] = machine.memory.weight_memory.capacity_bytes
+    if machine.buffers:
+        places["activation_buffer"] = machine.buffers.activation.capacity_bytes
+        places["weight_buffer"] = machine.buffers.weight.capacity_bytes
+    return places
+
+
+def _partial_sum_bits(machine: Machine) -> int:
+    return machine.memory.accumulator_bits if machine.memory else 32
+
+
+def _array_pj(machine: Machine, place: str) -> float:
+    """32 bits read from or written to the array at a place."""
+    return machine.energy.sram_pj_per_word(capacities_bytes(machine)[place])
+
+
+def _leakage_pj(machine: Machine, cycles: int) -> float:
+    """Drawn by the chip at rest, by its multipliers and its memories."""
     table, memory = machine.energy, machine.memory
     held = memory.activation_memory.capacity_bytes + memory.weight_memory.capacity_bytes if memory else 0
-    return machine.accelerator.multipliers * table.leakage_mw_per_multiplier + held / _MIB * table.leakage_mw_per_mib
+    mw = machine.accelerator.multipliers * table.leakage_mw_per_multiplier + held / _MIB * table.leakage_mw_per_mib
+    return mw * cycles * 1000 / machine.clock_mhz  # mW × µs = nJ
+
+
+# What the rates of the ledger (``ledger.RATES``) are on a machine: pJ at a place for so many uses, or bytes.
+RATES_PJ: dict[str, Callable[[Machine, str, int], float]] = {
+    "multiply": lambda machine, place, times: times * machine.energy.multiply_pj,
+    "add": lambda machine, place, times: times * machine.energy.add_pj,
+    "partial sum": lambda machine, place, times: times * (_array_pj(machine, place) * _partial_sum_bits(machine) / 32),
+    "buffer": lambda machine, place, size: size * _array_pj(machine, place) / WORD_BYTES,
+    "memory": lambda machine, place, size: size * machine.energy.edram_pj / WORD_BYTES,
+    "offchip": lambda machine, place, size: size * machine.energy.offchip_pj / WORD_BYTES,
+    "leakage": lambda machine, place, cycles: _leakage_pj(machine, cycles),
+}

@@ -11,18 +11,18 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from accelsim import ledger
 from accelsim.errors import AccelsimError, ConfigError
 from accelsim.hardware.accelerators.base import SKIPS
 from accelsim.hardware.machine import Machine, baseline_of
+from accelsim.ledger import CYCLES, EFFECTUAL, ENERGY, OFFCHIP_MOVED, ONCHIP_MOVED
 from accelsim.pipeline import simulate_records
 from accelsim.study.export import to_json, write_files
-from accelsim.study.results import COLUMNS, convolutions, frame, summarize
+from accelsim.study.results import COLUMNS, convolutions, frame, slots_of, summarize, total
 from accelsim.study.tables import HEADINGS, NOTHING, count, new_table, percent, times
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.trace import Trace
 
-OFFCHIP = ("offchip_read_bytes", "offchip_write_bytes")
-ONCHIP = tuple(f"{memory}_memory_{way}_bytes" for memory in ("activation", "weight") for way in ("read", "write"))
 LETTERS = {"activation": "A", "saved_activation": "A", "weight": "W", "gradient": "G"}
 
 
@@ -134,12 +134,11 @@ def _contender(machine: Machine, passes: list[str]) -> Contender:
 
 
 def _rows(summary, table: pd.DataFrame, has_memory: bool) -> Iterator[dict[str, Any]]:
-    """A machine's rows, snapshot by snapshot. ``table`` has its records; energies are the columns that it may have."""
+    """A machine's rows, snapshot by snapshot. ``table`` has its records."""
     by_snapshot = dict(iter(table.groupby("snapshot", sort=False)))
     for row, cycles in zip(summary.speedup_over_baseline, summary.cycles, strict=True):
         group = by_snapshot[row["snapshot"]]
-        slots = int((group["cycles"] * group["multipliers"]).sum())
-        energy = float(group["energy_pj"].sum(skipna=False)) if "energy_pj" in group else float("nan")
+        slots = slots_of(group)
         yield {
             "machine": summary.machine,
             "snapshot": row["snapshot"],
@@ -148,11 +147,10 @@ def _rows(summary, table: pd.DataFrame, has_memory: bool) -> Iterator[dict[str, 
             "multipliers": summary.multipliers,
             "baseline_multipliers": summary.baseline_multipliers,
             **{f"{column}_speedup": row[column] for column in COLUMNS},
-            "utilization": int(group["effectual_slots"].sum()) / slots if slots else None,
-            "cycles": int(group["cycles"].sum()),
-            "offchip_bytes": int(group[[*OFFCHIP]].to_numpy().sum()) if has_memory else None,
-            "onchip_bytes": int(group[[*ONCHIP]].to_numpy().sum()) if has_memory else None,
-            "energy_pj": energy if energy == energy else None,
+            "utilization": total(group, EFFECTUAL) / slots if slots else None,
+            CYCLES.column: total(group, CYCLES),
+            **{moved.column: total(group, *moved.parts) if has_memory else None for moved in ledger.rows("moved")},
+            ENERGY.column: total(group, ENERGY),
         }
 
 
@@ -171,7 +169,7 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
     contenders = {contender.machine: contender for contender in comparison.contenders}
     passes = list(comparison.contenders[0].skips)
     columns = [*passes, "step"] if len(passes) == len(PASSES) else passes
-    energy = ["energy_pj"] if comparison.rows["energy_pj"].notna().any() else []
+    energy = [ENERGY.column] if comparison.rows[ENERGY.column].notna().any() else []
     for (snapshot, sparsity), rows in comparison.rows.groupby(["snapshot", "sparsity"], sort=False):
         over = f"{comparison.layers}, Top-K {100 * sparsity:g} % ({snapshot})"
         table = new_table(f"Speedup over a dense machine with as many multipliers, over {over}")
@@ -188,7 +186,7 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
             table.add_row(
                 row["machine"], count(row["baseline_multipliers"]),
                 *(times(row[f"{column}_speedup"]) for column in columns), percent(row["utilization"]),
-                _scaled(row, "offchip_bytes", 1e6), _scaled(row, "onchip_bytes", 1e6),
+                _scaled(row, OFFCHIP_MOVED.column, 1e6), _scaled(row, ONCHIP_MOVED.column, 1e6),
                 *(_scaled(row, column, 1e9) for column in energy), time_code(contender), traffic_code(contender),
             )  # fmt: skip
         yield table

@@ -12,10 +12,12 @@ from typing import Any
 
 import pandas as pd
 
+from accelsim import ledger
 from accelsim.files import staged
 from accelsim.hardware.machine import Machine
 from accelsim.hardware.yaml_file import to_yaml
-from accelsim.study.results import Summary
+from accelsim.ledger import CYCLES
+from accelsim.study.results import Summary, fold
 from accelsim.version import __version__
 from accelsim.workload.trace import Trace
 
@@ -58,15 +60,18 @@ def report(
 ) -> dict[str, Any]:
     """The object that ``run --json`` prints and ``run.json`` holds.
 
-    ``speedup`` is the paper's Table 6 as we count it, unrounded; ``paper`` what the paper prints, row by row.
+    ``speedup`` is the paper's Table 6 as we count it, unrounded; ``paper`` what the paper prints, row by row;
+    ``counts`` what each column of counts in the tables is.
     """
-    slots = [column for column in table.columns if column.endswith("_slots")]
-    causes = table.groupby(["machine", "snapshot", "pass"], sort=False)[["cycles", *slots]].sum().reset_index()
+    keys = ["machine", "snapshot", "pass"]
+    folded = fold(table, keys)
     return {
         **asdict(summary),
         "paper": paper,
         "with_linear": asdict(with_linear),
-        "slots": causes.to_dict(orient="records"),
+        "slots": folded[[*keys, CYCLES.column, *ledger.columns("slots")]].to_dict(orient="records"),
+        "actions": folded[[*keys, *ledger.columns("actions")]].to_dict(orient="records"),
+        "counts": [asdict(row) | {"column": row.column} for row in ledger.rows() if row.column in table],
         "provenance": origin,
     }
 
@@ -89,7 +94,8 @@ def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text:
     rows = table[table["machine"] == data["machine"]].reset_index(drop=True)
     if data["baseline"]:
         others = table[table["machine"] == data["baseline"]].reset_index(drop=True)
-        rows.insert(rows.columns.get_loc("cycles") + 1, "baseline_cycles", others["cycles"])
+        behind = rows.columns.get_loc(CYCLES.column) + 1
+        rows.insert(behind, ledger.of_baseline(CYCLES), others[CYCLES.column])
     documents = {"run.json": to_json(data), "summary.txt": text, "action_counts.yaml": to_yaml(counts)}
     write_files(folder, "layers", rows, data["provenance"], documents)
 

@@ -17,9 +17,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from accelsim import ledger
 from accelsim.files import staged
-from accelsim.hardware.accelerators.base import CAUSES
 from accelsim.hardware.machine import Machine
+from accelsim.ledger import CYCLES, EFFECTUAL, OFFCHIP_MOVED, Bar, Count
+from accelsim.study.results import fold
 
 # What users set for themselves does not count, and the same run gives the same file.
 STYLE = {
@@ -32,21 +34,6 @@ ROW_INCHES, PANEL_INCHES = 0.17, 3.6
 LONGEST_LABEL = 40
 HEADINGS = {"fwd": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
 MARKERS = {"fwd": "o", "input_grad": "s", "weight_grad": "^"}
-# Of bars that touch: neighbours differ in lightness, and where they hardly do in hatch. Fill, hatch, its colour.
-BARS = {
-    "effectual": ("#12355b", "", "white"),
-    "ineffectual": ("#e9c46a", "", "black"),
-    "serial": ("#9e9ac8", "oo", "white"),
-    "edge": ("#f2f2f2", "////", "#555555"),
-    "imbalance": ("#7f7f7f", "", "black"),
-    "barrier": ("#cfe1f2", "....", "#12355b"),
-    "bank conflict": ("#8c2d04", "xxxx", "white"),
-    "lookahead": ("#a1d99b", "||||", "#1b5e20"),
-    "exchange": ("#54278f", "----", "white"),
-    "waiting off chip": ("#000000", "////", "white"),
-    "waiting on chip": ("#fb9a99", "\\\\\\\\", "black"),
-    "overheads": ("#dddddd", "++++", "#7a0177"),
-}
 
 
 def write_plots(folder: Path, table: pd.DataFrame, machine: Machine, origin: dict[str, Any]) -> list[str]:
@@ -105,25 +92,33 @@ def draw(table: pd.DataFrame, machine: Machine, title: str) -> tuple[dict[str, F
 def cycles_by_cause(rows: pd.DataFrame, title: str) -> Figure:
     """Stacked bars, a row a layer, a panel a pass; the bars of a layer add up to its cycles."""
     figure, panels = _layer_panels(rows, f"Cycles by cause: {title}")
-    shown = {}
+    shown: dict[Bar, Patch] = {}
     for which, axes in panels.items():
         of_pass = rows[rows["pass"] == which].set_index("layer").reindex(pd.unique(rows["layer"]))
         left = np.zeros(len(of_pass))
-        for group, (fill, hatch, ink) in BARS.items():
-            slots = of_pass[[f"{cause}_slots" for cause in CAUSES if _group(cause) == group]].sum(axis=1)
+        for bar, causes in bars().items():
+            slots = of_pass[[cause.column for cause in causes]].sum(axis=1)
             cycles = (slots / of_pass["multipliers"]).fillna(0).to_numpy()
             if cycles.any():
-                style = {"facecolor": fill, "hatch": hatch, "edgecolor": ink, "lw": 0}
-                _boxes(axes, left, left + cycles, 0.8, **style, label=group)
-                shown[group] = Patch(**style, label=group)
+                style = {"facecolor": bar.fill, "hatch": bar.hatch, "edgecolor": bar.ink, "lw": 0}
+                _boxes(axes, left, left + cycles, 0.8, **style, label=bar.label)
+                shown[bar] = Patch(**style, label=bar.label)
             left = left + cycles
         axes.set_xlabel("cycles")
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
         axes.tick_params("x", labelbottom=True)
-    panels[next(iter(panels))].set_xlim(0, 1.03 * max(1, rows["cycles"].max()))
-    handles = [shown[group] for group in BARS if group in shown]
+    panels[next(iter(panels))].set_xlim(0, 1.03 * max(1, rows[CYCLES.column].max()))
+    handles = [shown[bar] for bar in bars() if bar in shown]
     figure.legend(handles=handles, loc="outside lower center", ncols=1 + 2 * len(panels), frameon=False)
     return figure
+
+
+def bars() -> dict[Bar, list[Count]]:
+    """What a legend may show, and the slots that each of it stands for."""
+    found: dict[Bar, list[Count]] = {}
+    for cause in ledger.rows("slots"):
+        found.setdefault(cause.bar or Bar(cause.words), []).append(cause)
+    return found
 
 
 def roofline(rows: pd.DataFrame, machine: Machine, title: str) -> Figure:
@@ -137,7 +132,7 @@ def roofline(rows: pd.DataFrame, machine: Machine, title: str) -> Figure:
     figure.suptitle(f"Roofline: {title}")
     snapshots = list(pd.unique(rows["snapshot"]))
     shades = _shades(len(snapshots))
-    whole = rows.groupby(["snapshot", "pass"], sort=False)[[*_COUNTED]].sum().reset_index()
+    whole = fold(rows, ["snapshot", "pass"])
     seen = []
     for size, points in ((22, rows), (130, whole)):
         for (snapshot, which), group in points.groupby(["snapshot", "pass"], sort=False):
@@ -169,13 +164,14 @@ def roofline(rows: pd.DataFrame, machine: Machine, title: str) -> Figure:
 def speedups(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each layer and pass over the first snapshot with sparsity 0, per sample, with the bound; empty without one."""
     keys = ["layer", "pass"]
-    rows = rows[["snapshot", "sparsity", "samples", *keys, "cycles", "effectual_slots"]]
+    counts = {"speedup": CYCLES.column, "bound": EFFECTUAL.column}
+    rows = rows[["snapshot", "sparsity", "samples", *keys, *counts.values()]]
     dense = rows[rows["sparsity"] == 0]
     dense = dense[dense["snapshot"] == dense["snapshot"].iloc[0]] if len(dense) else dense
     others = rows[~rows["snapshot"].isin(dense["snapshot"])]
     both = others.merge(dense, on=keys, suffixes=("", "_dense"))
-    both = both[(both["cycles"] > 0) & (both["effectual_slots"] > 0)]
-    for name, column in (("speedup", "cycles"), ("bound", "effectual_slots")):
+    both = both[(both[[*counts.values()]] > 0).all(axis=1)]
+    for name, column in counts.items():
         both[name] = both[f"{column}_dense"] * both["samples"] / (both[column] * both["samples_dense"])
     return both[["snapshot", *keys, "speedup", "bound"]]
 
@@ -210,14 +206,12 @@ def speedup_by_layer(gains: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-_COUNTED = ("effectual_slots", "cycles", "offchip_read_bytes", "offchip_write_bytes")
-
-
 def _intensity(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Effectual multiplications per off-chip byte and per cycle, of the rows that have all three."""
-    moved = rows["offchip_read_bytes"] + rows["offchip_write_bytes"]
-    rows, moved = (part[(moved > 0) & (rows["effectual_slots"] > 0)] for part in (rows, moved))
-    return (rows["effectual_slots"] / moved).to_numpy(), (rows["effectual_slots"] / rows["cycles"]).to_numpy()
+    moved = rows[[part.column for part in OFFCHIP_MOVED.parts]].sum(axis=1)
+    rows, moved = (part[(moved > 0) & (rows[EFFECTUAL.column] > 0)] for part in (rows, moved))
+    done = rows[EFFECTUAL.column]
+    return (done / moved).to_numpy(), (done / rows[CYCLES.column]).to_numpy()
 
 
 def _layer_panels(rows: pd.DataFrame, title: str) -> tuple[Figure, dict[str, Axes]]:
@@ -243,14 +237,6 @@ def _boxes(axes: Axes, left: np.ndarray, right: np.ndarray, height: float, **sty
     low, high = np.arange(len(left)) - height / 2, np.arange(len(left)) + height / 2
     corners = np.stack([*zip((left, right, right, left), (low, low, high, high), strict=True)])
     axes.add_collection(PolyCollection(corners.transpose(2, 0, 1), **style), autolim=False)
-
-
-def _group(cause: str) -> str:
-    """The bar that a cause of ``CAUSES`` is part of."""
-    if cause in ("rotate", "top_k", "format"):
-        return "overheads"
-    place = {"offchip": "waiting off chip", "onchip": "waiting on chip"}
-    return place.get(cause.partition("_")[0], cause.replace("_", " "))
 
 
 def _shades(number: int) -> list[str]:

@@ -4,40 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import pandas as pd
 
-from accelsim.hardware.accelerators.base import CAUSES
-from accelsim.hardware.movement.traffic import ACTIONS
-from accelsim.hardware.overheads import OVERHEADS
-from accelsim.hardware.pricing import COMPONENTS, COMPUTE
-from accelsim.pipeline import Record
+from accelsim import ledger
+from accelsim.ledger import CYCLES, EFFECTUAL, ENERGY, Count, Group, Record
 from accelsim.workload.synthetic import SyntheticTrace
 from accelsim.workload.trace import Trace
 
 COLUMNS = ("fwd", "input_grad", "weight_grad", "backward", "step")
 SUMS = {"backward": ("input_grad", "weight_grad"), "step": ("fwd", "input_grad", "weight_grad")}
 SNAPSHOT = ("snapshot", "sparsity")
+# The fields of a record that hold counts by name, and what one that is not there is.
+GROUPS: dict[Group, int | None] = {"slots": 0, "actions": 0, "energy": None}
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per snapshot × layer × machine × pass; columns of slots by cause, of actions, of energy by component.
+    """One row per snapshot × layer × machine × pass, one column for each count of ``accelsim.ledger``.
 
-    Counts are integers. ``which`` becomes ``pass``; ``slots[cause]`` becomes ``<cause>_slots``; ``energy[component]``
-    becomes ``<component>_pj`` and their sum ``energy_pj``, NaN where not known.
+    Counts are integers, pJ NaN where not known. ``which`` becomes ``pass``.
     """
-    names = [field.name for field in fields(Record) if field.name not in ("slots", "actions", "energy")]
-    energies = [f"{component}_pj" for component in COMPONENTS]
+    own = [field.name for field in fields(Record) if field.name not in GROUPS]
+    counts = [(group, row, missing) for group, missing in GROUPS.items() for row in ledger.rows(group)]
     rows = [
-        [getattr(record, name) for name in names]
-        + [record.slots.get(cause, 0) for cause in CAUSES]
-        + [record.actions.get(action, 0) for action in ACTIONS]
-        + [record.energy.get(component) for component in COMPONENTS]
+        [getattr(record, name) for name in own]
+        + [getattr(record, group).get(row.name, missing) for group, row, missing in counts]
         for record in records
     ]
-    table = pd.DataFrame(rows, columns=[*names, *(f"{cause}_slots" for cause in CAUSES), *ACTIONS, *energies])
-    table = table.astype(dict.fromkeys(energies, float)).rename(columns={"which": "pass"})
-    return table.assign(energy_pj=table[energies].sum(axis=1, skipna=False))
+    table = pd.DataFrame(rows, columns=[*own, *(row.column for _, row, _ in counts)])
+    table = table.astype(dict.fromkeys(ledger.columns("energy"), float)).rename(columns={"which": "pass"})
+    totals = {
+        total.column: table[[part.column for part in total.parts]].sum(axis=1, skipna=False)
+        for total in ledger.rows("total")
+    }
+    return table.assign(**totals)
+
+
+def fold(table: pd.DataFrame, keys: list[str], counts: Iterable[Count] | None = None) -> pd.DataFrame:
+    """Rows of equal keys as one, in the order of their first: every count added up as its row of the ledger says.
+
+    Runs, comparisons, reports and sweeps add up here and nowhere else. Of what a table has besides keys and counts
+    nothing is left; ``counts`` are by default all. A sum with a part that is not known is not known: NaN.
+    """
+    groups = table.groupby(keys, sort=False)
+    known = {row.column: row for row in (ledger.rows() if counts is None else counts)}
+    counts = [known[column] for column in table.columns if column in known]
+    folded = groups[[row.column for row in counts]].sum()
+    for row in counts:
+        if row.adds_up == "most":
+            folded[row.column] = groups[row.column].max()
+        if table[row.column].isna().any():
+            folded[row.column] = folded[row.column].where(groups[row.column].count() == groups.size())
+    return folded.reset_index()
+
+
+def total(table: pd.DataFrame, *counts: Count) -> int | float | None:
+    """The sum of counts over all rows; None where one of them is not known."""
+    if table.empty:
+        return 0
+    whole = fold(table.assign(all=0), ["all"], counts)
+    return plain(whole[[row.column for row in counts]].iloc[0].sum(skipna=False))
+
+
+def slots_of(table: pd.DataFrame) -> int:
+    """Multiplier slots of all rows: cycles × multipliers."""
+    return int((table[CYCLES.column] * table["multipliers"]).sum())
 
 
 @dataclass(frozen=True)
@@ -66,7 +98,7 @@ class Summary:
     energy
         None where the machine has no energy table.
     overheads
-        The share of the simulated passes' cycles that each of ``OVERHEADS`` has.
+        The share of the simulated passes' cycles that each overhead has.
     """
 
     machine: str
@@ -116,11 +148,11 @@ def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) ->
     Give it only the rows that are to count; ``convolutions`` picks those of the paper's Table 6.
     """
     own, other = table[table["machine"] == machine], table[table["machine"] == baseline]
-    cycles, effectual = _totals(own, "cycles"), _totals(own, "effectual_slots")
+    cycles, effectual = _totals(own, CYCLES), _totals(own, EFFECTUAL)
     multipliers = int(own["multipliers"].iloc[0])
     slots = [row | {c: row[c] and row[c] * multipliers for c in COLUMNS} for row in cycles]
     kinds = {"conv": "convolutions", "linear": "linear layers"}
-    others = _totals(other, "cycles")
+    others = _totals(other, CYCLES)
     return Summary(
         machine=machine,
         multipliers=multipliers,
@@ -133,15 +165,15 @@ def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) ->
         utilization=_ratios(effectual, slots),
         cycles=cycles,
         baseline_cycles=others,
-        energy=_energy(own, other, cycles) if own["multipliers_pj"].notna().all() else None,
+        energy=_energy(own, other, cycles) if own[_known()].notna().all(axis=None) else None,
         overheads=_overheads(own),
     )
 
 
 def _energy(own: pd.DataFrame, other: pd.DataFrame, cycles: list[dict]) -> Energy:
     """What a machine's rows cost, and how much less that is than another's."""
-    totals = _totals(own, "energy_pj")
-    computing = own.assign(compute_pj=own[[f"{component}_pj" for component in COMPUTE]].sum(axis=1))
+    totals = _totals(own, ENERGY)
+    computing = own.assign(**{ENERGY.column: own[_known()].sum(axis=1, skipna=False)})
     hertz = 1e6 * int(own["clock_mhz"].iloc[0])
     products = [
         {key: energy[key] for key in SNAPSHOT}
@@ -151,27 +183,32 @@ def _energy(own: pd.DataFrame, other: pd.DataFrame, cycles: list[dict]) -> Energ
         }
         for energy, count in zip(totals, cycles, strict=True)
     ]
-    by_snapshot = own.groupby(list(SNAPSHOT), sort=False)
     return Energy(
         energy_pj=totals,
-        compute_pj=_totals(computing, "compute_pj"),
+        compute_pj=_totals(computing, ENERGY),
         saving=_gains(totals, own),
-        saving_over_baseline=_ratios(_totals(other, "energy_pj"), totals) if len(other) else [],
+        saving_over_baseline=_ratios(_totals(other, ENERGY), totals) if len(other) else [],
         energy_delay_js=products,
         components=[
-            dict(zip(SNAPSHOT, (snapshot, float(sparsity)), strict=True))
-            | {name: _plain(group[f"{name}_pj"].sum(min_count=1)) for name in COMPONENTS}
-            for (snapshot, sparsity), group in by_snapshot
+            {"snapshot": row["snapshot"], "sparsity": float(row["sparsity"])}
+            | {component.name: plain(row[component.column]) for component in ledger.rows("energy")}
+            for _, row in fold(own, list(SNAPSHOT)).iterrows()
         ],
     )
+
+
+def _known() -> list[str]:
+    """The components whose energy is known without a memory too."""
+    return ledger.columns("energy", needs_memory=False)
 
 
 def _overheads(own: pd.DataFrame) -> list[dict]:
     """The share of the simulated passes' cycles in which PEs wait for each overhead, per snapshot."""
     rows = []
     for (snapshot, sparsity), group in own.groupby(list(SNAPSHOT), sort=False):
-        slots = int((group["cycles"] * group["multipliers"]).sum())
-        shares = {cause: int(group[f"{cause}_slots"].sum()) / slots if slots else None for cause in OVERHEADS}
+        slots = slots_of(group)
+        causes = ledger.rows("slots", source="overheads")
+        shares = {cause.name: total(group, cause) / slots if slots else None for cause in causes}
         rows.append({"snapshot": snapshot, "sparsity": float(sparsity), **shares})
     return rows
 
@@ -192,12 +229,12 @@ def covers(table: pd.DataFrame, trace: Trace | SyntheticTrace) -> bool:
     return all(layer in seen for layer in wanted)
 
 
-def _totals(table: pd.DataFrame, column: str) -> list[dict]:
-    """Per snapshot the sums of a column by pass, and of the passes together; None for a pass that is not there."""
+def _totals(table: pd.DataFrame, count: Count) -> list[dict]:
+    """Per snapshot the sums of a count by pass, and of the passes together; None for a pass that is not there."""
     rows = []
     for (snapshot, sparsity), group in table.groupby(list(SNAPSHOT), sort=False):
-        sums = group.groupby("pass")[column].sum(min_count=1)
-        row = {which: _plain(sums[which]) if which in sums else None for which in COLUMNS[:3]}
+        sums = fold(group[["pass", count.column]], ["pass"]).set_index("pass")[count.column]
+        row = {which: plain(sums[which]) if which in sums else None for which in COLUMNS[:3]}
         for name, parts in SUMS.items():
             row[name] = None if any(row[part] is None for part in parts) else sum(row[part] for part in parts)
         samples = int(group["samples"].iloc[0])
@@ -205,9 +242,9 @@ def _totals(table: pd.DataFrame, column: str) -> list[dict]:
     return rows
 
 
-def _plain(number) -> int | float | None:
-    """A number of a table; None for one that is not known."""
-    return None if pd.isna(number) else number.item()
+def plain(number: Any) -> int | float | None:
+    """A number of a table as Python's own; None for one that is not known."""
+    return None if pd.isna(number) else number if isinstance(number, int | float) else number.item()
 
 
 def _gains(rows: list[dict], table: pd.DataFrame) -> list[dict]:

@@ -14,17 +14,22 @@ from typing import Any
 
 import pandas as pd
 
+from accelsim import ledger
 from accelsim.errors import AccelsimError
+from accelsim.ledger import COMPUTE_CYCLES, CYCLES, EDGE, EFFECTUAL, INEFFECTUAL
 
 COMPUTE = "LayerID, Total Cycles, Stall Cycles, Overall Util %, Mapping Efficiency %, Compute Util %,"
 BANDWIDTH = (
     "LayerID, Avg IFMAP SRAM BW, Avg FILTER SRAM BW, Avg OFMAP SRAM BW, "
     "Avg IFMAP DRAM BW, Avg FILTER DRAM BW, Avg OFMAP DRAM BW, Avg DRAM Read BW,"
 )
+# What moves, in the order of the report's columns that we can tell.
+READ = [ledger.moved(place, "read") for place in ("activation_memory", "weight_memory")]
+STORED = ledger.moved("activation_memory", "write")
+OFFCHIP = [ledger.moved("offchip", way) for way in ("write", "read")]
 NEEDED = (
-    "snapshot", "layer", "pass", "multipliers", "cycles", "compute_cycles", "effectual_slots", "ineffectual_slots",
-    "edge_slots", "activation_memory_read_bytes", "weight_memory_read_bytes", "activation_memory_write_bytes",
-    "offchip_read_bytes", "offchip_write_bytes",
+    "snapshot", "layer", "pass", "multipliers",
+    *(row.column for row in (CYCLES, COMPUTE_CYCLES, EFFECTUAL, INEFFECTUAL, EDGE)), *READ, STORED, *OFFCHIP,
 )  # fmt: skip
 
 
@@ -44,7 +49,7 @@ def reports(folder: Path) -> Iterator[tuple[str, str]]:
     table, word_bytes = _read(Path(folder))
     for (snapshot, which), rows in table.groupby(["snapshot", "pass"], sort=False):
         place = f"{snapshot}_{which}"
-        layers = rows[rows["cycles"] > 0].to_dict("records")
+        layers = rows[rows[CYCLES.column] > 0].to_dict("records")
         yield f"{place}/COMPUTE_REPORT.csv", _text(COMPUTE, map(_compute, layers))
         yield f"{place}/BANDWIDTH_REPORT.csv", _text(BANDWIDTH, (_bandwidth(layer, word_bytes) for layer in layers))
         yield f"{place}/LAYER_NAMES.csv", _text("LayerID, Layer name,", ([layer["layer"]] for layer in layers))
@@ -72,17 +77,16 @@ def _text(header: str, rows: Iterable[Iterable[object]]) -> str:
 
 
 def _compute(row: Mapping[Hashable, Any]) -> list[float]:
-    slots, busy = row["cycles"] * row["multipliers"], row["effectual_slots"] + row["ineffectual_slots"]
-    mapped = row["compute_cycles"] * row["multipliers"]
-    shares = busy / slots, 1 - row["edge_slots"] / mapped, busy / mapped
-    return [row["cycles"], row["cycles"] - row["compute_cycles"], *(100 * share for share in shares)]
+    cycles, computing = row[CYCLES.column], row[COMPUTE_CYCLES.column]
+    slots, busy = cycles * row["multipliers"], row[EFFECTUAL.column] + row[INEFFECTUAL.column]
+    mapped = computing * row["multipliers"]
+    shares = busy / slots, 1 - row[EDGE.column] / mapped, busy / mapped
+    return [cycles, cycles - computing, *(100 * share for share in shares)]
 
 
 def _bandwidth(row: Mapping[Hashable, Any], word_bytes: float) -> list[float]:
     def words(column: str) -> float:
-        return float(row[column] / word_bytes / row["cycles"])
+        return float(row[column] / word_bytes / row[CYCLES.column])
 
-    on_chip = [words(f"{name}_bytes") for name in ("activation_memory_read", "weight_memory_read")]
     nan = float("nan")
-    stored = words("activation_memory_write_bytes")
-    return [*on_chip, stored, nan, nan, words("offchip_write_bytes"), words("offchip_read_bytes")]
+    return [*map(words, READ), words(STORED), nan, nan, *map(words, OFFCHIP)]

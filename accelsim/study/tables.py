@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from accelsim.hardware.accelerators.base import CAUSES
-from accelsim.hardware.overheads import OVERHEADS
-from accelsim.hardware.pricing import COMPONENTS
-from accelsim.study.results import COLUMNS, Energy, Summary
+from accelsim import ledger
+from accelsim.ledger import Count
+from accelsim.study.results import COLUMNS, Energy, Summary, fold, slots_of
 
 HEADINGS = {
     "fwd": "forward",
@@ -145,33 +144,36 @@ def component_table(energy: Energy, layers: str) -> Table:
     """The share of each component in the energy that is known."""
     table = new_table(f"Where the energy goes, all simulated passes, over {layers}")
     table.add_column("component")
-    cells = {name: [] for name in COMPONENTS if any(row[name] for row in energy.components)}
+    parts = [part for part in ledger.rows("energy") if any(row[part.name] for row in energy.components)]
+    cells: dict[str, list[str]] = {part.words: [] for part in parts}
     for row in energy.components:
         table.add_column(_label(row), justify="right")
-        total = sum(row[name] or 0 for name in cells)
-        for name, shares in cells.items():
-            shares.append(percent(row[name] / total if total and row[name] is not None else None))
-    for name, shares in cells.items():
-        table.add_row(name.replace("_", " "), *shares)
+        total = sum(row[part.name] or 0 for part in parts)
+        for part in parts:
+            known = row[part.name]
+            cells[part.words].append(percent(known / total if total and known is not None else None))
+    for words, shares in cells.items():
+        table.add_row(words, *shares)
     return table
 
 
 def overhead_note(chosen: Summary) -> Iterator[Text]:
     """What the transformations that the paper leaves out take, where the machine charges them."""
-    causes = [cause for cause in OVERHEADS if any(row[cause] for row in chosen.overheads)]
+    known = ledger.rows("slots", source="overheads")
+    causes = [cause for cause in known if any(row[cause.name] for row in chosen.overheads)]
     if not causes:
         return
     yield Text(f"Share of the cycles, all simulated passes, over {chosen.layers}, in which nothing is multiplied:")
     for row in chosen.overheads:
-        parts = [f"{cause.replace('_', '-')} {100 * (row[cause] or 0):.2g} %" for cause in causes]
-        together = sum(row[cause] or 0 for cause in causes)
+        parts = [f"{cause.words.replace(' ', '-')} {100 * (row[cause.name] or 0):.2g} %" for cause in causes]
+        together = sum(row[cause.name] or 0 for cause in causes)
         yield Text(f"  {_label(row)}: {', '.join(parts)}; together {100 * together:.2g} %")
 
 
 def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:
     """Where every multiplier slot went, by snapshot and pass; the parts add up to cycles × multipliers exactly."""
     rows = table[table["machine"] == machine]
-    causes = [cause for cause in CAUSES if rows[f"{cause}_slots"].any()]
+    causes = _causes(rows)
     for snapshot, of_snapshot in rows.groupby("snapshot", sort=False):
         shown = new_table(
             f"Where the multiplier slots of {machine} went, snapshot {snapshot}, over all simulated layers"
@@ -181,10 +183,10 @@ def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:
         for which, group in of_snapshot.groupby("pass", sort=False):
             shown.add_column(HEADINGS[which], justify="right")
             shown.add_column("", justify="right", style="dim")
-            counts = [int(group[f"{cause}_slots"].sum()) for cause in causes]
-            total = int((group["cycles"] * group["multipliers"]).sum())
+            (folded,) = fold(group, ["pass"]).to_dict("records")
+            counts, total = [folded[cause.column] for cause in causes], slots_of(group)
             cells.append([(count(n), percent(n / total if total else None)) for n in [*counts, total]])
-        for name, *parts in zip([cause.replace("_", " ") for cause in causes], *cells, strict=False):
+        for name, *parts in zip([cause.words for cause in causes], *cells, strict=False):
             shown.add_row(name, *chain.from_iterable(parts))
         shown.add_section()
         shown.add_row("cycles × multipliers", *chain.from_iterable(column[-1] for column in cells))
@@ -193,10 +195,13 @@ def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:
 
 def cause_notes(table: pd.DataFrame, machine: str) -> Iterator[Text]:
     """What the causes in ``slot_table`` mean."""
-    rows = table[table["machine"] == machine]
-    for cause, meaning in CAUSES.items():
-        if rows[f"{cause}_slots"].any():
-            yield Text(f"  {cause.replace('_', ' ')}: {meaning}")
+    for cause in _causes(table[table["machine"] == machine]):
+        yield Text(f"  {cause.words}: {cause.meaning}")
+
+
+def _causes(rows: pd.DataFrame) -> list[Count]:
+    """What slots of these rows went to."""
+    return [cause for cause in ledger.rows("slots") if rows[cause.column].any()]
 
 
 def capture_tables(runs: list, trace: Path) -> Iterator[Table | Text]:

@@ -178,8 +178,9 @@ def code_digest() -> str:
     """Version and digest of the code that counts: results of other code are other results."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256(__version__.encode())
-    counting = [*root.glob("workload/**/*.py"), *root.glob("hardware/**/*.py"), root / "pipeline.py"]
-    for path in sorted([*counting, root / "study" / "results.py", root / "sweeps" / "chunks.py"]):
+    counting = [*root.glob("workload/**/*.py"), *root.glob("hardware/**/*.py")]
+    files = ("ledger.py", "pipeline.py", "study/results.py", "sweeps/chunks.py")
+    for path in sorted([*counting, *(root / file for file in files)]):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from accelsim import ledger
 from accelsim.errors import AccelsimError
 from accelsim.study.export import to_json, versions
+from accelsim.study.results import fold
 from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import OWN, Point, code_digest
 
@@ -53,6 +55,7 @@ def write_tables(plan: Plan, store: Store, errors: dict[str, str]) -> tuple[pd.D
 
     store.write(store.folder / "layers.parquet", lambda path: _write_groups(path, tables()))
     table = pd.concat(rows, ignore_index=True)
+    counts = ledger.columns()
     for name in table.columns:
         kinds = set(map(type, table[name].dropna()))
         if name in settings:
@@ -61,8 +64,8 @@ def write_tables(plan: Plan, store: Store, errors: dict[str, str]) -> tuple[pd.D
             table[name] = table[name].astype("string")
         elif kinds and all(issubclass(kind, int | np.integer) for kind in kinds):
             table[name] = table[name].astype("Int64")  # a point without counts leaves no number
-        elif kinds and all(issubclass(kind, float | np.floating) for kind in kinds):
-            table[name] = table[name].astype(float)
+        elif name in counts or (kinds and all(issubclass(kind, float | np.floating) for kind in kinds)):
+            table[name] = table[name].astype(float)  # also one that is known of no point
     store.write(store.folder / "table.csv", lambda path: table.to_csv(path, index=False))
     store.write(store.folder / "table.parquet", lambda path: table.to_parquet(path, index=False))
     origin = {
@@ -123,6 +126,5 @@ def _point_rows(number: int, point: Point, varied, counts, problem: str | None, 
         return pd.DataFrame([place | nothing | {"pass": which} for which in passes], dtype=object)
     first = counts.iloc[0]
     own = {name: first[name] for name in ("machine", "multipliers", "sparsity")}
-    summed = counts.columns[counts.columns.get_loc("cycles") :]
-    sums = counts.groupby("pass", sort=False)[summed].sum().reset_index()
+    sums = fold(counts, ["pass"])
     return sums.assign(**place, **own)[[*place, *own, *sums.columns]].astype(object)

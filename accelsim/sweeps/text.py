@@ -12,6 +12,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from accelsim.ledger import CYCLES, EFFECTUAL
+from accelsim.study.results import fold
+
 if TYPE_CHECKING:
     from accelsim.sweeps.estimate import Estimate
     from accelsim.sweeps.plan import Plan
@@ -72,16 +75,18 @@ def _fastest(done: pd.DataFrame) -> Table:
     columns = list(done.columns)
     varied = columns[len(PLACE) : columns.index("error")]
     differ = [name for name in (*PLACE[1:], *varied, "sparsity") if done[name].nunique() > 1]
-    counts = {"cycles": "sum", "effectual_slots": "sum", "multipliers": "first", **dict.fromkeys(differ, "first")}
-    points = done.groupby("point", sort=False).agg(counts).sort_values("cycles", kind="stable")
+    first = done.groupby("point", sort=False)[[*differ, "multipliers"]].first()
+    sums = fold(done[["point", CYCLES.column, EFFECTUAL.column]], ["point"]).set_index("point")
+    points = first.join(sums).sort_values(CYCLES.column, kind="stable")
     shown = points.head(FASTEST)
     title = f"The {len(shown)} points of fewest cycles of {len(points):,}, over passes and layers together"
     table = Table(title=title, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
     for name in ("point", *differ, "multipliers", "cycles", "utilization"):
         table.add_column(name, justify="right")
     for number, row in shown.iterrows():
-        used = row["effectual_slots"] / (row["cycles"] * row["multipliers"]) if row["cycles"] else 0
-        cells = [f"{row['multipliers']:,}", f"{row['cycles']:,}", f"{100 * used:.1f} %"]
+        cycles = row[CYCLES.column]
+        used = row[EFFECTUAL.column] / (cycles * row["multipliers"]) if cycles else 0
+        cells = [f"{row['multipliers']:,}", f"{cycles:,}", f"{100 * used:.1f} %"]
         table.add_row(str(number), *(str(row[name]) for name in differ), *cells)
     return table
 

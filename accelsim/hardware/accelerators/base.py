@@ -9,42 +9,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from accelsim import ledger
 from accelsim.errors import MachineError
 from accelsim.hardware.movement.traffic import Traffic
 from accelsim.hardware.parameters import Parameters, option
 from accelsim.workload.lowering import Convolution
-
-# Every multiplier slot (one multiplier in one cycle) has exactly one cause; the order is that of a printed account.
-CAUSES = {
-    "effectual": "both operands non-zero",
-    "ineffectual": "executed with an operand that is zero, or with a product that no output takes",
-    "serial": "bits after the first of a product that is computed bit by bit",
-    "edge": "rows, columns, lanes, tiles or PEs that the layer leaves without work",
-    "imbalance": "vectors or bricks of a PE that its non-zero operands do not fill",
-    "barrier": "waiting for the slowest row, PE or tile",
-    "bank_conflict": "waiting for an accumulator bank",
-    "lookahead": "empty lanes that the lookahead window could not fill",
-    "exchange": "partial sums moving between PEs",
-    "offchip_weight": "waiting for weights from off-chip memory",
-    "offchip_activation": "waiting for activations from off-chip memory",
-    "offchip_gradient": "waiting for output gradients from off-chip memory",
-    "offchip_result": "waiting for results to leave for off-chip memory",
-    "onchip_weight": "waiting for weights from the memory on chip",
-    "onchip_activation": "waiting for activations from the memory on chip",
-    "onchip_gradient": "waiting for output gradients from the memory on chip",
-    "onchip_partial": "waiting for spilled partial sums from the memory on chip",
-    "onchip_result": "waiting for results or spilled partial sums to enter the memory on chip",
-    "rotate": "all PEs wait while weights are rotated for the input gradient",
-    "top_k": "all PEs wait for the Top-K search and its thresholds",
-    "format": "all PEs wait while sparse formats are encoded and decoded",
-}
-# What PEs do besides taking time, for energy: counts of single values.
-ACCESSES = {
-    "multiplications": "multipliers that got two operands, zero or not",
-    "activation_buffer_reads": "values read from the buffers of activations",
-    "weight_buffer_reads": "values read from the buffers of weights",
-    "accumulator_updates": "partial sums read, added to, and written",
-}
 
 # How a machine may skip the zeros of an operand.
 SKIPS = {
@@ -71,9 +40,10 @@ class Activity:
     job_cycles : ndarray of int64
         Cycles of each job in execution order; a job is what lies between two barriers of the whole machine.
     slots : mapping of str to int
-        Multiplier slots by cause (``CAUSES``); they add up to cycles × multipliers exactly.
+        Multiplier slots by cause, named as in ``accelsim.ledger``. Every slot, one multiplier in one cycle, has exactly
+        one: they add up to cycles × multipliers.
     accesses : mapping of str to int
-        Values multiplied, read and added up in the PEs (``ACCESSES``).
+        Values multiplied, read and added up in the PEs, and whatever else of the ledger the accelerator counts.
     traffic : callable
         What the convolution moves; counted when it is asked for.
     """
@@ -85,8 +55,9 @@ class Activity:
     traffic: Callable[[], Traffic]
 
     def __post_init__(self):
-        assert set(self.accesses) == set(ACCESSES)
-        assert set(self.slots) <= set(CAUSES)
+        mine = ledger.rows(source="accelerator")
+        ledger.checked(self.slots, (row for row in mine if row.group == "slots"), "an accelerator's slots")
+        ledger.checked(self.accesses, (row for row in mine if row.group != "slots"), "an accelerator's accesses")
         assert all(count >= 0 for count in self.slots.values()), self.slots
         assert sum(self.slots.values()) == self.cycles * self.multipliers, (self.slots, self.cycles, self.multipliers)
 
@@ -113,8 +84,9 @@ class Summation:
     partial_sums: int
 
     def __post_init__(self):
-        if self.additions not in ACCESSES:
-            raise MachineError(f"summation.additions: must be one of {', '.join(ACCESSES)}, got {self.additions!r}")
+        if self.additions not in ledger.added():
+            rule = f"must be one of {', '.join(ledger.added())}"
+            raise MachineError(f"summation.additions: {rule}, got {self.additions!r}")
         if not isinstance(self.partial_sums, int) or self.partial_sums < 1:
             raise MachineError(f"summation.partial_sums: must be an integer from 1, got {self.partial_sums!r}")
 

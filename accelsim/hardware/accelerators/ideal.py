@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from accelsim import ledger
 from accelsim.hardware.accelerators.base import (
-    ACCESSES,
     STRIDED_INPUT_GRAD,
     AcceleratorParameters,
     Activity,
@@ -60,7 +60,8 @@ class Ideal(AcceleratorParameters):
             "ineffectual": products - conv.effectual,
             "edge": cycles * self.multipliers - products,
         }
-        accesses = dict.fromkeys(ACCESSES, products)
+        reads = dict.fromkeys(ledger.names("reads", always=True), products)
+        accesses = reads | {"multiplications": products, "accumulator_updates": products}
         return Activity(self.multipliers, np.array([cycles]), slots, accesses, lambda: self._traffic(conv, cycles))
 
     def _traffic(self, conv: Convolution, cycles: int) -> Traffic:

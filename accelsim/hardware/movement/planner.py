@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from accelsim import ledger
 from accelsim.errors import MachineError
 from accelsim.hardware.hierarchy import Buffers, Memory
 from accelsim.hardware.movement.plan import JOBS, OFFCHIP, Plan, Stream
@@ -147,9 +148,9 @@ class Planner:
 
             self.unsettled.append(settle)
         moved = int(load.sizes[some].sum())
-        self.actions[index][f"{load.memory}_read_bytes"] += moved
+        self.actions[index][ledger.moved(load.memory, "read")] += moved
         if load.held:
-            self.actions[index][f"{load.operand.buffer}_buffer_write_bytes"] += moved * load.operand.copies
+            self.actions[index][ledger.moved(f"{load.operand.buffer}_buffer", "write")] += moved * load.operand.copies
 
     # From off-chip memory to the memories on chip
 
@@ -253,8 +254,8 @@ class Planner:
                 stream.needs["write"][first:last] = self._left_by(complete, rewritten).tolist()
 
         self.unsettled.append(settle)
-        self.actions[index]["offchip_read_bytes"] += int(offchip.moved_bytes(sizes).sum())
-        self.actions[index][f"{name}_write_bytes"] += int(sizes.sum())
+        self.actions[index][ledger.moved(OFFCHIP, "read")] += int(offchip.moved_bytes(sizes).sum())
+        self.actions[index][ledger.moved(name, "write")] += int(sizes.sum())
         arrived = np.append(0, np.bincount(of, minlength=jobs.size).cumsum())
         return first + arrived[np.cumsum(moved)[visits.of_use]]
 
@@ -327,9 +328,9 @@ class Planner:
         self.writes_before.append(len(write.job))
         self._load_spilled(index, spilled, earlier + per_job)
         counts = self.actions[index]
-        counts[f"{name}_write_bytes"] += int(sizes.sum())
-        counts[f"{name}_read_bytes"] += int(pieces.sum())
-        counts["offchip_write_bytes"] += int(offchip.moved_bytes(pieces).sum())
+        counts[ledger.moved(name, "write")] += int(sizes.sum())
+        counts[ledger.moved(name, "read")] += int(pieces.sum())
+        counts[ledger.moved(OFFCHIP, "write")] += int(offchip.moved_bytes(pieces).sum())
 
     def _want_accumulators(self, index: int, stores: np.ndarray, earlier: np.ndarray) -> None:
         """A job may start when the results of all but the last jobs before it, as many as other sets hold, are
@@ -363,17 +364,17 @@ class Planner:
         of_job = self.load_of_job.setdefault(stream.name, np.full(self.starts[-1], -1))
         of_job[jobs] = len(stream.job) + np.arange(jobs.size)
         stream.extend(jobs, spilled[at], place.transfer_cycles(spilled[at]), {JOBS: jobs, "store": stores[at]})
-        self.actions[index][f"{name}_read_bytes"] += int(spilled.sum())
+        self.actions[index][ledger.moved(name, "read")] += int(spilled.sum())
 
     def _count_accesses(self, index: int, loads: list[Loads]) -> None:
         """What the PEs do; operands that stream past no buffer were read from the memory."""
         accesses, counts = self.layers[index].accesses, self.actions[index]
-        counts["multiplications"] += accesses["multiplications"]
-        counts["accumulator_updates"] += accesses["accumulator_updates"]
+        counts.update(ledger.among(accesses, "actions"))
         for load in loads:
             if load.held:
-                reads = np.int64(accesses[f"{load.operand.buffer}_buffer_reads"])
-                counts[f"{load.operand.buffer}_buffer_read_bytes"] += int(self.memory.value_bytes(reads))
+                buffer = f"{load.operand.buffer}_buffer"
+                reads = np.int64(accesses[ledger.values_read(buffer)])
+                counts[ledger.moved(buffer, "read")] += int(self.memory.value_bytes(reads))
 
     def _pieces(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cuts transfers: of each piece the transfer that it belongs to, and its bytes; nothing for an empty one."""

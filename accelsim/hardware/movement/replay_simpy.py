@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import simpy
 from simpy.events import NORMAL
 
+from accelsim import ledger
 from accelsim.hardware.movement.plan import JOBS, OFFCHIP, STALLS, Plan, Stream
 from accelsim.hardware.movement.traffic import ACTIVATIONS, WEIGHTS
 
@@ -34,7 +35,7 @@ class Replay:
     ends : list of int
         Cycle at which each layer's last job ends; the last layer's, at which its last result has left.
     stalls : list of dict of str to int
-        Cycles in which PEs waited, by cause (``accelsim.hardware.accelerators.base.CAUSES``); with the cycles of the
+        Cycles in which PEs waited, by cause, named as in ``accelsim.ledger``; with the cycles of the
         layer's jobs they add up to the time from the end of the layer before.
     """
 
@@ -213,7 +214,7 @@ class _Replay:
             self._blame(job, begin, start, *first_of, lost)
         end = start + self.plan.job_cycles[job]
         if last > end:
-            self._lose(lost, f"onchip_{last_of.stream.operand}", job, end, last)
+            self._lose(lost, "onchip", last_of.stream.operand, job, end, last)
             end = last
         if end > self.env.now:
             yield self.env.timeout(end - self.env.now)
@@ -222,9 +223,10 @@ class _Replay:
         self.jobs.count += 1
         self._wake(self.ports)
 
-    def _lose(self, lost: Counter, cause: str, job: int, start: int, end: int) -> None:
-        """Cycles that PEs waited."""
+    def _lose(self, lost: Counter, place: str, operand: str, job: int, start: int, end: int) -> None:
+        """Cycles that PEs waited for an operand at a place."""
         if end > start:
+            cause = ledger.waiting(place, operand)
             lost[cause] += end - start
             if self.observe:
                 self.observe(STALLS, cause, job, start, end)
@@ -233,8 +235,8 @@ class _Replay:
         """Cycles that PEs waited for a transfer: off chip until what it needed from there had arrived, then on chip."""
         until, operand = self._offchip_until(queue, number)
         offchip = min(start, max(begin, until))
-        self._lose(lost, f"offchip_{operand}", job, begin, offchip)
-        self._lose(lost, f"onchip_{queue.stream.operand}", job, offchip, start)
+        self._lose(lost, OFFCHIP, operand, job, begin, offchip)
+        self._lose(lost, "onchip", queue.stream.operand, job, offchip, start)
 
     def _offchip_until(self, queue: _Queue, number: int) -> tuple[int, str]:
         """When the last transfer off chip was complete that this one waited for, or is; and what moved."""

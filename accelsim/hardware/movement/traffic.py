@@ -13,22 +13,6 @@ import numpy as np
 
 from accelsim.workload.geometry import Geometry
 
-# What is counted because it costs energy. A byte that moves is counted where it is read and where it is written.
-ACTIONS = {
-    "multiplications": "multipliers that got two operands, zero or not",
-    "accumulator_updates": "partial sums read, added to, and written",
-    "activation_buffer_read_bytes": "read by PEs from the buffers of activations",
-    "activation_buffer_write_bytes": "written to the buffers of activations, in each that holds them",
-    "weight_buffer_read_bytes": "read by PEs from the buffers of weights",
-    "weight_buffer_write_bytes": "written to the buffers of weights, in each that holds them",
-    "activation_memory_read_bytes": "read from the activation memory, by PEs and buffers or to go off chip",
-    "activation_memory_write_bytes": "written to the activation memory, from PEs or from off chip",
-    "weight_memory_read_bytes": "read from the weight memory, by PEs and buffers or to go off chip",
-    "weight_memory_write_bytes": "written to the weight memory, from PEs or from off chip",
-    "offchip_read_bytes": "read from off-chip memory, in whole bursts",
-    "offchip_write_bytes": "written to off-chip memory, in whole bursts",
-    "comparisons": "of values with each other or a threshold, by Top-K",
-}
 ACTIVATIONS, WEIGHTS = "activation_memory", "weight_memory"
 # The operand that is the result of the layer executed before, where there is one.
 HANDED_ON = {"fwd": "activation", "input_grad": "gradient", "weight_grad": None}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
 
-from accelsim.errors import ResultsError
+from accelsim import ledger
+from accelsim.errors import AccelsimError, ResultsError
+from accelsim.ledger import CYCLES, EFFECTUAL, Count
 from accelsim.study.results import COLUMNS
 
 # Types by key; a list of one type holds any number of it. Keys that are not here may be there too.
@@ -41,16 +44,26 @@ _RUN = {
 }
 _TEXT_COLUMNS = ("snapshot", "layer", "kind", "pass", "machine")
 LARGEST = 1e300  # of any number
-_COLUMNS = (*_TEXT_COLUMNS, "sparsity", "samples", "multipliers", "cycles", "effectual_slots")
+_COLUMNS = (*_TEXT_COLUMNS, "sparsity", "samples", "multipliers", CYCLES.column, EFFECTUAL.column)
+# What run.json says of each count.
+_COUNT = dict.fromkeys(("name", "meaning", "group", "unit", "source", "place", "words", "way"), _TEXT)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What ``accelsim run --out`` wrote: run.json, the rows of layers.csv, and every file of it as it is."""
+    """What ``accelsim run --out`` wrote: run.json, the rows of layers.csv, and every file of it as it is.
+
+    ``counts`` are the table's, as the run's ledger had them, which may be another than ours.
+    """
 
     data: dict[str, Any]
     table: pd.DataFrame
     files: dict[str, bytes]
+    counts: tuple[Count, ...]
+
+    def rows(self, group: ledger.Group) -> list[Count]:
+        """The counts of a group that the table has."""
+        return [row for row in self.counts if row.group == group and row.column in self.table]
 
 
 def read_run(folder: Path) -> Run:
@@ -73,7 +86,21 @@ def read_run(folder: Path) -> Run:
             raise ResultsError(f"{folder / 'run.json'}: {key}: must have one entry for each snapshot")
     for figure in (figure for paper in papers for figure in paper.values()):
         _check(figure, _NUMBER, f"{folder / 'run.json'}: paper.")
-    return Run(data, _table(folder / "layers.csv", data["machine"]), files)
+    counts = tuple(_counts(data.get("counts"), folder / "run.json"))
+    return Run(data, _table(folder / "layers.csv", data["machine"], counts), files, counts)
+
+
+def _counts(told: Any, path: Path) -> Iterator[Count]:
+    """What a run says that it counted; ours where it says nothing."""
+    if told is None:
+        yield from ledger.rows()
+        return
+    _check({"counts": told}, {"counts": [_COUNT | {"colour": [_TEXT]}]}, f"{path}: ")
+    for row in told:
+        try:
+            yield Count(**{key: row[key] for key in _COUNT}, colour=tuple(row["colour"]))
+        except AccelsimError as error:
+            raise ResultsError(f"{path}: counts: {error}") from error
 
 
 def _bytes(path: Path) -> bytes:
@@ -114,7 +141,7 @@ def _check(value: Any, rule: Any, where: str) -> None:
         _check(item, rule[0], f"{where.rstrip('.')}[{i}].")
 
 
-def _table(path: Path, machine: str) -> pd.DataFrame:
+def _table(path: Path, machine: str, counts: tuple[Count, ...]) -> pd.DataFrame:
     """The rows of one machine; names as they are written, all other columns numbers where they are."""
     text = dict.fromkeys((*_TEXT_COLUMNS, "algorithm", "trace_sha256"), str)
     try:
@@ -126,11 +153,15 @@ def _table(path: Path, machine: str) -> pd.DataFrame:
         raise ResultsError(f"{path}: has no column {', '.join(missing)}")
     if table.empty:
         raise ResultsError(f"{path}: must have a row for each layer and pass, but has none")
+    counted = {*_COLUMNS, ledger.of_baseline(CYCLES), *(row.column for row in counts)}
+    may_be_unknown = {row.column for row in counts if row.unit == "pJ"}
     for name in table.columns.difference(list(text)):
-        counts = name in _COLUMNS or name == "baseline_cycles" or name.endswith(("_slots", "_bytes", "_pj"))
-        numbers = pd.to_numeric(table[name].replace("", 0), errors="coerce")
-        if counts and not (numbers.between(0, LARGEST)).all():
-            raise ResultsError(f"{path}: column {name} must hold numbers from 0, not {_odd(table[name], numbers)}")
+        unknown = table[name].astype(str) == ""
+        numbers = pd.to_numeric(table[name].mask(unknown), errors="coerce")
+        fine = numbers.between(0, LARGEST) | (unknown & (name in may_be_unknown))
+        if name in counted and not fine.all():
+            odd = str(table[name][~fine].iloc[0])[:40] or "nothing"
+            raise ResultsError(f"{path}: column {name} must hold numbers from 0, not {odd}")
         table[name] = numbers
     if (table["multipliers"] < 1).any() or (table["samples"] < 1).any():
         raise ResultsError(f"{path}: columns multipliers and samples must be at least 1")
@@ -138,8 +169,3 @@ def _table(path: Path, machine: str) -> pd.DataFrame:
     if others:
         raise ResultsError(f"{path}: machine must be that of run.json, {machine}, got {others[0]}")
     return table
-
-
-def _odd(column: pd.Series, numbers: pd.Series) -> str:
-    """The first value that is no count."""
-    return str(column[~numbers.between(0, LARGEST)].iloc[0])[:40]

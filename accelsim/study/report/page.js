@@ -92,22 +92,13 @@
 
   // Charts ---------------------------------------------------------------------------------------------------------
 
-  // Okabe and Ito's colours, which colour-blind readers tell apart; waiting for memory is hatched as well.
-  const CAUSES = {
-    effectual: ["#009e73"], ineffectual: ["#56b4e9"], edge: ["#9aa0a6"], imbalance: ["#e69f00"], barrier: ["#d55e00"],
-    bank_conflict: ["#cc79a7"], lookahead: ["#c9b400"], exchange: ["#0072b2"],
-    offchip_weight: ["#8e63c7", "/"], offchip_activation: ["#b48be6", "/"], offchip_gradient: ["#7658c9", "/"],
-    offchip_result: ["#d3bbf5", "/"],
-    onchip_weight: ["#a0744a", "x"], onchip_activation: ["#b58a5c", "x"], onchip_gradient: ["#8a6238", "x"],
-    onchip_partial: ["#d1b08a", "x"], onchip_result: ["#a0522d", "x"],
-  };
+  // Okabe and Ito's, which colour-blind readers tell apart; slots bring their own, waiting for memory hatched.
   const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#c9b400", "#7b4fb5", "#8c6239"];
   const MANY = 70; // layers that do not fit beside each other
   let paper = false; // whether what is drawn is for print
 
   // Plotly reads tags and entities in its texts; a name is a name.
   const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  const words = (name) => plain(name.replaceAll("_", " ").replace("offchip", "off-chip").replace("onchip", "on-chip"));
   const short = (text) => plain(text.length > 26 ? text.slice(0, 12) + "…" + text.slice(-13) : text);
   const number = (value) => value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 2 : 0 });
   const share = (value) => (100 * value).toFixed(1) + " %";
@@ -129,17 +120,19 @@
     return found;
   }
 
-  const sum = (column, rows) => rows.reduce((total, i) => total + column[i], 0);
+  // A sum with a part that is not known is not known.
+  const sum = (column, rows) => rows.reduce((total, i) => total === null || column[i] === null ? null : total + column[i], 0);
   const slotsOf = (rows) => rows.reduce((total, i) => total + data.rows.cycles[i] * data.rows.multipliers[i], 0);
 
   function causesOf(groups, asShare) {
-    return Object.entries(data.slots).map(([cause, column], i) => {
-      const counts = groups.map((rows) => sum(column, rows));
+    return data.slots.map(({ words, colour, values }, i) => {
+      const name = plain(words);
+      const counts = groups.map((rows) => sum(values, rows));
       const shares = groups.map((rows, j) => counts[j] / (slotsOf(rows) || 1));
-      const [color, hatch] = CAUSES[cause] ?? [COLOURS[i % COLOURS.length], "."];
+      const [color, hatch] = colour.length ? colour : [COLOURS[i % COLOURS.length], "."];
       return {
-        name: words(cause), color, hatch, values: asShare ? shares : counts,
-        said: counts.map((count, j) => `${words(cause)}: ${share(shares[j])}, ${number(count)}`),
+        name, color, hatch, values: asShare ? shares : counts,
+        said: counts.map((count, j) => `${name}: ${share(shares[j])}, ${number(count)}`),
       };
     }).filter((series) => series.values.some(Boolean));
   }
@@ -226,12 +219,14 @@
     chart("cycles", labels, cycles);
 
     drawSpeedup(snapshot, pass);
-    const stacked = (id, columns, unit, scale) => chart(id, labels, Object.entries(columns).map(([name, column], i) => {
-      const values = groups.map((rows) => sum(column, rows) * scale);
-      const said = groups.map((rows) => `${words(name)}: ${number(sum(column, rows))} ${unit}`);
-      return { name: words(name), color: COLOURS[i % COLOURS.length], values, said };
+    const stacked = (id, columns, unit, scale) => chart(id, labels, columns.map(({ words, values: column }, i) => {
+      const name = plain(words);
+      const sums = groups.map((rows) => sum(column, rows));
+      const values = sums.map((value) => value === null ? null : value * scale);
+      const said = sums.map((value) => `${name}: ${value === null ? "not known" : `${number(value)} ${unit}`}`);
+      return { name, color: COLOURS[i % COLOURS.length], values, said };
     }), { stack: true, suffix: scale === 1 ? "B" : "J" });
-    stacked("bytes", data.places[choice("place")] ?? {}, "bytes", 1);
+    stacked("bytes", data.places[choice("place")] ?? [], "bytes", 1);
     stacked("energy", data.energy, "pJ", 1e-12);
   }
 
@@ -255,8 +250,8 @@
       return { name: plain(name), color, values, said: values.map((value) => `${plain(name)}: ${number(value ?? 0)}×`) };
     });
     const at = wanted.indexOf(snapshot);
-    if (!overBaseline && at >= 0 && data.slots.effectual) {
-      const values = layers.map((layer) => ratio(found[at].get(layer), layer, data.slots.effectual));
+    if (!overBaseline && at >= 0) {
+      const values = layers.map((layer) => ratio(found[at].get(layer), layer, data.effectual));
       const name = `effectual work alone, ${plain(snapshot)}`;
       series.push({ name, color: series[at].color, hollow: true, values, said: values.map((v) => `${name}: ${number(v ?? 0)}×`) });
     }

@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from accelsim.hardware.accelerators.base import CAUSES
+from accelsim import ledger
+from accelsim.ledger import CYCLES, EFFECTUAL, OFFCHIP_MOVED, Count
 from accelsim.study.report.drawing import machine_html
 from accelsim.study.report.folders import Run, read_run
 from accelsim.study.report.page import Cell, Page, Section, count, details, downloads, esc, flat, percent, table, times
-from accelsim.study.results import COLUMNS, convolutions
+from accelsim.study.results import COLUMNS, convolutions, slots_of, total
 from accelsim.study.tables import HEADINGS
 
 PASSES = {name: " ".join(HEADINGS[name].split()) for name in COLUMNS}
@@ -73,10 +74,10 @@ def _cards(run: Run) -> str:
         cards.append(("utilization", f"{100 * used[last]:.1f} %", notes))
     rows = convolutions(run.table)
     rows = rows[rows["snapshot"] == speedup["snapshot"]]
-    lost = {name: total for name, total in _shares(rows).items() if name != "effectual"}
+    lost = {cause: share for cause, share in _shares(run, rows).items() if cause.column != EFFECTUAL.column}
     if lost:
-        worst = max(lost, key=lambda name: lost[name])
-        cards.append((f"largest loss: {_words(worst)}", f"{100 * lost[worst]:.1f} %", [CAUSES.get(worst, "of slots")]))
+        worst = max(lost, key=lambda cause: lost[cause])
+        cards.append((f"largest loss: {worst.words}", f"{100 * lost[worst]:.1f} %", [worst.meaning]))
     items = "".join(
         f"<li><h3>{esc(name)}</h3><p class='big'>{esc(big)}</p>{''.join(f'<p>{esc(note)}</p>' for note in notes)}</li>"
         for name, big, notes in cards
@@ -139,15 +140,15 @@ def _parts(data: dict[str, Any]) -> Iterator[list[Any]]:
 
 def _slots(run: Run) -> str:
     """The account of all layers: a chart, the same in figures, and what the causes mean."""
-    causes = [name for name in _ending(run.table, "_slots") if run.table[f"{name}_slots"].any()]
+    causes = _seen(run, "slots")
     groups = run.table.groupby(["snapshot", "pass"], sort=False)
     rows = [
-        [snapshot, _pass(which), *(percent(shares.get(cause, 0.0)) for cause in causes)]
+        [snapshot, _pass(which), *(percent(shares[cause]) for cause in causes)]
         for (snapshot, which), group in groups
-        if (shares := _shares(group))
+        if (shares := _shares(run, group))
     ]
-    headings = {"snapshot": "snapshot", "pass": "pass"} | {cause: _words(cause) for cause in causes}
-    meanings = "".join(f"<dt>{esc(_words(c))}</dt><dd>{esc(CAUSES.get(c, ''))}</dd>" for c in causes)
+    headings = {"snapshot": "snapshot", "pass": "pass"} | {cause.name: cause.words for cause in causes}
+    meanings = "".join(f"<dt>{esc(cause.words)}</dt><dd>{esc(cause.meaning)}</dd>" for cause in causes)
     return (
         "<p>Each multiplier in each cycle is a slot, and each slot has one cause; all layers together.</p>"
         '<div class="chart" id="chart-slots"></div>'
@@ -168,10 +169,11 @@ def _charts(run: Run) -> str:
         ("cycles", "Cycles", ""),
         ("speedup", "Speedup", _select("over", "over", _references(run))),
     ]
-    places = _places(run.table)
+    places = _places(run)
     if places:
-        charts.append(("bytes", "Bytes moved", _select("place", "of", {place: _words(place) for place in places})))
-    if _energies(run.table):
+        choices = {place: words for place, (words, _) in places.items()}
+        charts.append(("bytes", "Bytes moved", _select("place", "of", choices)))
+    if _seen(run, "energy"):
         charts.append(("energy", "Energy", ""))
     figures = "".join(
         f'<figure><figcaption><h3>{esc(title)}</h3>{control}</figcaption><div class="chart" id="chart-{name}"></div>'
@@ -201,7 +203,7 @@ def _select(name: str, label: str, options: dict[str, str], chosen: str | None =
 def _references(run: Run) -> dict[str, str]:
     """What a layer's cycles can be compared with."""
     found = {"": f"Top-K 0 % ({_dense(run.table)})"} if _dense(run.table) is not None else {}
-    return found | ({"baseline": run.data["baseline"]} if "baseline_cycles" in run.table else {})
+    return found | ({"baseline": run.data["baseline"]} if ledger.of_baseline(CYCLES) in run.table else {})
 
 
 def _dense(rows: pd.DataFrame) -> str | None:
@@ -212,29 +214,31 @@ def _dense(rows: pd.DataFrame) -> str | None:
 
 def _layers(run: Run) -> str:
     """Every row with work in it, to sort and to filter."""
-    rows = run.table[run.table["cycles"] > 0].reset_index(drop=True)
+    rows = run.table[run.table[CYCLES.column] > 0].reset_index(drop=True)
     headings = {"layer": "layer", "snapshot": "snapshot", "pass": "pass", "kind": "kind", "cycles": "cycles"}
     columns: list[Iterable[object]] = [rows["layer"], rows["snapshot"], rows["pass"].map(_pass), rows["kind"]]
-    columns.append(rows["cycles"].map(count))
+    columns.append(rows[CYCLES.column].map(count))
     if (dense := _dense(rows)) is not None:
         headings["speedup"] = "over 0 %"
         columns.append(_over_dense(rows, dense).map(lambda v: times(None if pd.isna(v) else v)))
-    if "baseline_cycles" in rows:
+    if (baseline := ledger.of_baseline(CYCLES)) in rows:
         headings["over_baseline"] = f"over {run.data['baseline']}"
-        columns.append((rows["baseline_cycles"] / rows["cycles"]).map(times))
+        columns.append((rows[baseline] / rows[CYCLES.column]).map(times))
+    slots = rows[CYCLES.column] * rows["multipliers"]
     headings["utilization"] = "utilization"
-    columns.append((rows["effectual_slots"] / (rows["cycles"] * rows["multipliers"])).map(percent))
+    columns.append((rows[EFFECTUAL.column] / slots).map(percent))
     headings |= {"loss": "largest loss", "loss_share": "its share"}
-    losses = [max(_losses(row).items(), key=lambda item: item[1]) for _, row in rows.iterrows()]
-    columns += [[_words(name) for name, _ in losses], [percent(share) for _, share in losses]]
-    offchip = [name for name in map(str, rows) if name.startswith("offchip_") and name.endswith("_bytes")]
-    for key, text, names in (
-        ("offchip", "off-chip bytes", offchip),
-        ("energy", "energy, pJ", [f"{name}_pj" for name in _energies(rows)]),
-    ):
-        if names:
+    causes = [cause for cause in run.rows("slots") if cause.column != EFFECTUAL.column]
+    shares = rows[[cause.column for cause in causes]].div(slots, axis=0)
+    words = {cause.column: cause.words for cause in causes}
+    worst = [shares.idxmax(axis=1).map(words), shares.max(axis=1).map(percent)]
+    columns += worst if causes else [["–"] * len(rows)] * 2
+    offchip = [row.column for row in run.rows("actions") if row.unit == "bytes" and row.level == OFFCHIP_MOVED.level]
+    energy = [row.column for row in run.rows("total")]
+    for key, text, names in (("offchip", "off-chip bytes", offchip), ("energy", "energy, pJ", energy)):
+        if names and rows[names].any(axis=None):
             headings[key] = text
-            columns.append(rows[names].sum(axis=1).map(count))
+            columns.append(rows[names].sum(axis=1, skipna=False).map(lambda n: count(None if pd.isna(n) else n)))
     whole = table(headings, zip(*columns, strict=True), name="layer-table", caption="Layers", sortable=True)
     return (
         '<div class="bar"><label>filter <input type="search" id="filter" placeholder="e.g. layer4 forward" '
@@ -258,18 +262,10 @@ def _over_dense(rows: pd.DataFrame, dense: str) -> pd.Series:
     return pd.Series(over * rows["samples"].to_numpy() / rows["cycles"].to_numpy(), rows.index)
 
 
-def _losses(row: pd.Series) -> dict[str, float]:
-    """Share of the slots of a row by cause, but for the useful ones."""
-    total = row["cycles"] * row["multipliers"]
-    causes = [name for name in row.index if name.endswith("_slots") and name != "effectual_slots"]
-    return {name.removesuffix("_slots"): row[name] / total for name in causes} or {"–": 0.0}
-
-
-def _shares(rows: pd.DataFrame) -> dict[str, float]:
+def _shares(run: Run, rows: pd.DataFrame) -> dict[Count, float]:
     """Share of the slots of all rows by cause; nothing where no cycle passed."""
-    sums = {name: float(rows[f"{name}_slots"].sum()) for name in _ending(rows, "_slots")}
-    total = float((rows["cycles"] * rows["multipliers"]).sum())
-    return {name: value / total for name, value in sums.items()} if total else {}
+    slots = slots_of(rows)
+    return {cause: (total(rows, cause) or 0) / slots for cause in run.rows("slots")} if slots else {}
 
 
 # What the charts are drawn from ------------------------------------------------------------------------------------
@@ -277,59 +273,50 @@ def _shares(rows: pd.DataFrame) -> dict[str, float]:
 
 def _chart_data(run: Run) -> dict[str, Any]:
     """Columns of the table, with names numbered; columns without a count are left out."""
-    rows = run.table
-    data = {
+    rows, baseline = run.table, ledger.of_baseline(CYCLES)
+    data: dict[str, Any] = {
         "machine": run.data["machine"],
-        "baseline": run.data["baseline"] if "baseline_cycles" in rows else None,
+        "baseline": run.data["baseline"] if baseline in rows else None,
         "dense": _dense(rows),
         "passes": {which: _pass(which) for which in rows["pass"].unique()},
-        "meanings": CAUSES,
-        "rows": {name: rows[name].tolist() for name in ("cycles", "samples", "multipliers")},
+        "rows": {name: rows[name].tolist() for name in (CYCLES.column, "samples", "multipliers")},
         "names": {},
     }
     for name in ("snapshot", "layer", "pass"):
         codes, names = pd.factorize(rows[name])
         data["rows"][name], data["names"][name] = codes.tolist(), list(names)
     if data["baseline"] is not None:
-        data["rows"]["baseline_cycles"] = rows["baseline_cycles"].tolist()
-    data["slots"] = {n: rows[f"{n}_slots"].tolist() for n in _ending(rows, "_slots") if rows[f"{n}_slots"].any()}
-    data["places"] = {
-        place: {text: rows[name].tolist() for text, name in columns.items()} for place, columns in _places(rows).items()
-    }
-    data["energy"] = {name: rows[f"{name}_pj"].tolist() for name in _energies(rows)}
+        data["rows"]["baseline_cycles"] = rows[baseline].tolist()
+    data["slots"] = [_series(run, cause, cause.words) for cause in _seen(run, "slots")]
+    data["effectual"] = rows[EFFECTUAL.column].tolist()
+    data["places"] = {at: [_series(run, row, row.way) for row in moved] for at, (_, moved) in _places(run).items()}
+    data["energy"] = [_series(run, component, component.words) for component in _seen(run, "energy")]
     return data
 
 
-def _ending(rows: pd.DataFrame, suffix: str) -> list[str]:
-    """Beginnings of the columns that end so."""
-    return [name.removesuffix(suffix) for name in map(str, rows) if name.endswith(suffix)]
+def _series(run: Run, row: Count, words: str) -> dict[str, Any]:
+    """A count of every row of the table, null where it is not known, what it is called, and its looks."""
+    numbers = run.table[row.column]
+    values = numbers.astype(object).where(numbers.notna(), None).tolist()
+    return {"words": words, "colour": list(row.colour), "values": values}
 
 
-def _places(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Where bytes move → what is done there → its column; off chip first."""
-    found: dict[str, dict[str, str]] = {}
-    for name in _ending(rows, "_bytes"):
-        if rows[f"{name}_bytes"].any():
-            place, _, verb = name.rpartition("_") if name.endswith(("_read", "_write")) else (name, "", "moved")
-            found.setdefault(place, {})[verb] = f"{name}_bytes"
-    return dict(sorted(found.items(), key=lambda item: not item[0].startswith("offchip")))
+def _seen(run: Run, group: ledger.Group) -> list[Count]:
+    """The counts of a group that are not zero, or unknown, all over."""
+    return [row for row in run.rows(group) if run.table[row.column].any()]
 
 
-def _energies(rows: pd.DataFrame) -> list[str]:
-    """Components of energy; a column that is the sum of the others is their total and no component."""
-    names = [name for name in _ending(rows, "_pj") if rows[f"{name}_pj"].any()]
-    together = rows[[f"{name}_pj" for name in names]].sum(axis=1)
-    totals = [n for n in names if len(names) > 1 and ((together - 2 * rows[f"{n}_pj"]).abs() <= 1e-6 * together).all()]
-    return [name for name in names if name not in totals]
+def _places(run: Run) -> dict[str, tuple[str, list[Count]]]:
+    """Where bytes move → what that is called, and what is done there; off chip first."""
+    found: dict[str, tuple[str, list[Count]]] = {}
+    for row in _seen(run, "actions"):
+        if row.unit == "bytes":
+            found.setdefault(row.place, (ledger.spelled(row.place), []))[1].append(row)
+    return dict(sorted(found.items(), key=lambda item: item[1][1][0].level != OFFCHIP_MOVED.level))
 
 
 def _label(row: dict[str, Any]) -> str:
     return f"{100 * row['sparsity']:g} % ({row['snapshot']})"
-
-
-def _words(name: str) -> str:
-    """``offchip_weight`` → ``off-chip weight``."""
-    return name.replace("_", " ").replace("offchip", "off-chip").replace("onchip", "on-chip")
 
 
 # Provenance --------------------------------------------------------------------------------------------------------

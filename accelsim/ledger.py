@@ -1,0 +1,400 @@
+"""What is counted: one row a count. Whoever folds, prices, exports, draws or documents counts loops over these rows.
+
+A row says what a count is called, what it means, its unit, where it happens, what it costs and how it adds up. Who
+counts uses a row's name; nothing else needs to know it. A new count is one more row at the end of this file, or one
+that a package ``add``s when it is imported. docs/counts.md is generated from the rows.
+
+======== ======================================================== ==================================
+group    what                                                     where a ``Record`` has it
+======== ======================================================== ==================================
+time     cycles, and the work that they are for                   a field of the count's name
+slots    multiplier slots, by what they were used for or lost to  ``slots[name]``
+actions  what costs energy                                        ``actions[name]``
+energy   pJ, by component                                         ``energy[name]``
+total    of all components                                        made of ``energy``
+moved    bytes of several memories together                       made of ``actions``
+reads    values that PEs read; they become bytes of an action     ``Activity.accesses[name]`` only
+======== ======================================================== ==================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from accelsim.errors import AccelsimError
+
+Group = Literal["time", "slots", "actions", "energy", "total", "moved", "reads"]
+# The accelerator's ``run``, movement between memories, what comes on top of multiplying; or made of other counts.
+Source = Literal["accelerator", "movement", "overheads", "derived"]
+# Of each group the units that its counts may have, and what the names of their columns end in.
+UNITS = {
+    "time": ("cycles", "multiplications"), "slots": ("slots",), "actions": ("actions", "bytes"), "energy": ("pJ",),
+    "total": ("pJ",), "moved": ("bytes",), "reads": ("values",),
+}  # fmt: skip
+ENDINGS = {"slots": "_slots", "energy": "_pj", "total": "_pj", "moved": "_bytes"}
+# Where something happens → how far from the multipliers that is.
+PLACES = {
+    "multipliers": "PE", "adders": "PE", "accumulators": "PE", "chip": "chip",
+    "activation_buffer": "buffer", "weight_buffer": "buffer",
+    "activation_memory": "onchip", "weight_memory": "onchip", "onchip": "onchip", "offchip": "offchip",
+}  # fmt: skip
+# What an action costs, in words; ``accelsim.hardware.pricing`` has the pJ.
+RATES = {
+    "multiply": "`multiply_pj`",
+    "add": "`add_pj`",
+    "partial sum": "SRAM of the array that holds the partial sum, × `accumulator_bits` / 32",
+    "buffer": "SRAM of `capacity_bytes`",
+    "memory": "`edram_pj`",
+    "offchip": "`offchip_pj`",
+    "leakage": "`leakage_mw_per_multiplier`, `leakage_mw_per_mib` × capacity of both memories",
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How a picture shows slots: the name in its legend, the fill, the hatch and its colour."""
+
+    label: str
+    fill: str = "#ffffff"
+    hatch: str = "xx"
+    ink: str = "#b00020"
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a count costs: so many times ``rate``, on a component's account.
+
+    ``component`` is the name of a row of energy, ``rate`` one of ``RATES``; ``uses`` what the component does for each,
+    in Accelergy's words ("read", "write", "add"), and each use costs ``rate``. ``if_added``: only where the adders of
+    the accelerator are as busy as this count (``Accelerator.summation``).
+    """
+
+    component: str
+    rate: str
+    uses: tuple[str, ...]
+    if_added: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """One row.
+
+    Parameters
+    ----------
+    name : str
+        What those who count call it.
+    meaning : str
+        What is counted, in a phrase.
+    group, unit : str
+        One of ``UNITS``.
+    source : str
+        Who counts it.
+    place : str
+        Where it happens, one of ``PLACES``.
+    words : str
+        What people call it; by default its name.
+    way : str
+        Of bytes "read" or "write"; of waiting, the operand that is waited for.
+    always : bool
+        Whether each who counts must tell it; else not told is none.
+    adds_up : str
+        Over layers, passes and points: "sum", or "most", the largest. With a part that is not known neither is known.
+    prices : tuple of Price
+        What it costs; empty: nothing.
+    estimator : str
+        Of a component, Accelergy's class, "array" for SRAM or registers; empty: not exported.
+    bar : Bar
+        Of slots, what shows them in a picture; counts may share one. By default a bar of their own.
+    colour : tuple of str
+        Of slots, in the charts of a report: a colour, and the hatch if there is one.
+    """
+
+    name: str
+    meaning: str
+    group: Group
+    unit: str
+    source: Source
+    place: str
+    words: str = ""
+    way: str = ""
+    always: bool = False
+    adds_up: Literal["sum", "most"] = "sum"
+    prices: tuple[Price, ...] = ()
+    estimator: str = ""
+    bar: Bar | None = None
+    colour: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", self.words or spelled(self.name))
+        if self.group == "slots" and self.bar is None:
+            object.__setattr__(self, "bar", Bar(self.words))
+        for key, fine, rule in (
+            ("name", self.name.isidentifier(), "must be a word"),
+            ("meaning", self.meaning.strip(), "must say what is counted"),
+            ("group", self.group in UNITS, f"must be one of {', '.join(UNITS)}"),
+            ("unit", self.unit in UNITS.get(self.group, ()), f"must be a unit of {self.group}"),
+            ("place", self.place in PLACES, f"must be one of {', '.join(PLACES)}"),
+            ("way", self.group != "actions" or self.unit != "bytes" or self.way in ("read", "write"), "must say which"),
+            ("adds_up", self.adds_up in ("sum", "most"), "must be sum or most"),
+        ):
+            if not fine:
+                raise AccelsimError(f"ledger: {self.name}: {key}: {rule}, got {getattr(self, key)!r}")
+
+    @property
+    def column(self) -> str:
+        """Its column in tables."""
+        return f"{self.name}{ENDINGS.get(self.group, '')}"
+
+    @property
+    def level(self) -> str:
+        """How far from the multipliers its place is."""
+        return PLACES[self.place]
+
+    @property
+    def needs_memory(self) -> bool:
+        """Whether it is known only where the machine has a memory: bytes, and what they cost."""
+        return self.unit == "bytes" or any(row.needs_memory for row, _ in priced(self))
+
+    @property
+    def parts(self) -> tuple[Count, ...]:
+        """What it is the sum of, in a record; empty where it is counted."""
+        if self.group == "total":
+            return rows("energy")
+        return rows("actions", unit=self.unit, level=self.level) if self.group == "moved" else ()
+
+
+def spelled(name: str) -> str:
+    """A name as people write it: ``offchip_weight`` is "off-chip weight"."""
+    return name.replace("_", " ").replace("offchip", "off-chip").replace("onchip", "on-chip")
+
+
+_ROWS: dict[str, Count] = {}
+_PLACED: dict[tuple[str, str, str], str] = {}  # (group, place, way) → name, of the first that is so
+
+
+def add(row: Count) -> Count:
+    """One more row, behind the others of its group.
+
+    Raises
+    ------
+    AccelsimError
+        If another has its column, or a price has no such rate or component.
+    """
+    if row.column in _ROWS:
+        raise AccelsimError(f"ledger: {row.name}: must not be there yet, but {row.column} is")
+    for price in row.prices:
+        for key, known in (("rate", tuple(RATES)), ("component", names("energy"))):
+            if getattr(price, key) not in known:
+                rule = f"must be one of {', '.join(known)}"
+                raise AccelsimError(f"ledger: {row.name}: prices: {key}: {rule}, got {getattr(price, key)!r}")
+    _ROWS[row.column] = row
+    _PLACED.setdefault((row.group, row.place, row.way), row.name)
+    return row
+
+
+def rows(group: Group | None = None, **wanted: object) -> tuple[Count, ...]:
+    """The rows of a group, or of all; with ``place="offchip"`` and the like only those that are so."""
+    return tuple(
+        row
+        for row in _ROWS.values()
+        if group in (None, row.group) and all(getattr(row, key) == value for key, value in wanted.items())
+    )
+
+
+def names(group: Group, **wanted: object) -> tuple[str, ...]:
+    """The names of rows."""
+    return tuple(row.name for row in rows(group, **wanted))
+
+
+def columns(*groups: Group, **wanted: object) -> list[str]:
+    """The columns of rows, group after group."""
+    return [row.column for group in groups for row in rows(group, **wanted)]
+
+
+def priced(component: Count) -> list[tuple[Count, Price]]:
+    """The counts that a component's energy is made of, and their prices."""
+    if component.group != "energy":
+        return []
+    return [(row, price) for row in _ROWS.values() for price in row.prices if price.component == component.name]
+
+
+def added() -> tuple[str, ...]:
+    """The names of the counts of which an accelerator says that its adders are as busy as one."""
+    return tuple(row.name for row in _ROWS.values() if any(price.if_added for price in row.prices))
+
+
+def moved(place: str, way: str) -> str:
+    """The name of the bytes read from or written to a place."""
+    return _PLACED["actions", place, way]
+
+
+def values_read(place: str) -> str:
+    """The name of the values that PEs read from a buffer."""
+    return _PLACED["reads", place, "read"]
+
+
+def waiting(place: str, operand: str) -> str:
+    """The name of the slots in which PEs wait for an operand, or with a result, at a place."""
+    return _PLACED["slots", place, operand]
+
+
+def among(told: Mapping[str, int], group: Group) -> dict[str, int]:
+    """What is told of a group."""
+    return {name: told[name] for name in names(group) if name in told}
+
+
+def of_baseline(row: Count) -> str:
+    """The column of the same count of the machine that another is compared with."""
+    return f"baseline_{row.column}"
+
+
+def checked(told: Iterable[str], may: Iterable[Count], who: str) -> None:
+    """Whether who counts tells what it may, and all that it must. Raises AccelsimError with the name."""
+    told, known = set(told), {row.name: row for row in may}
+    for name in sorted(told - known.keys()):
+        raise AccelsimError(f"{who}: counts {name}, which is not in the ledger; it may count {', '.join(known)}")
+    for name in sorted(name for name, row in known.items() if row.always and name not in told):
+        raise AccelsimError(f"{who}: must count {name}: {known[name].meaning}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one machine did for one pass of one layer of one snapshot; all zero for the first layer's input gradient.
+
+    ``cycles`` is compute and stalls together. ``slots``, ``actions`` and ``energy`` hold counts by the names of their
+    rows: multiplier slots, which add up to cycles × multipliers exactly; what costs energy, bytes only where the
+    machine has a memory; pJ, None for components that are not known without one, and empty without an energy table.
+    """
+
+    snapshot: str
+    sparsity: float
+    step: int
+    algorithm: str
+    batch: int
+    samples: int
+    layer: str
+    kind: str
+    which: str
+    machine: str
+    multipliers: int
+    clock_mhz: int
+    cycles: int
+    compute_cycles: int
+    dense_multiplications: int
+    slots: dict[str, int]
+    actions: dict[str, int]
+    energy: dict[str, float | None] = field(default_factory=dict)
+
+
+# The rows: energy first, for prices are on its account --------------------------------------------------------------
+
+
+def _row(group: Group, unit: str, source: Source, place: str, name: str, meaning: str, **more: Any) -> Count:
+    return add(Count(name=name, meaning=meaning, group=group, unit=unit, source=source, place=place, **more))
+
+
+def _energy(place: str, name: str, meaning: str, estimator: str = "") -> Count:
+    return _row("energy", "pJ", "derived", place, name, meaning, estimator=estimator)
+
+
+_energy("multipliers", "multipliers", "multiplications, of zeros too", "fpmultiplier")
+_energy("adders", "adders", "products added up, in adder trees or one by one to partial sums", "fpadder")
+_energy("accumulators", "accumulators", "partial sums read and written", "array")
+_energy("chip", "comparators", "comparisons of Top-K, each a subtraction", "intadder")
+_energy("chip", "leakage", "power that is drawn whatever is done")
+_energy("activation_buffer", "activation_buffer", "buffers of activations, read and written", "array")
+_energy("weight_buffer", "weight_buffer", "buffers of weights, read and written", "array")
+_energy("activation_memory", "activation_memory", "memory of activations on chip, read and written", "array")
+_energy("weight_memory", "weight_memory", "memory of weights on chip, read and written", "array")
+_energy("offchip", "offchip", "off-chip memory, read and written in whole bursts", "DRAM")
+ENERGY = _row("total", "pJ", "derived", "chip", "energy", "all components together")
+
+
+def _time(name: str, meaning: str, unit: str = "cycles", *prices: Price) -> Count:
+    return _row("time", unit, "derived", "chip", name, meaning, prices=prices)
+
+
+CYCLES = _time("cycles", "of computing and of waiting", "cycles", Price("leakage", "leakage", ("leak",)))
+COMPUTE_CYCLES = _time("compute_cycles", "of computing alone")
+DENSE = _time("dense_multiplications", "those that the layer's shape asks for, of zeros too", "multiplications")
+
+
+def _slots(name: str, meaning: str, bar: Bar, *colour: str, **more: Any) -> Count:
+    kept: dict[str, Any] = {"source": "accelerator", "place": "multipliers"} | more
+    return add(Count(name=name, meaning=meaning, group="slots", unit="slots", bar=bar, colour=colour, **kept))
+
+
+def _waiting(place: str, operand: str, meaning: str, bar: Bar, *colour: str) -> Count:
+    return _slots(f"{place}_{operand}", meaning, bar, *colour, source="movement", place=place, way=operand)
+
+
+# Bars touch: neighbours differ in lightness, and where they hardly do in hatch.
+EFFECTUAL = _slots("effectual", "both operands non-zero", Bar("effectual", "#12355b", "", "white"), "#009e73")
+_meaning = "executed with an operand that is zero, or with a product that no output takes"
+INEFFECTUAL = _slots("ineffectual", _meaning, Bar("ineffectual", "#e9c46a", "", "black"), "#56b4e9")
+_slots("serial", "bits after the first of a product computed bit by bit", Bar("serial", "#9e9ac8", "oo", "white"))
+_meaning = "rows, columns, lanes, tiles or PEs that the layer leaves without work"
+EDGE = _slots("edge", _meaning, Bar("edge", "#f2f2f2", "////", "#555555"), "#9aa0a6")
+_meaning = "vectors or bricks of a PE that its non-zero operands do not fill"
+_slots("imbalance", _meaning, Bar("imbalance", "#7f7f7f", "", "black"), "#e69f00")
+_slots("barrier", "waiting for the slowest row, PE or tile", Bar("barrier", "#cfe1f2", "....", "#12355b"), "#d55e00")
+_slots("bank_conflict", "waiting for an accumulator bank", Bar("bank conflict", "#8c2d04", "xxxx", "white"), "#cc79a7")
+_bar = Bar("lookahead", "#a1d99b", "||||", "#1b5e20")
+_slots("lookahead", "empty lanes that the lookahead window could not fill", _bar, "#c9b400")
+_slots("exchange", "partial sums moving between PEs", Bar("exchange", "#54278f", "----", "white"), "#0072b2")
+_bar = Bar("waiting off chip", "#000000", "////", "white")
+_waiting("offchip", "weight", "waiting for weights from off-chip memory", _bar, "#8e63c7", "/")
+_waiting("offchip", "activation", "waiting for activations from off-chip memory", _bar, "#b48be6", "/")
+_waiting("offchip", "gradient", "waiting for output gradients from off-chip memory", _bar, "#7658c9", "/")
+_waiting("offchip", "result", "waiting for results to leave for off-chip memory", _bar, "#d3bbf5", "/")
+_bar = Bar("waiting on chip", "#fb9a99", "\\\\\\\\", "black")
+_waiting("onchip", "weight", "waiting for weights from the memory on chip", _bar, "#a0744a", "x")
+_waiting("onchip", "activation", "waiting for activations from the memory on chip", _bar, "#b58a5c", "x")
+_waiting("onchip", "gradient", "waiting for output gradients from the memory on chip", _bar, "#8a6238", "x")
+_waiting("onchip", "partial", "waiting for spilled partial sums from the memory on chip", _bar, "#d1b08a", "x")
+_meaning = "waiting for results or spilled partial sums to enter the memory on chip"
+_waiting("onchip", "result", _meaning, _bar, "#a0522d", "x")
+_bar = Bar("overheads", "#dddddd", "++++", "#7a0177")
+_slots("rotate", "all PEs wait while weights are rotated for the input gradient", _bar, source="overheads")
+_slots("top_k", "all PEs wait for the Top-K search and its thresholds", _bar, source="overheads")
+_slots("format", "all PEs wait while sparse formats are encoded and decoded", _bar, source="overheads")
+
+
+def _actions(source: Source, place: str, name: str, meaning: str, *prices: Price, always: bool = False) -> Count:
+    return _row("actions", "actions", source, place, name, meaning, prices=prices, always=always)
+
+
+def _bytes(place: str, way: str, rate: str, meaning: str) -> Count:
+    prices = (Price(place, rate, (way,)),)
+    return _row("actions", "bytes", "movement", place, f"{place}_{way}_bytes", meaning, way=way, prices=prices)
+
+
+_meaning = "multipliers that got two operands, zero or not"
+_prices = Price("multipliers", "multiply", ("mult_random",)), Price("adders", "add", ("add",), if_added=True)
+MULTIPLICATIONS = _actions("accelerator", "multipliers", "multiplications", _meaning, *_prices, always=True)
+_meaning = "partial sums read, added to, and written"
+_prices = Price("accumulators", "partial sum", ("read", "write")), Price("adders", "add", ("add",), if_added=True)
+ACCUMULATOR_UPDATES = _actions("accelerator", "accumulators", "accumulator_updates", _meaning, *_prices, always=True)
+_bytes("activation_buffer", "read", "buffer", "read by PEs from the buffers of activations")
+_bytes("activation_buffer", "write", "buffer", "written to the buffers of activations, in each that holds them")
+_bytes("weight_buffer", "read", "buffer", "read by PEs from the buffers of weights")
+_bytes("weight_buffer", "write", "buffer", "written to the buffers of weights, in each that holds them")
+_bytes("activation_memory", "read", "memory", "read from the activation memory, by PEs and buffers or to go off chip")
+_bytes("activation_memory", "write", "memory", "written to the activation memory, from PEs or from off chip")
+_bytes("weight_memory", "read", "memory", "read from the weight memory, by PEs and buffers or to go off chip")
+_bytes("weight_memory", "write", "memory", "written to the weight memory, from PEs or from off chip")
+_bytes("offchip", "read", "offchip", "read from off-chip memory, in whole bursts")
+_bytes("offchip", "write", "offchip", "written to off-chip memory, in whole bursts")
+_meaning = "of values with each other or a threshold, by Top-K"
+COMPARISONS = _actions("overheads", "chip", "comparisons", _meaning, Price("comparators", "add", ("add",)))
+
+OFFCHIP_MOVED = _row("moved", "bytes", "derived", "offchip", "offchip", "read from and written to off-chip memory")
+ONCHIP_MOVED = _row("moved", "bytes", "derived", "onchip", "onchip", "read from and written to the memories on chip")
+
+_reads: dict[str, Any] = {"way": "read", "always": True}
+_meaning = "values read from the buffers of activations"
+_row("reads", "values", "accelerator", "activation_buffer", "activation_buffer_reads", _meaning, **_reads)
+_meaning = "values read from the buffers of weights"
+_row("reads", "values", "accelerator", "weight_buffer", "weight_buffer_reads", _meaning, **_reads)
