@@ -96,7 +96,7 @@ def _passed_on(name: str) -> dict[str, str]:
     file = ROOT / name.replace(".", "/") / "__init__.py"
     if not file.is_file():
         return {}
-    found = {}
+    found: dict[str, str] = {}
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("accelsim."):
             found |= {alias.name: str(node.module) for alias in node.names}

@@ -164,5 +164,7 @@ def comments(file: Path) -> dict[str, str]:
             rest = lines[value.end_mark.line][value.end_mark.column :] if value.end_mark.line < len(lines) else ""
             found[here] = rest.partition("# ")[2].strip()
 
-    walk(yaml.compose(text), "")
+    root = yaml.compose(text)
+    if isinstance(root, yaml.MappingNode):
+        walk(root, "")
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os.path
 import re
+from functools import partial
 from pathlib import Path, PurePosixPath
 from posixpath import dirname, normpath, relpath
 
@@ -48,9 +49,9 @@ def pages() -> dict[str, str | bytes]:
             made[page] = file.read_bytes()
         else:
             text = notebook(file) if file.suffix == ".ipynb" else file.read_text(encoding="utf-8")
-            made[page] = relinked(text, lambda link, path=path: led(link, path, where))
+            made[page] = relinked(text, partial(led, path=path, where=where))
     names = [PurePosixPath(page).stem for path, page in where.items() if path.endswith(".ipynb")]
-    made["notebooks/index.md"] = f"{made['notebooks/index.md']}\n{toctree(names, ':caption: The notebooks')}\n"
+    made["notebooks/index.md"] = f"{made['notebooks/index.md']!s}\n{toctree(names, ':caption: The notebooks')}\n"
     return made
 
 
