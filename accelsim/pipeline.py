@@ -162,8 +162,8 @@ def simulate_records(
     Raises
     ------
     AccelsimError
-        If a name is not in the trace, a layer lacks a tensor that a pass reads (all before anything is simulated), a
-        tensor turns out to be corrupt, or a machine cannot run a layer.
+        If a name is not in the trace, a layer lacks a tensor that a pass reads, layers store different shares of their
+        batch (all before anything is simulated), a tensor turns out to be corrupt, or a machine cannot run a layer.
     """
     if jobs < 1:
         raise AccelsimError(f"jobs: must be 1 or more, got {jobs}")
@@ -271,7 +271,20 @@ def _tasks(trace: Trace, passes, layers, snapshots) -> list[Task]:
             if name not in task.layer.tensors:
                 where = f"{trace.path}: {task.snapshot.name}/{task.layer.name}"
                 raise TraceError(f"{where}: must have the tensor {name} for {', '.join(passes)}")
+    for snapshot in chosen:
+        _check_shares(f"{trace.path}: {snapshot.name}", [t.layer for t in tasks if t.snapshot is snapshot])
     return tasks
+
+
+def _check_shares(where: str, layers: list[Layer]) -> None:
+    """Totals over layers are of what is stored: of a share of the batch, which must be the same for all of them."""
+    names: dict[tuple[int, int], str] = {}
+    for layer in layers:
+        names.setdefault((layer.samples, layer.batch), layer.name)
+    if len(names) > 1:
+        texts = [f"{name} {samples} of {batch}" for (samples, batch), name in list(names.items())[:2]]
+        rule = "layers simulated together must store the same share of their batch"
+        raise TraceError(f"{where}: {rule}, got {' and '.join(texts)} samples")
 
 
 def _known(what: str, names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from accelsim.study.paper import TABLE6, table6
 from accelsim.study.results import COLUMNS, convolutions, covers, summarize
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.trace import Layer, Snapshot
+from accelsim.workload.trace_writer import TraceWriter
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NEED_VALUES = ("tcle", "tclp")
@@ -365,6 +366,24 @@ class Watched(Mapping):
 
     def __len__(self):
         return len(self.shapes)
+
+
+def test_layers_that_store_different_shares_of_a_batch_have_no_total(tmp_path):
+    """A sum of cycles for one sample of a layer and three of another is of nothing."""
+    g, ones = Geometry(2, 3, 3, 2, (1, 1)), lambda n: np.ones((n, 2, 3, 3), bool)
+    with TraceWriter(tmp_path / "t.npz", network="net", dataset="none") as out:
+        out.snapshot("s", sparsity=0.0, step=0, algorithm="dense", batch=8)
+        for name, samples in (("a", 1), ("b", 3)):
+            out.layer(name, kind="conv", geometry=g, samples=samples, passes=("fwd",))
+            out.tensor("weight", np.ones((2, 2, 1, 1), bool))
+            out.tensor("activation", ones(samples))
+    machine = accelsim.load_machine("ideal.yaml")
+    with accelsim.open_trace(tmp_path / "t.npz") as trace:
+        with pytest.raises(
+            TraceError, match=r"t.npz: s: layers .* the same share .*, got a 1 of 8 and b 3 of 8 samples"
+        ):
+            accelsim.simulate(machine, trace)
+        assert set(accelsim.simulate(machine, trace, layers="b")["samples"]) == {3}
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 4])
