@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 import accelsim
 from accelsim.errors import AccelsimError, TraceError
 from accelsim.sweeps.fidelity import cycle_errors
+from accelsim.workload import synthetic as drawing
+from accelsim.workload import tiles
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.likeness import compare, compare_work
 from accelsim.workload.mask_model import MaskModel, greatest, pair_density
 from accelsim.workload.metadata import FIRST_LAYER, PASSES
+from accelsim.workload.patterns import Blocks, Stored
 from accelsim.workload.sparsify import kept
-from accelsim.workload.synthetic import Blocks, Blueprint, Stored, assemble, fit, fitted, write
+from accelsim.workload.synthetic import Blueprint, assemble, fit, fitted, write
+from accelsim.workload.tiles import NEVER
 from accelsim.workload.trace import Layer, Trace
 
 SHAPES = st.tuples(*[st.integers(1, 6)] * 4)
@@ -58,15 +62,21 @@ def test_exactly_the_greatest_are_chosen_and_fewer_are_among_more(shape, seed, c
         assert scores[mask].min(initial=9) >= scores[~mask].max(initial=-1)
 
 
+def drawn_of(source, shape, generator):
+    """The mask of a source before any Top-K, drawn as a whole."""
+    scores = source.scores(shape, generator)
+    return greatest(scores, source.count(scores.size)) & (scores > NEVER)
+
+
 @settings(deadline=None, max_examples=50)
 @given(SHAPES, st.floats(0, 1), st.integers(0, 99))
 def test_any_mask_can_be_fitted_and_drawn_again(shape, density, seed):
     mask = rng(seed).random(shape) < density
     model = MaskModel.fit(mask)
-    drawn = model.natural(model.scores(shape, rng()))
+    drawn = drawn_of(model, shape, rng())
     assert np.count_nonzero(drawn) == np.count_nonzero(mask)
     other = (2, 3, 4, 5)
-    assert model.natural(model.scores(other, rng())).sum() == round(model.density * 120)
+    assert drawn_of(model, other, rng()).sum() == round(model.density * 120)
 
 
 def test_a_uniform_model_has_no_structure():
@@ -80,10 +90,10 @@ def test_structure_is_found_and_drawn_again():
     offsets = np.linspace(-1, 1, 40), np.linspace(0.5, -0.5, 30), np.linspace(-0.5, 0.5, 144).reshape(12, 12)
     true = MaskModel(0.3, *offsets, (0.7, 0.4))
     shape = 40, 30, 12, 12
-    mask = true.natural(true.scores(shape, rng(1)))
+    mask = drawn_of(true, shape, rng(1))
     model = MaskModel.fit(mask)
     assert model.correlation == pytest.approx(true.correlation, abs=0.03)
-    again = model.natural(model.scores(shape, rng(2)))
+    again = drawn_of(model, shape, rng(2))
     for axes in ((1, 2, 3), (0, 2, 3), (0, 1)):
         assert np.corrcoef(mask.mean(axes).ravel(), again.mean(axes).ravel())[0, 1] > 0.9
         assert np.std(again.mean(axes)) == pytest.approx(np.std(mask.mean(axes)), rel=0.1)
@@ -153,11 +163,91 @@ def test_numbers_that_do_not_fit_are_refused_by_name(given, rule):
 @given(SHAPES, st.integers(1, 6), st.integers(0, 5))
 def test_of_each_block_of_m_weights_n_are_non_zero(shape, size, fewer):
     blocks = Blocks(max(1, size - fewer), size)
-    mask = blocks.natural(blocks.scores(shape, rng())).reshape(shape[0], -1)
-    for row in mask:
+    mask = drawn_of(blocks, shape, rng())
+    for row in mask.transpose(0, 2, 3, 1).reshape(shape[0], -1):
         for start in range(0, row.size, size):
             part = row[start : start + size]
             assert part.sum() == min(blocks.kept, part.size)
+
+
+def test_each_filter_may_have_an_n_of_its_own():
+    """As SCALE-Sim draws them: ``np.random.seed(40)``, then ``randint(1, M // 2 + 1)`` filter by filter."""
+    mask = drawn_of(Blocks(None, 8), (6, 16, 1, 1), rng())
+    assert mask.reshape(6, 2, 8).sum(axis=2).tolist() == [[n, n] for n in (3, 4, 4, 2, 1, 1)]
+
+
+# ---- tile by tile
+
+
+@settings(deadline=None, max_examples=80)
+@given(SHAPES, st.integers(1, 40))
+def test_blocks_follow_each_other_and_are_all(shape, most):
+    array, found = np.arange(np.prod(shape)).reshape(shape), []
+    for block in tiles.blocks(shape, most):
+        assert array[block].shape == tiles.shape_of(block, shape)
+        assert array[block].size <= max(most, shape[3])
+        found += array[block].ravel().tolist()
+    assert found == list(range(array.size))
+
+
+SCORES = st.lists(st.sampled_from([-3.5, -1.0, -0.0, 0.0, 1e-9, 2.0, 7.5, float("-inf")]), min_size=1, max_size=60)
+
+
+@settings(deadline=None, max_examples=150)
+@given(SCORES, st.integers(0, 70), st.integers(1, 9))
+def test_the_greatest_of_tiles_are_those_of_the_whole(scores, count, size):
+    """The naive twin takes them from all scores at once."""
+    whole = np.array(scores, np.float32)
+    parts = [whole[start : start + size] for start in range(0, whole.size, size)]
+    field = tiles.Field((1, 1, 1, whole.size), lambda: iter(parts))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "TILE", 1)
+        walk = field.greatest(count)
+    assert np.concatenate(list(walk())).tolist() == (greatest(whole, count) & (whole > NEVER)).tolist()
+    assert np.concatenate(list(walk())).tolist() == np.concatenate(list(walk())).tolist()
+
+
+def test_large_tensors_are_drawn_in_tiles_with_exactly_as_many_and_nested(tmp_path, monkeypatch):
+    for module in (tiles, drawing):
+        monkeypatch.setattr(module, "TILE", 100)
+    values = rng().standard_normal((8, 8, 3, 3)).astype(np.float32)
+    stored = [
+        b for b in blueprints(weight=Stored(lambda: values, lambda rows: values[rows])) if b.name == "block/conv2"
+    ]
+    others = [b for b in blueprints() if b.name != "block/conv2"]
+    trace = assemble(stored + others, [0, 0.5, 0.8], path="x", network="t", samples=2)
+    write(trace, tmp_path / "t.npz")
+    with Trace.open(tmp_path / "t.npz") as back:
+        dense, half, fifth = back.snapshots
+    with Trace.open(tmp_path / "t.npz") as back:
+        for number, blueprint in enumerate(stored + others):
+            dense, half, fifth = (snapshot.layers[number] for snapshot in back.snapshots)
+            if not blueprint.dense:
+                assert [layer.tensor("weight").sum() for layer in (half, fifth)] == [
+                    kept(dense.tensor("weight").size, sparsity) for sparsity in (0.5, 0.8)
+                ]
+            active = dense.tensor("activation")
+            assert active.sum() == blueprint.activation.count(active.size)
+            for name in ("weight", "saved_activation"):
+                assert not (fifth.tensor(name) & ~half.tensor(name)).any()
+            assert not (half.tensor("saved_activation") & ~active).any()
+        fifth = back.snapshots[2].layers[0].tensor("weight")
+        assert np.abs(values)[fifth].min() >= np.abs(values)[~fifth].max()
+
+
+def test_offsets_are_the_wholes_in_every_tile(monkeypatch):
+    """Dense filters and channels are dense wherever a tile begins."""
+    for module in (tiles, drawing):
+        monkeypatch.setattr(module, "TILE", 500)
+    offsets = np.linspace(-2, 2, 16), np.linspace(-1, 1, 12), np.zeros((1, 1))
+    blueprint = replace(blueprints()[0], geometry=Geometry(12, 9, 9, 16, (9, 9)), dense=False,
+                        weight=MaskModel(0.4, *offsets))  # fmt: skip
+    mask = assemble([blueprint], [0], path="x", network="t").snapshots[0].layers[0]
+    mask = mask.tensors.pieces("weight").whole()
+    assert mask.all()  # a snapshot at 0 keeps every weight that is drawn
+    half = assemble([blueprint], [0.6], path="x", network="t").snapshots[0].layers[0].tensor("weight")
+    assert np.corrcoef(half.mean((1, 2, 3)), offsets[0])[0, 1] > 0.95
+    assert np.corrcoef(half.mean((0, 2, 3)), offsets[1])[0, 1] > 0.95
 
 
 def test_a_written_trace_reads_the_same_and_runs(tmp_path):

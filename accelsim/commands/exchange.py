@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from accelsim.commands.shared import Commands, show
 from accelsim.errors import AccelsimError, OutputError, TraceError
 from accelsim.files import find, staged
+from accelsim.workload.formats import ENOUGH, OPTIONS, listed, named, readers, writers
 
 if TYPE_CHECKING:
-    from accelsim.workload.trace import Snapshot, Trace
+    pass
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -27,21 +28,26 @@ def _add_import(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "import",
         parents=[common],
-        help="make a trace of another tool's file: SCALE-Sim, DNNsim, ONNX, PyTorch",
+        help=f"make a trace of another tool's file: {', '.join(row.name for row in readers())}",
         description="Reads layers, and weights and activations where the file holds them, and writes a trace. What the "
-        "file does not hold is drawn from a seed: at given densities, or like a real trace.",
+        "file does not hold is drawn from a seed: at given densities, or like a real trace. Which is which is printed "
+        f"and kept in the trace. Formats: {listed(readers())}.",
     )
     add = parser.add_argument
-    add("file", metavar="FILE", type=Path, help="topology .csv, DNNsim's folder, .onnx, .pt, .safetensors, or a trace")
-    add("--format", default="auto", metavar="NAME", help="scalesim, dnnsim, onnx, pytorch or trace (default: by name)")
+    add("file", metavar="FILE", type=Path, help="a file of one of the formats, or a folder with one for each layer")
+    names = ", ".join(row.name for row in readers())
+    add("--format", default="auto", metavar="NAME", help=f"one of {names} (default: by the file's name and content)")
     add("--out", required=True, type=Path, metavar="FILE", help="the trace (.npz)")
     add("--force", action="store_true", help="replace the trace if it exists")
+    add("--strict", action="store_true", help=f"fail if less than {100 * ENOUGH:g} %% of the multiplications is read")
     add("--sparsity", type=_numbers, default=(0.0,), metavar="S,…", help="a snapshot for each, e.g. 0,0.8,0.9 (0)")
     add("--density-activation", type=float, default=0.5, metavar="X", help="of activations that are drawn (0.5)")
     add("--density-gradient", type=float, default=1.0, metavar="X", help="of output gradients that are drawn (1)")
     add("--like", metavar="TRACE", help="draw masks like those of a real trace, e.g. resnet50.npz")
-    add("--topology", metavar="FILE", help="strides and sizes for PyTorch's weights: .csv, .onnx or a trace")
-    add("--tensors", type=Path, metavar="DIR", help="DNNsim's .npy files (default: net_traces/NETWORK, or beside)")
+    for name, (metavar, text) in OPTIONS.items():
+        takers = ", ".join(row.name for row in readers() if name in row.options)
+        kind = _sizes if name == "size" else None
+        add(f"--{name.replace('_', '-')}", metavar=metavar, type=kind, help=f"{text}; {takers}")
     add(
         "--batch",
         type=int,
@@ -53,19 +59,18 @@ def _add_import(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def _import(options: argparse.Namespace) -> str:
-    """Another tool's file → a trace, and a line about it."""
-    from accelsim.workload.importers import read, to_trace
+    """Another tool's file → a trace, and lines about it."""
+    from accelsim.workload.importers import read, said, to_trace
     from accelsim.workload.synthetic import write
     from accelsim.workload.trace import Trace
 
     if options.out.exists() and not options.force:
         raise OutputError(f"{options.out}: exists; --force replaces it")
-    path, topology = options.file, options.topology
-    if path.suffix == ".npz":
-        path = find(path, "traces", TraceError)
-    if topology and topology.endswith(".npz"):
-        topology = find(topology, "traces", TraceError)
-    imported = read(path, options.format, topology=topology, tensors=options.tensors)
+    given = {name: getattr(options, name) for name in OPTIONS}
+    given["topology"] = given["topology"] and _found(Path(given["topology"]))
+    imported = read(_found(options.file), options.format, **given)
+    if options.strict:
+        said.check_enough(imported)
     how = {"density_activation": options.density_activation, "density_gradient": options.density_gradient}
     how |= {"batch": options.batch, "seed": options.seed}
     if options.like:
@@ -74,12 +79,23 @@ def _import(options: argparse.Namespace) -> str:
     else:
         trace = to_trace(imported, options.sparsity, **how)
     write(trace, options.out)
-    held = sorted({tensor for layer in imported.layers for tensor in layer.tensors})
-    lines = [f"{options.out}: {len(imported.layers)} layers × {len(trace.snapshots)} snapshots of {imported.network}"]
-    lines.append(f"from the file: {', '.join(['shapes', *held])}; the rest is drawn with seed {options.seed}")
-    if imported.left_out:
-        lines.append(f"left out, no layer with a weight: {', '.join(imported.left_out)}")
-    return "\n".join(lines) + "\n"
+    count = f"{len(imported.layers)} layers × {len(trace.snapshots)} snapshots of {imported.network}"
+    seed = f"; what is drawn is with seed {options.seed}"
+    first = f"{options.out}: {count}, from {imported.path.name} ({imported.format}){seed}"
+    return "\n".join([first, *said.lines(imported, trace.provenance["tensors"])]) + "\n"
+
+
+def _found(path: Path) -> Path:
+    """A file as given, or a shipped trace of that name."""
+    return find(path, "traces", TraceError) if path.suffix == ".npz" else path
+
+
+def _sizes(text: str) -> dict[str, int]:
+    """``B=4,H=8`` as numbers by name."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and size.isascii() and size.isdecimal() and int(size[:9]) for name, _, size in pairs):
+        raise argparse.ArgumentTypeError(f"must be NAME=N with commas between, got {text[:40]}")
+    return {name.strip(): int(size[:9]) for name, _, size in pairs}
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -94,15 +110,15 @@ def _add_export(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "export",
         parents=[common],
-        help="write a trace or results as files of another tool: Timeloop, SCALE-Sim",
-        description="A trace as Timeloop problems with measured densities or as a SCALE-Sim topology; the results of "
-        "accelsim run --out as SCALE-Sim's reports.",
+        help=f"write a trace or results as files of another tool: {', '.join(row.name for row in writers())}",
+        description="A trace as files of another tool; the results of accelsim run --out as SCALE-Sim's reports.",
     )
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--trace", metavar="FILE", help="trace, e.g. resnet50.npz")
     what.add_argument("--results", type=Path, metavar="DIR", help="folder of accelsim run --out")
-    add("--format", required=True, metavar="NAME", help="timeloop (of a trace), scalesim (of a trace or results)")
+    names = ", ".join(row.name for row in writers())
+    add("--format", required=True, metavar="NAME", help=f"of a trace: {names}; of results: scalesim")
     add("--out", required=True, type=Path, metavar="DIR", help="folder for the files, new or empty")
     add("--snapshot", metavar="NAME", help="of the trace (default: the first that is sparse)")
     add("--layers", default="*", metavar="GLOB", help="layers of the trace, e.g. 'layer1.*'")
@@ -127,27 +143,19 @@ def _export(options: argparse.Namespace) -> str:
         layers = tuple(layer for layer in snapshot.layers if fnmatchcase(layer.name, options.layers))
         if not layers:
             raise AccelsimError(f"layers: must match a layer of the trace, got {options.layers}")
-        return _written(options.out, _exported(replace(snapshot, layers=layers), trace, options.format))
+        row = named(options.format, writers())
+        if row is None:
+            raise AccelsimError(f"format: must be one of {listed(writers())}; got {options.format}")
+        from accelsim.workload.exporters import files
 
-
-def _exported(snapshot: Snapshot, trace: Trace, format: str) -> Iterator[tuple[str, str]]:
-    if format == "timeloop":
-        from accelsim.workload.exporters.timeloop import problems
-
-        yield from problems(snapshot)
-    elif format == "scalesim":
-        from accelsim.workload.exporters.scalesim import topology
-
-        yield f"{trace.network.replace('/', '-')}.csv", topology(snapshot)
-    else:
-        raise AccelsimError(f"format: must be timeloop or scalesim, got {format}")
+        return _written(options.out, files(row, replace(snapshot, layers=layers), trace.network))
 
 
 def _written(folder: Path, files: Iterable[tuple[str, str]]) -> str:
     count = 0
     with staged(folder) as stage:
         for name, text in files:
-            (stage / name).parent.mkdir(exist_ok=True)
+            (stage / name).parent.mkdir(parents=True, exist_ok=True)
             (stage / name).write_text(text, encoding="utf-8")
             count += 1
     return f"{folder}: {count} files\n"

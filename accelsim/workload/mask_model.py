@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import prod, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -82,22 +82,36 @@ class MaskModel:
         below, beside = (_correlation(mask, threshold, axis, rng) for axis in (2, 3))
         return cls(density, offsets[0], offsets[1], offsets[2], (below, beside))
 
-    def scores(self, shape: tuple[int, int, int, int], rng: np.random.Generator) -> np.ndarray:
+    has_zeros = False  # no position is zero whatever the sparsity
+    is_divisible = True
+
+    def scores(
+        self,
+        shape: tuple[int, int, int, int],
+        rng: np.random.Generator,
+        block: tuple[slice, slice, slice] | None = None,
+    ) -> np.ndarray:
         """A draw of the field, offsets added: the greatest of the scores are the non-zeros.
 
         Where the shape is not the model's, offsets of axes 0 and 1 are drawn from its, places taken from the nearest.
+        Of a block, a part of axes 0, 1 and 2, the offsets are those that the whole has.
         """
-        offsets = (
-            _resampled(self.first, shape[0], rng),
-            _resampled(self.second, shape[1], rng),
-            _nearest(self.places, shape[2:]),
-        )
-        scores: np.ndarray = _threshold(np.float32(0), offsets) + _field(shape, self.correlation, rng)
-        return scores
+        if block is None:
+            offsets = (
+                _resampled(self.first, shape[0], rng),
+                _resampled(self.second, shape[1], rng),
+                _nearest(self.places, shape[2:]),
+            )
+            return _threshold(np.float32(0), offsets) + _field(shape, self.correlation, rng)
+        same = np.random.default_rng(prod(shape) % (1 << 32))  # for all blocks of a tensor
+        first, second = _resampled(self.first, shape[0], same), _resampled(self.second, shape[1], same)
+        offsets = first[block[0]], second[block[1]], _nearest(self.places, shape[2:])[block[2]]
+        sizes = tuple(offset.size for offset in offsets[:2]) + offsets[2].shape
+        return _threshold(np.float32(0), offsets) + _field(sizes, self.correlation, rng)
 
-    def natural(self, scores: np.ndarray) -> np.ndarray:
-        """Of these scores the mask at the model's own density."""
-        return greatest(scores, round(self.density * scores.size))
+    def count(self, size: int) -> int:
+        """How many of so many positions are non-zero at the model's own density."""
+        return round(self.density * size)
 
 
 def greatest(scores: np.ndarray, count: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from accelsim.errors import OutputError, TraceError
 from accelsim.workload.bits import pack, packed_size
 from accelsim.workload.npz import CHUNK, ENCODINGS, LARGEST_DOCUMENT, MAGIC, json_bytes, reason
+from accelsim.workload.tiles import Pieces
 
 LARGE = 1 << 30  # bytes from which on a member is written as zip64
 
@@ -65,8 +66,11 @@ class NpzWriter:
             raise TraceError(f"{self.path}: {name}: must be at most {LARGEST_DOCUMENT} bytes, got {len(text)}")
         self._add(name, "|u1", (len(text),), iter([np.frombuffer(text, np.uint8)]))
 
-    def tensor(self, name: str, array: np.ndarray, encoding: str, bfloat16: bool) -> None:
+    def tensor(self, name: str, array: np.ndarray | Pieces, encoding: str, bfloat16: bool) -> None:
         """Write a tensor piece by piece; an array in another order than C is not copied whole."""
+        if isinstance(array, Pieces):
+            size = packed_size(math.prod(array.shape))
+            return self._add(name, ENCODINGS[encoding], (size,), _packed(array))
         shape = (packed_size(array.size),) if encoding == "bits" else array.shape
         flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
         starts = range(0, array.size, CHUNK)
@@ -131,3 +135,14 @@ def _encode(part: np.ndarray, encoding: str, bfloat16: bool) -> np.ndarray:
     if encoding == "bits":
         return pack((part & 0x7FFF if bfloat16 else part) != 0)  # −0.0 is zero
     return part.astype(ENCODINGS[encoding])
+
+
+def _packed(mask: Pieces) -> Iterator[np.ndarray]:
+    """Whole bytes; what is left over of a piece waits for the next."""
+    rest = np.zeros(0, bool)
+    for piece in mask.walk():
+        bits = np.concatenate([rest, piece.reshape(-1)]) if rest.size else piece.reshape(-1)
+        whole = bits.size // 8 * 8
+        yield pack(bits[:whole])
+        rest = bits[whole:]
+    yield pack(rest)

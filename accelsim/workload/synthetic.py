@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,67 +20,29 @@ import numpy as np
 
 from accelsim.errors import TraceError
 from accelsim.workload.geometry import Geometry
-from accelsim.workload.mask_model import MaskModel, greatest
+from accelsim.workload.mask_model import MaskModel
 from accelsim.workload.metadata import tensor_shape
 from accelsim.workload.npz import blame
+from accelsim.workload.patterns import Stored
 from accelsim.workload.sparsify import check_sparsity, kept
+from accelsim.workload.tiles import NEVER, TILE, Block, Field, Pieces, Shape, blocks
 from accelsim.workload.trace import Layer, Snapshot, Trace
 from accelsim.workload.trace_writer import TraceWriter
 
-Shape = tuple[int, int, int, int]
 DRAWN = ("weight", "activation", "gradient")
-NEVER = np.float32(-np.inf)  # the score of what is zero whatever the sparsity
 
 
 class Source(Protocol):
     """Where a mask comes from: a model (``MaskModel``), numbers that a file holds, a pattern."""
 
-    def scores(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-        """A number for each position; the greatest survive a Top-K, and none that is ``NEVER``."""
+    has_zeros: bool  # whether some positions are zero whatever the sparsity
+    is_divisible: bool  # whether a block of a tensor can be had alone
 
-    def natural(self, scores: np.ndarray) -> np.ndarray:
-        """Of these scores the mask before any Top-K."""
+    def scores(self, shape: Shape, rng: np.random.Generator, block: Block | None = None) -> np.ndarray:
+        """A number for each position, float32; the greatest survive a Top-K, and none that is ``NEVER``."""
 
-
-@dataclass(frozen=True, eq=False)
-class Stored:
-    """Numbers, or a mask, that a file holds; ``read`` gives them anew each time."""
-
-    read: Callable[[], np.ndarray]
-
-    def scores(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-        """Magnitudes; TraceError if the file holds another shape, or NaN."""
-        values = self.read()
-        if values.shape != shape:
-            raise TraceError(f"must have shape {shape}, got {values.shape}")
-        magnitudes = np.abs(values).astype(np.float32)
-        if np.isnan(magnitudes).any():
-            raise TraceError("must be numbers, got NaN")
-        return np.where(values != 0, magnitudes, NEVER)
-
-    def natural(self, scores: np.ndarray) -> np.ndarray:
-        """Where a number is not zero."""
-        return scores > NEVER
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """N:M sparsity: of each ``size`` weights of a filter, C R S in this order, ``kept`` non-zero, drawn at random."""
-
-    kept: int
-    size: int
-
-    def scores(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-        """Random numbers for the chosen."""
-        rows = rng.random((shape[0], int(np.prod(shape[1:]))), np.float32)
-        fill = -rows.shape[1] % self.size
-        blocks = np.pad(rows, [(0, 0), (0, fill)], constant_values=NEVER).reshape(shape[0], -1, self.size)
-        least = np.sort(blocks, axis=2)[..., -self.kept, None]
-        return np.where(blocks >= least, blocks, NEVER).reshape(shape[0], -1)[:, : rows.shape[1]].reshape(shape)
-
-    def natural(self, scores: np.ndarray) -> np.ndarray:
-        """The chosen."""
-        return scores > NEVER
+    def count(self, size: int) -> int:
+        """How many of so many positions are non-zero before any Top-K, but for those that are ``NEVER``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,31 +96,47 @@ class _Tensors(Mapping[str, np.ndarray]):
         self._names = (*DRAWN[:2], *saved, *DRAWN[2:])
 
     def __getitem__(self, name: str) -> np.ndarray:
+        with blame(f"{self._origin}{self._of.name}/{name}"):
+            return self.pieces(name).whole()
+
+    def pieces(self, name: str) -> Pieces:
+        """A tensor in pieces, of which one at a time is in memory."""
         if name not in self._names:
             raise KeyError(name)
-        with blame(f"{self._origin}{self._of.name}/{name}"):
-            if name == "saved_activation":
-                return self._saved()
-            source, scores = self._source(name), self._scores(name)
-            if name != "weight" or self._of.dense:
-                return source.natural(scores)
-            return _top_k(scores, self._sparsity)
+        if name == "saved_activation":
+            return self._saved()
+        field, source = self._field(name), getattr(self._of, name)
+        size = prod(field.shape)
+        count = source.count(size) if name != "weight" or self._of.dense else kept(size, self._sparsity)
+        if count >= size and not source.has_zeros:
+            starts = range(0, size, TILE)
+            return Pieces(field.shape, lambda: (np.ones(min(TILE, size - start), bool) for start in starts))
+        return Pieces(field.shape, field.greatest(count))
 
-    def _source(self, name: str) -> Source:
-        source: Source = getattr(self._of, name)
-        return source
+    def _field(self, name: str, source: Source | None = None) -> Field:
+        source = source or getattr(self._of, name)
+        shape, seed = tensor_shape(self._of.geometry, self._samples, name), [*self._seed, DRAWN.index(name)]
+        if prod(shape) <= TILE or not source.is_divisible:
+            return Field(shape, lambda: iter([source.scores(shape, np.random.default_rng(seed))]))
+        return Field(
+            shape,
+            lambda: (
+                source.scores(shape, np.random.default_rng([*seed, number]), block)
+                for number, block in enumerate(blocks(shape))
+            ),
+        )
 
-    def _scores(self, name: str, source: Source | None = None) -> np.ndarray:
-        rng = np.random.default_rng([*self._seed, DRAWN.index(name)])
-        return (source or self._source(name)).scores(tensor_shape(self._of.geometry, self._samples, name), rng)
-
-    def _saved(self) -> np.ndarray:
+    def _saved(self) -> Pieces:
         """Of the activation the greatest: of the same field, with the offsets that saved activations have."""
-        scores = self._scores("activation")
-        active = self._of.activation.natural(scores)
-        if self._of.saved:
-            scores = self._scores("activation", self._of.saved)
-        return _top_k(np.where(active, scores, NEVER), self._sparsity)
+        field = self._field("activation")
+        size = prod(field.shape)
+        active = field.greatest(self._of.activation.count(size))
+        saved = self._field("activation", self._of.saved) if self._of.saved else field
+        left = Field(
+            field.shape,
+            lambda: (np.where(mask, scores, NEVER) for mask, scores in zip(active(), saved.tiles(), strict=True)),
+        )
+        return Pieces(field.shape, left.greatest(kept(size, self._sparsity)))
 
     def __contains__(self, name: object) -> bool:  # Mapping's own would draw the tensor
         return name in self._names
@@ -167,10 +146,6 @@ class _Tensors(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def _top_k(scores: np.ndarray, sparsity: float) -> np.ndarray:
-    return greatest(scores, kept(scores.size, sparsity)) & (scores > NEVER)
 
 
 def assemble(
@@ -326,4 +301,11 @@ def write(trace: SyntheticTrace, path: str | os.PathLike[str]) -> None:
                     samples=layer.samples, batch=layer.batch,
                 )  # fmt: skip
                 for name in layer.tensors:
-                    out.tensor(name, layer.tensor(name), as_mask=True)
+                    out.tensor(name, _written(layer, name), as_mask=True)
+
+
+def _written(layer: Layer, name: str) -> np.ndarray | Pieces:
+    """A tensor, in pieces where it is too large to be held as a whole."""
+    if isinstance(layer.tensors, _Tensors) and prod(layer.shape_of(name)) > TILE:
+        return layer.tensors.pieces(name)
+    return layer.tensor(name)

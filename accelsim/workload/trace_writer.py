@@ -25,6 +25,7 @@ from accelsim.workload.metadata import (
 )
 from accelsim.workload.npz import ENCODINGS, blame, json_bytes
 from accelsim.workload.npz_writer import NpzWriter
+from accelsim.workload.tiles import Pieces
 
 
 class TraceWriter:
@@ -124,7 +125,7 @@ class TraceWriter:
     def tensor(
         self,
         name: str,
-        array: np.ndarray,
+        array: np.ndarray | Pieces,
         *,
         layer: str | None = None,
         as_mask: bool = False,
@@ -135,7 +136,7 @@ class TraceWriter:
         Parameters
         ----------
         name : one of TENSORS
-        array : ndarray, 4-D as :meth:`Layer.shape_of` says
+        array : ndarray, 4-D as :meth:`Layer.shape_of` says, or a mask in pieces
             bool is stored as bits; float16, float32 and int16 as they are.
         layer : str, optional
             A layer of this snapshot begun before, by default the last one: gradients come when all layers have begun.
@@ -144,7 +145,8 @@ class TraceWriter:
         bfloat16 : bool
             The array is uint16 and holds the bits of bfloat16 numbers.
         """
-        array = np.asarray(array)
+        if not isinstance(array, Pieces):
+            array = np.asarray(array)
         with blame(self.path):
             snapshot = self._under_way()
             layer = next(reversed(self._layers), None) if layer is None else layer
@@ -202,7 +204,9 @@ class TraceWriter:
             self._file.discard()
 
 
-def _encoding(array: np.ndarray, as_mask: bool, bfloat16: bool) -> str:
+def _encoding(array: np.ndarray | Pieces, as_mask: bool, bfloat16: bool) -> str:
+    if isinstance(array, Pieces):
+        return "bits"
     if bfloat16 and array.dtype != np.uint16:
         raise TraceError(f"bfloat16 must come as uint16, got {array.dtype}")
     if array.dtype == bool or (as_mask and array.dtype.kind in "iuf"):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from accelsim.errors import AccelsimError
 from accelsim.workload.trace import Layer, Snapshot
 
 HEADER = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, "
+
+
+def files(snapshot: Snapshot, network: str) -> Iterator[tuple[str, str]]:
+    """NETWORK.csv and its text; raises as :func:`topology`."""
+    yield f"{network}.csv", topology(snapshot)
 
 
 def topology(snapshot: Snapshot) -> str:

@@ -51,6 +51,11 @@ def problems(snapshot: Snapshot, passes: Sequence[str] = PASSES) -> Iterator[tup
                 yield f"{number:03}_{layer.name.replace('/', '-')}.{which}.yaml", problem(conv, title)
 
 
+def files(snapshot: Snapshot, network: str) -> Iterator[tuple[str, str]]:
+    """As :func:`problems`, of all passes."""
+    yield from problems(snapshot)
+
+
 def problem(conv: Convolution, title: str) -> str:
     """One convolution as a Timeloop problem, in YAML."""
     geometry, groups = conv.geometry, conv.groups

@@ -3,7 +3,7 @@
 The model, one layer a line, cells with commas between, no header:
 
 =================  ===========================================================================================
-model.csv          name, type (conv, fc, lstm), stride, padding
+model.csv          name, type (conv, fc, rnn or lstm), stride, padding
 trace_params.csv   name, [input layer,] filters, kernel X, kernel Y, stride, padding            (2018 and 2019)
 conv_params.csv    network, name, type, filters, channels, kernel X, kernel Y, kernel size, stride, padding, …
 =================  ===========================================================================================
@@ -15,6 +15,9 @@ inference  wgt-LAYER.npy, act-LAYER-BATCH.npy
 training   weights/LAYER-EPOCH-BATCH-w.npy, input/LAYER-EPOCH-BATCH-in.npy,
            outGrad/LAYER-EPOCH-BATCH-outGrad.npy
 =========  ============================================================================================
+
+Beside the model may be precision.txt, after a line of words the bits before and after the point of activations and of
+weights, layer by layer with ; between: then what rounds to zero in them is zero, as DNNsim computes it.
 
 A / in a layer's name is a - in its files'. Weights are (F, C, R, S) or (F, C), activations (N, C, H, W) or (N, C), of
 an LSTM (steps, N, C). As in DNNsim, groups are the activation's channels over the weight's.
@@ -37,15 +40,17 @@ from accelsim.workload.importers.base import (
     LARGEST_TENSOR,
     Imported,
     ImportedLayer,
+    Names,
     blame,
+    blame_all,
     integer,
-    layer_name,
     read_text,
 )
-from accelsim.workload.synthetic import Stored
+from accelsim.workload.patterns import Stored
 
 MODELS = ("model.csv", "trace_params.csv", "conv_params.csv")
-TYPES = ("conv", "fc", "lstm")
+TYPES = {"conv": "conv", "fc": "fc", "lstm": "lstm", "rnn": "lstm"}
+MOST_BITS = 32  # of a number in precision.txt, before and after the point
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class _Line:
     kernel: tuple[int, int] | None = None
 
 
-def read(path: str | os.PathLike, tensors: str | os.PathLike | None = None) -> Imported:
+def read(path: str | os.PathLike[str], tensors: str | os.PathLike[str] | None = None) -> Imported:
     """Read a model and its tensors.
 
     Parameters
@@ -84,18 +89,66 @@ def read(path: str | os.PathLike, tensors: str | os.PathLike | None = None) -> I
     lines = list(_lines(path))
     folder = Path(tensors) if tensors is not None else _folder(path)
     files = _training(folder) if (folder / "weights").is_dir() else _inference(folder)
-    layers: dict[str, ImportedLayer] = {}
+    precisions = _precisions(path.parent / "precision.txt", len(lines))
+    names, layers = Names(), []
     samples: dict[int, str] = {}
-    for line in lines:
+    for number, line in enumerate(lines):
         with blame(f"{path}: {line.name}"):
-            name = layer_name(line.name, layers)
+            name = names.add(line.name)
             n, kind, geometry, stored = _layer(line, files)
             samples.setdefault(n, name)
-            layers[name] = ImportedLayer(name, kind, geometry, stored)
+            quantised, words = _quantised(stored, {t: bits[number] for t, bits in precisions.items()})
+            layers.append(ImportedLayer(name, kind, geometry, quantised, words))
     if len(samples) > 1:
         (n, one), (m, other) = list(samples.items())[:2]
         raise ImportFormatError(f"{path}: all layers must have as many samples, {one} has {n}, {other} {m}")
-    return Imported(path, "dnnsim", path.absolute().parent.name, tuple(layers.values()), *samples)
+    return Imported(path, "dnnsim", path.absolute().parent.name, tuple(layers), *samples)
+
+
+def tells(path: Path) -> bool:
+    """Whether it is a model file, or a folder with one."""
+    return path.name in MODELS or (path.is_dir() and any((path / name).is_file() for name in MODELS))
+
+
+# ---- precisions
+
+
+def _precisions(path: Path, count: int) -> dict[str, list[tuple[int, int]]]:
+    """Of activations and weights, layer by layer, bits before (the sign included) and after the point."""
+    if not path.is_file():
+        return {}
+    lines = [line for line in read_text(path).splitlines() if line.strip()][1:]
+    if len(lines) < 4:
+        raise ImportFormatError(f"{path}: must have a line of words and four of numbers, has {len(lines) + 1} lines")
+    numbers = []
+    for number, line in enumerate(lines[:4], start=2):
+        with blame(f"{path}: line {number}"):
+            bits = [integer(cell, "bits", -MOST_BITS) for cell in line.split(";") if cell.strip()]
+            if len(bits) < count or max(bits) > MOST_BITS:
+                raise ImportFormatError(f"must have a number of at most {MOST_BITS} for each of {count} layers")
+            numbers.append(bits[:count])
+    pairs = zip(numbers[::2], numbers[1::2], strict=True)
+    return dict(zip(("activation", "weight"), ([*zip(*pair, strict=True)] for pair in pairs), strict=True))
+
+
+def _quantised(
+    tensors: dict[str, Stored], bits: dict[str, tuple[int, int]]
+) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The tensors as fixed-point numbers of so many bits, and that in words."""
+    found, words = dict(tensors), {}
+    for tensor in tensors.keys() & bits.keys():
+        before, after = bits[tensor]
+        read = tensors[tensor].read
+        found[tensor] = Stored(lambda read=read, before=before, after=after: quantise(read(), before, after))
+        words[tensor] = f"from the file, in {before} + {after} bits by precision.txt"
+    return found, words
+
+
+def quantise(values: np.ndarray, before: int, after: int) -> np.ndarray:
+    """Fixed-point numbers with so many bits before the point, the sign included, and after it; halves away from 0."""
+    largest = 2.0 ** max(0, before - 1 + after) - 1
+    scaled = np.abs(values.astype(np.float64)) * 2.0**after
+    return np.sign(values) * np.minimum(np.floor(scaled + 0.5), largest)
 
 
 # ---- the model
@@ -119,7 +172,7 @@ def _cells(cells: list[str], counts: tuple[int, ...], what: str) -> None:
 def _type(text: str) -> str:
     if text not in TYPES:
         raise ImportFormatError(f"type: must be one of {', '.join(TYPES)}; got {text[:40]!r}")
-    return text
+    return TYPES[text]
 
 
 def _model(cells: list[str]) -> _Line:
@@ -130,7 +183,7 @@ def _model(cells: list[str]) -> _Line:
 def _trace_params(cells: list[str]) -> _Line:
     _cells(cells, (6, 7), "name, [input layer,] filters, kernel X, kernel Y, stride, padding")
     name, (filters, x, y, stride, padding) = cells[0], cells[-5:]
-    known = {"fc": "fc", "inner_prod": "fc", "Linear": "fc", "lstm": "lstm"}
+    known = {"fc": "fc", "inner_prod": "fc", "Linear": "fc", "lstm": "lstm", "rnn": "lstm"}
     kind = next((type for part, type in known.items() if part in name), "conv")
     kernel = integer(x, "kernel X"), integer(y, "kernel Y")
     return _Line(
@@ -249,7 +302,7 @@ def open_npy(file: Path) -> np.ndarray:
     ImportFormatError
         If it is missing, damaged, too large, or does not hold plain numbers.
     """
-    with blame(file.name):
+    with blame_all(file.name):
         array = np.load(file, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
             raise ImportFormatError(f"must hold plain numbers, got dtype {getattr(array, 'dtype', 'of an archive')}")

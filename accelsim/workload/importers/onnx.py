@@ -15,8 +15,8 @@ import numpy as np
 
 from accelsim.errors import ImportFormatError
 from accelsim.workload.geometry import Geometry
-from accelsim.workload.importers.base import Imported, ImportedLayer, blame, layer_name
-from accelsim.workload.synthetic import Stored
+from accelsim.workload.importers.base import Imported, ImportedLayer, LeftOut, Names, blame
+from accelsim.workload.patterns import Stored
 
 LARGEST_MODEL = 1 << 31  # bytes; no protocol buffer is larger
 Shape = tuple[int, ...]
@@ -32,7 +32,7 @@ def read(path: str | os.PathLike) -> Imported:
     """
     path = Path(path)
     graph = _Graph(path)
-    layers: dict[str, ImportedLayer] = {}
+    names, layers = Names(), []
     left_out, samples = [], 0
     for node in graph.nodes:
         if node.op_type in READERS:
@@ -40,16 +40,15 @@ def read(path: str | os.PathLike) -> Imported:
             with blame(f"{path}: {label}"):
                 found = READERS[node.op_type](graph, node)
                 if found is None:
-                    left_out.append(label)
+                    left_out.append(LeftOut(label, "product of two activations"))
                     continue
                 shape, geometry, weight = found
                 samples = samples or shape[0]
                 kind, geometry = geometry(samples, shape) if callable(geometry) else ("conv", geometry)
                 if kind == "conv" and shape[0] != samples:
                     raise ImportFormatError(f"batch: must be {samples} as before, is {shape[0]}")
-                name = layer_name(label, layers)
-                layers[name] = ImportedLayer(name, kind, geometry, weight)
-    return Imported(path, "onnx", path.stem, tuple(layers.values()), samples or 1, left_out=tuple(left_out))
+                layers.append(ImportedLayer(names.add(label), kind, geometry, weight))
+    return Imported(path, "onnx", path.stem, tuple(layers), samples or 1, left_out=tuple(left_out))
 
 
 class _Graph:

@@ -19,7 +19,7 @@ import numpy as np
 
 from accelsim.errors import ImportFormatError
 from accelsim.workload.importers.base import LARGEST_TENSOR, Imported, ImportedLayer, blame
-from accelsim.workload.synthetic import Stored
+from accelsim.workload.patterns import Stored
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which training scripts keep a state_dict
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
@@ -39,7 +39,7 @@ class _Weight:
     read: Callable[[], np.ndarray]
 
 
-def read(path: str | os.PathLike, topology: Imported | None) -> Imported:
+def read(path: str | os.PathLike, topology: Imported | None = None) -> Imported:
     """Read weights, and put them into the layers of a topology.
 
     Raises

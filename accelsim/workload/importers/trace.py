@@ -9,7 +9,7 @@ from accelsim.workload.importers.base import Imported, ImportedLayer
 from accelsim.workload.trace import Trace
 
 
-def read(path: str | os.PathLike) -> Imported:
+def read(path: str | os.PathLike[str]) -> Imported:
     """The layers of a trace's first snapshot, without their tensors.
 
     Raises
@@ -19,5 +19,7 @@ def read(path: str | os.PathLike) -> Imported:
     """
     with Trace.open(path) as trace:
         first = trace.snapshots[0]
-        layers = tuple(ImportedLayer(layer.name, layer.kind, layer.geometry) for layer in first.layers)
+        layers = tuple(
+            ImportedLayer(layer.name, layer.kind, layer.geometry, samples=layer.samples) for layer in first.layers
+        )
         return Imported(Path(path), "trace", trace.network, layers, first.layers[0].samples, first.batch)

@@ -1,0 +1,104 @@
+"""Where masks come from that no statistical model draws: numbers of a file, and N:M patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from accelsim.errors import TraceError
+from accelsim.workload.tiles import NEVER, Block, Shape, shape_of
+
+LARGEST_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Numbers, or a mask, that a file holds.
+
+    Parameters
+    ----------
+    read : callable
+        Gives all of them anew each time.
+    rows : callable, optional
+        Gives those of a slice of axis 0, where that can be had without the others.
+    """
+
+    read: Callable[[], np.ndarray]
+    rows: Callable[[slice], np.ndarray] | None = None
+    has_zeros = True
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether a part can be had alone."""
+        return self.rows is not None
+
+    def scores(self, shape: Shape, rng: np.random.Generator, block: Block | None = None) -> np.ndarray:
+        """Magnitudes; TraceError if the file holds another shape, or NaN."""
+        if block is not None and self.rows is not None:
+            values, wanted = self.rows(block[0])[:, block[1], block[2]], shape_of(block, shape)
+        else:
+            values, wanted = self.read(), shape
+        if values.shape != wanted:
+            raise TraceError(f"must have shape {wanted}, got {values.shape}")
+        magnitudes = np.abs(values.astype(np.float32, copy=False))
+        if np.isnan(magnitudes).any():
+            raise TraceError("must be numbers, got NaN")
+        magnitudes[values == 0] = NEVER
+        return magnitudes
+
+    def count(self, size: int) -> int:
+        """How many positions may be non-zero before any Top-K: all whose number is not zero."""
+        return size
+
+
+def _blocks_first(rows: np.ndarray, kept: np.ndarray, size: int) -> np.ndarray:
+    """Of each `size` numbers of a row as many of the greatest as `kept` says for the row, the others NEVER."""
+    count, length = rows.shape
+    padded = np.pad(rows, [(0, 0), (0, -length % size)], constant_values=NEVER).reshape(count, -1, size)
+    order = np.argsort(-padded, axis=2, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(size)[None, None], axis=2)
+    chosen = np.where(ranks < kept[:, None, None], padded, NEVER)
+    return chosen.reshape(count, -1)[:, :length]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """N:M sparsity as SCALE-Sim has it: of each ``size`` weights of a filter, R S C in this order, ``kept`` drawn.
+
+    Parameters
+    ----------
+    kept : int, optional
+        N of every filter; None for one drawn for each filter, in 1…M/2, as in SCALE-Sim's optimised mapping.
+    size : int
+        M.
+    seed : int
+        Of the filters' N, as SCALE-Sim draws them.
+    """
+
+    kept: int | None
+    size: int
+    seed: int = 40
+    has_zeros = True
+    is_divisible = True
+
+    def scores(self, shape: Shape, rng: np.random.Generator, block: Block | None = None) -> np.ndarray:
+        """Random numbers for the chosen."""
+        filters = len(range(*block[0].indices(shape[0]))) if block else shape[0]
+        channels, r, s = shape[1:]
+        rows = rng.random((filters, r * s * channels), np.float32)
+        kept = self._kept(shape[0])[block[0] if block else slice(None)]
+        chosen = _blocks_first(rows, kept, self.size).reshape(filters, r, s, channels).transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(chosen[:, block[1], block[2]] if block else chosen)
+
+    def _kept(self, filters: int) -> np.ndarray:
+        if self.kept is not None:
+            return np.full(filters, self.kept)
+        draw = np.random.RandomState(self.seed)  # SCALE-Sim's own generator: each filter has the N that it has there
+        return np.array([draw.randint(1, self.size // 2 + 1) for _ in range(filters)])
+
+    def count(self, size: int) -> int:
+        """All that are chosen."""
+        return size
