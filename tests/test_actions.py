@@ -78,7 +78,7 @@ def write(path, geometries, arrays, samples, batch):
         out.snapshot("sparse", sparsity=0.65, step=1, algorithm="none", batch=batch, samples=samples)
         for name, of_layer in arrays.items():
             kind = "linear" if name == "linear" else "conv"
-            out.layer(name, kind=kind, geometry=geometries[name], input_grad=name != "first")
+            out.layer(name, kind=kind, geometry=geometries[name], passes=PASSES[::2] if name == "first" else PASSES)
             for tensor, array in of_layer.items():
                 out.tensor(tensor, array)
     return [plain(name, geometries[name], of_layer, name == "first") for name, of_layer in arrays.items()]

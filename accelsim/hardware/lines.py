@@ -186,7 +186,7 @@ class ActivationLines(Lines):
         yield self._split(self.conv.kernel.reshape(self.windows, -1))
 
     def row_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
-        return "activation", _cut(source.input, cuts, total)
+        return "activation", _cut(source.stored, cuts, total)
 
     def column_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
         return "gradient", _cut(source.kernel, cuts, total)
