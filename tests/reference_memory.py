@@ -240,21 +240,22 @@ class _Ledger:
         stored = self.memory.stored_bytes(operand).tolist()
         place = "weight_memory" if operand.tensor == "weight" else "activation_memory"
         buffer = getattr(self.case.buffers, operand.buffer)
-        part = {job: int(p) for job, p in zip(jobs, operand.part, strict=True) if p >= 0 and stored[p]}
+        reads = {job: int(p) for job, p in zip(jobs, operand.part, strict=True) if p >= 0}
+        part = {job: p for job, p in reads.items() if stored[p]}
         inside = {p: -(-stored[p] // operand.units) for p in part.values()}
         loads = self.stream(f"load {operand.tensor}", jobs)
         through = max(inside.values(), default=0) <= buffer.capacity_bytes
         if operand.streamed is not None:
-            passing = {job: int(operand.streamed[job - jobs.start]) for job in part}
+            passing = {job: int(operand.streamed[job - jobs.start]) for job in reads}
             least = sum(-(-n * self.memory.value_bits // 8) for n in passing.values())
             sizes = [self.plan.streams[f"load {operand.tensor}"].size[n] for n, _ in loads]
             self.complain(sum(sizes) <= least, f"{layer.name}: {operand.tensor} should stream")
             # A buffer is used where that moves no more: then each part comes whole, and before its first use.
             firsts = {p: job for job, p in reversed(part.items())}
-            through &= sizes == [stored[part[of]] for _, of in loads]
+            through &= sizes == [stored[reads[of]] for _, of in loads]
             through &= set(firsts.values()) <= {of for _, of in loads}
             if not through:
-                part = {job: p for job, p in part.items() if passing[job]}
+                part = {job: p for job, p in reads.items() if passing[job]}
         fetches: dict[int, list] = {}
         for number, job in self.stream(f"fetch {operand.tensor}", jobs):
             fetches.setdefault(job, []).append(number)
@@ -268,6 +269,8 @@ class _Ledger:
                 source = max(earlier)
                 users.setdefault(source, []).append(job)
                 arrived = max(self.times[f"fetch {operand.tensor}", n][1] for n in fetches[source])
+            elif not stored[part[job]]:
+                arrived = 0
             else:
                 reused, arrived = True, self.kept_results(index, layer, operand)
             self.complain(

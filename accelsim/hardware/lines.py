@@ -154,7 +154,7 @@ class FilterLines(Lines):
         return "weight", _cut(source.kernel, cuts, total)
 
     def column_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
-        """Windows by the rows of the map: the input in proportion, sample by sample."""
+        """Windows by the rows of the map: the input in proportion, sample by sample; some may bring no new row."""
         return tensor_on(source.which, "input"), [
             part for sample in source.stored for part in _cut(sample.swapaxes(0, 1), cuts, total)
         ]
@@ -186,7 +186,7 @@ class ActivationLines(Lines):
         yield self._split(self.conv.kernel.reshape(self.windows, -1))
 
     def row_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
-        return "activation", _cut(source.input, cuts, total)
+        return "activation", _cut(source.stored, cuts, total)
 
     def column_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
         return "gradient", _cut(source.kernel, cuts, total)
@@ -331,6 +331,6 @@ def _windows(conv: Convolution) -> np.ndarray:
 
 
 def _cut(values: np.ndarray, cuts: np.ndarray, total: int) -> list[np.ndarray]:
-    """Along the first axis, at ``cuts`` of ``total``: (1, values) each."""
-    at = len(values) * cuts // total
+    """Along the first axis, at ``cuts`` of ``total``, (1, values) each: what those before a cut reach is before it."""
+    at = -(-len(values) * cuts // total)
     return [values[a:b].reshape(1, -1) for a, b in pairwise(at.tolist())]

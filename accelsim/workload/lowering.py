@@ -201,9 +201,9 @@ def _weight_grad(geometry: Geometry, activation: np.ndarray, gradient: np.ndarra
     stacked = stacked.reshape(group, g * samples, *activation.shape[2:])
     extent = [(size - 1) * st + 1 for size, st in zip(geometry.output, geometry.stride, strict=True)]
     begins = geometry.padding[0], geometry.padding[2]
-    stacked, padding = _fit(stacked, begins, extent, geometry.dilation, geometry.kernel)
+    stacked, padding, held = _fit(stacked, begins, extent, geometry.dilation, geometry.kernel)
     kernel = gradient.transpose(1, 0, 2, 3)
-    return Convolution("weight_grad", stacked, kernel, geometry.dilation, padding, geometry.stride, g, batch)
+    return Convolution("weight_grad", stacked, kernel, geometry.dilation, padding, geometry.stride, g, batch, held=held)
 
 
 def _rotate(geometry: Geometry, weight: np.ndarray) -> np.ndarray:
@@ -221,9 +221,12 @@ def _input_grad_dilated(geometry: Geometry, gradient: np.ndarray, rotated: np.nd
     dilated[..., :: geometry.stride[0], :: geometry.stride[1]] = gradient
     extent = geometry.kernel_extent
     begins = extent[0] - 1 - geometry.padding[0], extent[1] - 1 - geometry.padding[2]
-    dilated, padding = _fit(dilated, begins, extent, (1, 1), (geometry.height, geometry.width))
+    dilated, padding, held = _fit(dilated, begins, extent, (1, 1), (geometry.height, geometry.width))
     # Where ``_fit`` cuts into the gradient, data begin at the next multiple of the stride.
-    rows, columns = (slice(min(0, begin) % st, None, st) for begin, st in zip(begins, geometry.stride, strict=True))
+    rows, columns = (
+        slice(min(0, begin) % st, there.stop, st)
+        for begin, st, there in zip(begins, geometry.stride, held, strict=True)
+    )
     return Convolution(
         "input_grad", dilated, rotated, (1, 1), padding, geometry.dilation, geometry.groups, batch, held=(rows, columns)
     )
@@ -240,12 +243,13 @@ def _input_grad_phases(geometry: Geometry, gradient: np.ndarray, rotated: np.nda
             taps = rotated[:, :, y.taps, x.taps]
             dilation = y.dilation, x.dilation
             extent = [(n - 1) * d + 1 for n, d in zip(taps.shape[2:], dilation, strict=True)]
-            part, padding = _fit(gradient, (y.begin, x.begin), extent, (1, 1), (y.outputs, x.outputs))
+            part, padding, held = _fit(gradient, (y.begin, x.begin), extent, (1, 1), (y.outputs, x.outputs))
             convolutions.append(
                 Convolution(
-                    "input_grad", part, taps, (1, 1), padding, dilation, geometry.groups, batch, (y.scatter, x.scatter)
+                    "input_grad", part, taps, (1, 1), padding, dilation, geometry.groups, batch,
+                    (y.scatter, x.scatter), held,
                 )
-            )
+            )  # fmt: skip
     return convolutions
 
 
@@ -294,20 +298,23 @@ def _axis_phases(size: int, taps: int, stride: int, dilation: int, padding: int,
 
 def _fit(
     array: np.ndarray, begins: Sequence[int], extent: Sequence[int], stride: Sequence[int], outputs: Sequence[int]
-) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+) -> tuple[np.ndarray, tuple[int, int, int, int], tuple[slice, slice]]:
     """The array and the padding that give exactly ``outputs`` places, starting ``begins`` zeros before the array.
 
-    Where the window starts inside the array or ends before its end, the elements that nothing reads are cut away.
+    Where the window starts inside the array or ends before its end, the elements that nothing reads are cut away. Also
+    which rows and columns of it hold data.
     """
-    padding = []
+    padding: list[int] = []
+    held = list(EVERYWHERE)
     for axis, begin, span, st, count in zip((2, 3), begins, extent, stride, outputs, strict=True):
         size = array.shape[axis]
         end = (count - 1) * st + span - size - begin
         if -begin >= size or -end >= size:
             # Nothing but padding is read: one zero stands for it.
             array, begin, end = np.zeros_like(array.take([0], axis)), 0, begin + size + end - 1
+            held[axis - 2] = slice(0, 0)
         else:
             array = array.take(range(max(0, -begin), size - max(0, -end)), axis) if min(begin, end) < 0 else array
         padding += [max(0, begin), max(0, end)]
     top, bottom, left, right = padding
-    return array, (top, bottom, left, right)
+    return array, (top, bottom, left, right), (held[0], held[1])

@@ -75,7 +75,7 @@ class Ideal(AcceleratorParameters):
             moved.append(lines_traffic(grid, Work(lines, nothing, nothing, streams, nothing[0], {}, {}), lines.conv))
         traffic = joined(moved)
         jobs = traffic.job_cycles.size
-        once = tuple(replace(operand, streamed=None) for operand in traffic.operands)
+        once = tuple(replace(operand, streamed=None, part=_firsts(operand.part)) for operand in traffic.operands)
         return replace(traffic, operands=once, job_cycles=np.diff(cycles * np.arange(jobs + 1) // jobs))
 
     def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
@@ -100,3 +100,11 @@ class Ideal(AcceleratorParameters):
         if skips not in (second, "both"):
             conv = replace(conv, kernel=np.ones(conv.kernel.shape, bool))
         return conv
+
+
+def _firsts(part: np.ndarray) -> np.ndarray:
+    """The part of each job that no job before has read; −1 for the others."""
+    once = np.full_like(part, -1)
+    first = np.unique(part, return_index=True)[1]
+    once[first] = part[first]
+    return once

@@ -83,6 +83,10 @@ class TensorDash(SearchParameters, TiledParameters):
         products = lines.conv.effectual if self.skipping == "two_sided" else lines.partners * filled
         return np.concatenate(executed, axis=1), products, "lookahead"
 
+    def _row_lines(self, lines: Lines, executed: np.ndarray) -> np.ndarray:
+        """All: a scheduler sees each line before it can skip it."""
+        return np.full((1, executed.shape[1]), lines.shape[2], np.int64)
+
     def _column_blocks(self, lines: Lines) -> Iterator[np.ndarray]:
         """What the schedulers see of the columns: one-sided a single stream without zeros."""
         if self.skipping == "two_sided":

@@ -136,7 +136,7 @@ class TiledParameters(AcceleratorParameters):
 
         ``own`` are the cycles of each set in each visit of columns, or in all alike; ``executed`` its lines likewise. A
         slot is lost, from the outside in: to a column without a window; to a tile without a set; to waiting for the
-        round's slowest tile; to a row without a stream.
+        round's slowest tile; to a row without a stream. Columns' lines pass by whole, executed or not.
         """
         schedules = len(own)
         visits, tile = lines.repeats * -(-lines.windows // self.columns), self.rows * self.lanes
@@ -147,25 +147,30 @@ class TiledParameters(AcceleratorParameters):
         slowest, sets = self._by_round(own, lines.runs).max(axis=2), own.shape[1] // lines.runs
         held = slowest.reshape(schedules, lines.runs, -1).repeat(self.tiles, axis=2)[:, :, :sets]
         # Python's integers: a machine may have more columns than 64 bits leave room for.
-        windows, total, held, busy, rows, lines_run, row_lines = (
+        windows, total, held, busy, rows, row_lines = (
             counts.astype(object)
             for counts in (
                 windows, slowest.sum(axis=1), held.sum(axis=(1, 2)), own.sum(axis=1), own @ used,
-                np.broadcast_to(executed.sum(axis=1), schedules), np.broadcast_to(executed @ used, schedules),
+                np.broadcast_to(executed @ used, schedules),
             )
         )  # fmt: skip
         in_rows = windows @ rows * self.lanes
         edge = (shared * self.columns - windows) @ total * self.tiles * tile
         edge += windows @ (total * self.tiles - held + busy) * tile - in_rows
+        read = self._row_lines(lines, executed)
         accesses = {
-            "activation_buffer_reads": windows @ lines_run * self.lanes,
-            "weight_buffer_reads": shared * row_lines.sum() * self.lanes,
+            "activation_buffer_reads": windows.sum() * used.size * lines.shape[2] * lines.lanes,
+            "weight_buffer_reads": visits // len(read) * int((read @ used).sum()) * self.lanes,
             "accumulator_updates": windows @ row_lines,
         }
         streams = self._by_round(used[None], lines.runs).sum(axis=2)[0]
-        moved = self._by_round(executed * used, lines.runs).sum(axis=2)
+        moved = self._by_round(read * used, lines.runs).sum(axis=2)
         lost = {"edge": edge, "barrier": windows @ (held - busy) * tile}
         return Work(lines, slowest, moved, streams, slowest.T.ravel() * shared, lost, accesses), in_rows
+
+    def _row_lines(self, lines: Lines, executed: np.ndarray) -> np.ndarray:
+        """Lines of each set that are read for its rows: what was scheduled beforehand is stored as it is executed."""
+        return executed
 
     def _by_round(self, counts: np.ndarray, runs: int) -> np.ndarray:
         """Of each set, (schedules, sets) → (schedules, rounds, tiles); zero where a round leaves a tile without."""

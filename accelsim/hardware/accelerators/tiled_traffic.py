@@ -24,7 +24,7 @@ class Work:
     slowest : ndarray of int64, (schedules, rounds)
         Lines executed by the slowest tile of a round: one schedule for all visits of columns, or one for each.
     row_lines : ndarray of int64, (schedules, rounds)
-        Lines executed, times the rows that do, over the tiles of a round.
+        Lines read from where the rows' streams are stored, times the rows that do, over the tiles of a round.
     streams : ndarray of int64, (rounds,)
         Rows in use over the tiles of a round.
     cycles : ndarray of int64
@@ -89,13 +89,23 @@ def lines_traffic(grid: Grid, work: Work, source: Convolution) -> Traffic:
     of_repeat = np.arange(lines.repeats) * bands if len(column_values) == lines.repeats * bands else 0
     column_part = np.arange(bands) + np.broadcast_to(of_repeat, lines.repeats)[:, None]
     depth = np.full(rounds, lines.shape[2] * lines.lanes)
+    row_values, row_read = _with_values(row_values)
+    column_values, column_read = _with_values(column_values)
     rows = measured(
-        row_tensor, "weight", row_values, np.broadcast_to(row_part[:, None, None], shape).ravel(),
+        row_tensor, "weight", row_values, np.broadcast_to(row_read[row_part][:, None, None], shape).ravel(),
         units=min(grid.buffers, sets), streamed=summed(work.row_lines) * grid.lanes,
     )  # fmt: skip
     columns = measured(
-        column_tensor, "activation", column_values, np.broadcast_to(column_part, shape).ravel(),
+        column_tensor, "activation", column_values, np.broadcast_to(column_read[column_part], shape).ravel(),
         copies=grid.buffers, streamed=per_job(depth, windows),
     )  # fmt: skip
     cycles = summed(work.slowest)
     return Traffic(cycles, (columns, rows), per_job(work.streams, windows), np.zeros(cycles.size, np.int64))
+
+
+def _with_values(cut: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The parts that hold values, and for each cut the part it reads: its own, or where it brings nothing new that with
+    the last values before it. Only where none holds any is the first part an empty one."""
+    new = np.array([part.size > 0 for part in cut])
+    new[0] = True
+    return [part for part, is_new in zip(cut, new, strict=True) if is_new], np.cumsum(new) - 1

@@ -104,7 +104,7 @@ class Planner:
         memory = WEIGHTS if operand.tensor == "weight" else ACTIVATIONS
         streamed = stored[operand.part]
         if operand.streamed is not None:
-            streamed = self.memory.value_bytes(operand.streamed) * (streamed > 0)
+            streamed = self.memory.value_bytes(operand.streamed)
         visits = Visits.of(uses + start, operand.part[uses], inside)
         kept = visits.kept_within(buffer.capacity_bytes)
         if not kept[visits.part].all():

@@ -128,27 +128,38 @@ def joined(traffics: list[Traffic], *, shared: bool = False) -> Traffic:
     its parts are the same parts. Groups of a convolution share nothing.
     """
     first, *others = traffics
-    for other in others:
-        operands = tuple(_join(a, b, shared) for a, b in zip(first.operands, other.operands, strict=True))
-        first = Traffic(
-            np.concatenate([first.job_cycles, other.job_cycles]),
-            operands,
-            np.concatenate([first.result, other.result]),
-            np.concatenate([first.spilled, other.spilled]),
-            first.crossed,
-        )
-    return first
+    if not others:
+        return first
+    return Traffic(
+        np.concatenate([traffic.job_cycles for traffic in traffics]),
+        tuple(_joined(list(of_each), shared) for of_each in zip(*(t.operands for t in traffics), strict=True)),
+        np.concatenate([traffic.result for traffic in traffics]),
+        np.concatenate([traffic.spilled for traffic in traffics]),
+        first.crossed,
+    )
 
 
-def _join(a: Operand, b: Operand, shared: bool) -> Operand:
-    counts = ("values", "nonzeros", "placeholders")
-    streamed = None if a.streamed is None else np.concatenate([a.streamed, b.streamed])
-    if shared and a.tensor != "weight" and a.values.size == b.values.size:
-        # What one phase reads may be cut at the border.
-        sizes = {name: np.maximum(getattr(a, name), getattr(b, name)) for name in counts}
-        part = np.concatenate([a.part, b.part])
-    else:
-        sizes = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in counts}
-        part = np.concatenate([a.part, np.where(b.part < 0, -1, b.part + a.values.size)])
-    units, copies = max(a.units, b.units), max(a.copies, b.copies)
-    return replace(a, part=part, streamed=streamed, units=units, copies=copies, **sizes)
+def _joined(operands: list[Operand], shared: bool) -> Operand:
+    """One operand of convolutions one after another."""
+    first, size, at = operands[0], 0, []
+    begins: dict[int, int] = {}
+    for operand in operands:
+        # Phases that cut the gradient into as many parts have them in common.
+        parts = operand.values.size
+        at.append(begins.setdefault(parts, size) if shared and operand.tensor != "weight" else size)
+        size = max(size, at[-1] + parts)
+    counts = {name: np.zeros(size, np.int64) for name in ("values", "nonzeros", "placeholders")}
+    for begin, operand in zip(at, operands, strict=True):
+        for name, known in counts.items():
+            own = known[begin : begin + operand.values.size]
+            np.maximum(own, getattr(operand, name), out=own)  # what one phase reads may be cut at the border
+    part = [np.where(o.part < 0, -1, o.part + begin) for begin, o in zip(at, operands, strict=True)]
+    streamed = [o.streamed for o in operands if o.streamed is not None]
+    return replace(
+        first,
+        part=np.concatenate(part),
+        streamed=np.concatenate(streamed) if streamed else None,
+        units=max(operand.units for operand in operands),
+        copies=max(operand.copies for operand in operands),
+        **counts,
+    )

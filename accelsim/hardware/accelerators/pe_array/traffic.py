@@ -62,7 +62,7 @@ def of_weight_grad(array: Mapping, conv: Convolution, jobs: np.ndarray, used: tu
     per_group, pes = (jobs.size - 1) // conv.groups, used[0] * used[1]
     traffics = []
     for g in range(conv.groups):
-        operands = conv.input[:, g * samples : (g + 1) * samples], conv.kernel[g * filters : (g + 1) * filters]
+        operands = conv.stored[:, g * samples : (g + 1) * samples], conv.kernel[g * filters : (g + 1) * filters]
         counts = [-(-len(values) // size) for values, size in zip(operands, blocks, strict=True)]
         largest = max(values[:size].size for values, size in zip(operands, blocks, strict=True))
         bands = min(-(-largest // BAND_VALUES), -(-conv.kernel.shape[2] // array.pe_rows))
@@ -87,7 +87,7 @@ def of_weight_grad(array: Mapping, conv: Convolution, jobs: np.ndarray, used: tu
 def _bands(values: np.ndarray, size: int, bands: int, pe_rows: int) -> Iterator[np.ndarray]:
     """Each block of channels or filters, band by band: rows at the same share of every PE's tile."""
     height = values.shape[2]
-    tile = -(-height // pe_rows)
+    tile = max(1, -(-height // pe_rows))  # memory holds nothing of what is padding alone
     of_row = np.arange(height) % tile * bands // tile
     for k in range(0, len(values), size):
         for band in range(bands):
