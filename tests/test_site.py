@@ -2,9 +2,11 @@
 
 import argparse
 import ast
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from posixpath import dirname, join, normpath
@@ -15,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import writers  # noqa: E402
-from accelsim import cli, load_machine  # noqa: E402
+from accelsim import cli, ledger, load_machine  # noqa: E402
 from accelsim.study.describe import keys  # noqa: E402
 from writers import api, commands, markdown, repository  # noqa: E402
 
@@ -182,6 +184,24 @@ def test_pages_of_machines_say_what_was_asked_of_them(pages):
     assert "| forward | activation, weight | each zero may save time" in pages["machines/pe16x16.md"]
     memory = rows(pages["machines/memory/layer-at-a-time.md"])
     assert memory["offchip.latency_ns"][0] == "`28` ns" and "tRCD + tAA" in memory["offchip.latency_ns"][1]
+
+
+def test_the_page_of_counts_has_every_row_of_the_ledger(pages):
+    shown = {row[1]: row[0] for row in re.finditer(r"^\| `(\w+)` \| .*$", pages["counts.md"], re.M)}
+    assert sorted(shown) == sorted(count.column for count in ledger.rows())
+    assert all(markdown.escaped(count.meaning) in shown[count.column] for count in ledger.rows())
+    assert "`multiply_pj` (multipliers)" in shown["multiplications"]
+
+
+def test_a_count_that_is_added_is_on_the_page():
+    """In a process of its own: the ledger forgets no row."""
+    code = (
+        "from accelsim import ledger; from writers import counts; from dataclasses import replace;"
+        "ledger.add(replace(ledger.rows('slots')[0], name='napping', meaning='asleep'));"
+        "assert '| `napping_slots` | slots |' in counts.page() and '| asleep |' in counts.page()"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "docs")])}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
 
 
 def test_sources_are_written_once_and_what_is_no_page_any_more_goes(tmp_path, monkeypatch):
