@@ -30,12 +30,21 @@ def page() -> str:
     parts = [INTRODUCTION]
     for group in get_args(ledger.Group):
         if counts := ledger.rows(group):
-            parts += [f"## {GROUPS[group]}", table(HEADINGS, map(_row, counts))]
+            columns = len(HEADINGS) if any(count.prices for count in counts) else len(HEADINGS) - 1
+            rows = (_row(count)[:columns] for count in counts)
+            parts += [f"## {GROUPS[group]}", table(HEADINGS[:columns], rows)]
     return joined(parts)
 
 
 def _row(count: ledger.Count) -> list[str]:
     """A count in Markdown."""
-    costs = (f"{len(price.uses)} × {ledger.RATES[price.rate]} ({price.component})" for price in count.prices)
-    place = escaped(count.place.replace("_", " "))
-    return [code(count.column), escaped(count.unit), place, escaped(count.meaning), "; ".join(costs)]
+    place = escaped(ledger.spelled(count.place))
+    costs = "; ".join(map(_cost, count.prices))
+    return [code(count.column), escaped(count.unit), place, escaped(count.meaning), costs]
+
+
+def _cost(price: ledger.Price) -> str:
+    """What it costs, and on whose account."""
+    times = f"{len(price.uses)} × " if len(price.uses) > 1 else ""
+    only = ", where they add as often" if price.if_added else ""
+    return f"{times}{ledger.RATES[price.rate]} ({ledger.spelled(price.component)}{only})"
