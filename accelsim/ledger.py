@@ -2,7 +2,7 @@
 
 A row says what a count is called, what it means, its unit, where it happens, what it costs and how it adds up. Who
 counts uses a row's name; nothing else needs to know it. A new count is one more row at the end of this file, or one
-that a package ``add``s when it is imported. docs/counts.md is generated from the rows.
+that a package adds (``add``) when it is imported. The documentation's page of counts is made of the rows.
 
 ======== ======================================================== ==================================
 group    what                                                     where a ``Record`` has it

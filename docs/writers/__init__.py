@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from writers import api, commands, machines, repository
+from writers import api, commands, counts, machines, repository
 
 
 def pages() -> dict[str, str | bytes]:
     """Every file of the site's sources by its path: Markdown, pictures."""
-    return repository.pages() | {"commands.md": commands.page()} | machines.pages() | api.pages()
+    alone = {"commands.md": commands.page(), "counts.md": counts.page()}
+    return repository.pages() | alone | machines.pages() | api.pages()
 
 
 def write(folder: Path) -> None:

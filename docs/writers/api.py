@@ -18,6 +18,7 @@ PUBLIC = (
     "accelsim.capture",
     "accelsim.errors",
     "accelsim.pipeline",
+    "accelsim.ledger",
     "accelsim.hardware.machine",
     "accelsim.hardware.accelerators.base",
     "accelsim.study.results",
