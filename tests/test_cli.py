@@ -691,7 +691,7 @@ def test_an_error_after_the_run_began_leaves_no_new_folder(hostile):
 
 def test_info_describes_a_trace(here):
     out = succeed(here, "info", "tiny.npz")
-    assert out.startswith(f"tiny.npz: accelsim trace, version 1, {(here / 'tiny.npz').stat().st_size:,} bytes\n")
+    assert out.startswith(f"tiny.npz: accelsim trace, version 2, {(here / 'tiny.npz').stat().st_size:,} bytes\n")
     for text in ("tiny on noise", "dense: Top-K 0 %", "swat80: Top-K 80 %", "1 of 8 samples", "8×3×3×3", "5 layers"):
         assert text in out
     facts = one_object(succeed(here, "info", "tiny.npz", "--json"))

@@ -896,9 +896,6 @@ def test_metadata_of_a_step_that_makes_no_sense_is_refused_when_it_begins(path):
 # Wrapped models
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.compiler, "set_stance"), reason="torch 2.6 can run compiled code as it was written"
-)
 @pytest.mark.parametrize("given", ["compiled", "original", "in place", "part"])
 def test_a_compiled_model_runs_uncompiled_in_the_recorded_steps_only(path, given):
     torch._dynamo.reset()
@@ -934,12 +931,6 @@ def test_a_compiled_model_runs_uncompiled_in_the_recorded_steps_only(path, given
             assert len(graphs) - count == (number != 1)
     prefix = "0." if given == "part" else ""
     assert list(read(path)) == [prefix + "a", prefix + "b"]
-
-
-def test_a_compiled_model_is_refused_where_that_cannot_be(path, monkeypatch):
-    monkeypatch.delattr(torch.compiler, "set_stance", raising=False)
-    with pytest.raises(TraceError, match=r"^Recorder: model: must not be compiled, in torch before 2.6"):
-        Recorder(torch.compile(small(), backend="eager"), path, steps=[0])
 
 
 def test_data_parallel_on_one_device_is_recorded_and_on_several_refused(path):

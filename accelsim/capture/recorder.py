@@ -110,7 +110,7 @@ class Recorder:
     recorded again; reentrant checkpointing is refused. Where a backward pass runs twice through the same call, the
     first gradient is recorded. A layer that autograd computes no gradient for has none in the trace.
 
-    What ``torch.compile`` made runs uncompiled in the recorded steps, from torch 2.6 on; before, it is refused.
+    What ``torch.compile`` made runs uncompiled in the recorded steps.
     """
 
     def __init__(
@@ -299,9 +299,6 @@ def check_model(model: torch.nn.Module) -> None:
         raise TraceError("model: must run on one device a process, is a DataParallel of several; use its .module")
     for name, module in model.named_modules():
         where = f"model.{name}" if name else "model"
-        compiled = hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        if compiled and not hasattr(torch.compiler, "set_stance"):
-            raise TraceError(f"{where}: must not be compiled, in torch before 2.6; got one by torch.compile")
         if isinstance(module, torch.jit.ScriptModule):
             raise TraceError(f"{where}: must not be TorchScript, which runs past its layers' forward")
 

@@ -303,8 +303,7 @@ class Uncompiled:
 
     def __init__(self) -> None:
         # Before torch._dynamo is imported nothing is compiled. Calling set_stance sets it, leaving it sets it back.
-        known = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
-        self._stance = torch.compiler.set_stance("force_eager") if known else None
+        self._stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else None
 
     def remove(self) -> None:
         """Go back to what was."""

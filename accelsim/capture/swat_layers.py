@@ -330,12 +330,8 @@ def _autocast_dtype(x: torch.Tensor) -> torch.dtype | None:
     """What autocast would cast a convolution's operands to; None where it would not."""
     if not x.is_floating_point() or x.dtype == torch.float64:
         return None
-    if hasattr(torch, "get_autocast_dtype"):
-        kind = x.device.type
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    if x.device.type == "cpu":  # torch before 2.4
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def _cast(x: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:

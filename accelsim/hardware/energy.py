@@ -22,7 +22,7 @@ class EnergyTable(Parameters):
     leakage_mw_per_mib: float = number(0, 1e6, "drawn by 2^20 bytes of memory on chip at rest", unit="mW")
 
     @check
-    def _smallest_is_smaller(self):
+    def _smallest_is_smaller(self) -> EnergyTable:
         if self.sram_smallest_bytes > self.sram_bytes:
             raise ValueError(
                 f"sram_smallest_bytes: must be at most sram_bytes, {self.sram_bytes}, got {self.sram_smallest_bytes}"

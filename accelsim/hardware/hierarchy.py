@@ -130,7 +130,7 @@ class Memory(Parameters):
         form = getattr(self.formats, operand.tensor)
         values, nonzeros = operand.values, operand.nonzeros
         if form == "bitmask":
-            bits = values + nonzeros * self.value_bits
+            bits: np.ndarray = values + nonzeros * self.value_bits
         elif form == "run_length":
             from accelsim.hardware.kernels.zero_runs import RUN_BITS
 

@@ -62,7 +62,8 @@ def draw(comparison: Comparison, title: str) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(f"Speedup over a dense machine with as many multipliers: {_short(title)}, {comparison.layers}")
     panels = figure.subplots(height, width, sharex=True, sharey=True, squeeze=False).ravel()
-    for panel, ((snapshot, sparsity), group) in zip(panels, snapshots, strict=False):
+    for panel, (_, group) in zip(panels, snapshots, strict=False):
+        sparsity, snapshot = float(group["sparsity"].iloc[0]), str(group["snapshot"].iloc[0])
         panel.set_title(f"Top-K {100 * sparsity:g} % ({_short(snapshot)})")
         _bars(panel, group.set_index("machine").reindex(machines), bars)
     for unused in panels[len(snapshots) :]:
@@ -82,8 +83,11 @@ def _bars(axes: Axes, rows: pd.DataFrame, bars: list[str]) -> None:
         axes.barh(at, gains - 1, thick, left=1, color=fill, hatch=hatch, edgecolor="black", lw=0.5, label=label)
     for place, gain in zip(at, gains, strict=True):
         if np.isfinite(gain):
-            beside = {"xytext": (3 if gain >= 1 else -3, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(f"{gain:.2f}", (gain, place), ha="left" if gain >= 1 else "right", fontsize=6, **beside)
+            side, shift = ("left", 3) if gain >= 1 else ("right", -3)
+            axes.annotate(
+                f"{gain:.2f}", (gain, place), xytext=(shift, 0), textcoords="offset points", va="center", ha=side,
+                fontsize=6,
+            )  # fmt: skip
     axes.set(xscale="log", ylim=(len(rows) - 0.4, -0.6))
     axes.margins(x=0.15)
     axes.set_yticks(places, [_short(name) for name in rows.index])

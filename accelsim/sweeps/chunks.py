@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ from accelsim.workload.synthetic import SyntheticTrace
 from accelsim.workload.trace import Trace
 
 SEED = 0
+MOST_OPEN = 2
+_OPEN: OrderedDict[tuple[str, str, str, float | None], tuple[Trace, Trace | SyntheticTrace]] = OrderedDict()
 Rows = pd.DataFrame | str  # of one machine, or why there are none
 
 
@@ -139,11 +142,20 @@ def _digest(path: str) -> str | None:
         return None
 
 
-@lru_cache(maxsize=2)
 def _opened(path: str, digest: str, snapshot: str, sparsity: float | None) -> Trace | SyntheticTrace:
-    """A trace, or one like it at another sparsity; ``digest`` tells apart what was at one path at different times."""
+    """A trace, or one like it at another sparsity; ``digest`` tells apart what was at one path at different times.
+
+    This worker keeps the last ``MOST_OPEN``; what it lets go of, it closes.
+    """
+    key = path, digest, snapshot, sparsity
+    if key in _OPEN:
+        _OPEN.move_to_end(key)
+        return _OPEN[key][1]
+    while len(_OPEN) >= MOST_OPEN:
+        _OPEN.popitem(last=False)[1][0].close()
     trace = Trace.open(path)
-    return trace if sparsity is None else alike(trace, snapshot, [sparsity])
+    _OPEN[key] = trace, trace if sparsity is None else alike(trace, snapshot, [sparsity])
+    return _OPEN[key][1]
 
 
 def alike(trace: Trace, snapshot: str, sparsities: Sequence[float]) -> SyntheticTrace:

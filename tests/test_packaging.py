@@ -1,0 +1,68 @@
+"""What is shipped, and what may be installed beside it: types, the oldest versions, and no way around either."""
+
+import re
+from configparser import ConfigParser
+
+import pytest
+from oldest import EXTRAS, FLOOR, SETUP, constraints, requirements
+
+ROOT = SETUP.parent
+PACKAGE = ROOT / "accelsim"
+TEXT = SETUP.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def config():
+    config = ConfigParser()
+    config.read_string(TEXT)
+    return config
+
+
+def test_a_type_checker_is_told_that_there_are_types(config):
+    assert (PACKAGE / "py.typed").is_file()
+    shipped = {name: value.split(", ") for name, value in config["options.package_data"].items()}
+    assert "py.typed" in shipped["accelsim"]
+
+
+def test_every_package_is_shipped(config):
+    found = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in PACKAGE.rglob("__init__.py")}
+    assert found == set(config["options"]["packages"].split()) - {"accelsim.configs", "accelsim.traces"}
+
+
+def test_nothing_is_exempt_from_types():
+    """An ignored line says which rule and, where the rule is not a third party's fault, there is none."""
+    lines = [line for path in PACKAGE.rglob("*.py") for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line for line in lines if re.search(r"# *type: *ignore(?!\[[a-z-]+\])", line)] == []
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert "strict = true" in settings
+    assert "ignore_errors" not in settings and "exclude" not in settings.replace("untyped_calls_exclude", "")
+
+
+def test_the_oldest_versions_are_those_of_setup_cfg(config):
+    floors = constraints(TEXT)
+    lines = config["options"]["install_requires"].split("\n")
+    for extra in EXTRAS:
+        lines += config["options.extras_require"][extra].split("\n")
+    named = [line.strip() for line in lines if line.strip()]
+    assert named == requirements(TEXT) and len(named) > 20
+    for line in named:
+        name = re.split(r"[<>=!~,; \[]", line)[0]
+        assert line.startswith(f"{name}>={floors[name]}")
+    assert floors.keys() == {re.split(r"[<>=!~,; \[]", line)[0] for line in named}
+
+
+def test_every_floor_is_a_version():
+    """PyTorch's too, which no test installs at its oldest."""
+    config = ConfigParser()
+    config.read_string(TEXT)
+    for extra, lines in config["options.extras_require"].items():
+        for line in filter(None, map(str.strip, lines.splitlines())):
+            assert FLOOR.fullmatch(line), f"{extra}: {line}"
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"), [("numpy>=2.0", "numpy"), ("numpy>=2.0", "numpy<3"), ("plotly>=6.0,<8", "plotly>=5.0")]
+)
+def test_a_requirement_without_a_floor_is_noticed(line, instead):
+    with pytest.raises(ValueError, match="NAME>=FLOOR"):
+        constraints(TEXT.replace(line, instead, 1))
