@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from unittest import mock
 
 import numpy as np
+import reference_placement
+import reference_plan
 from hypothesis import strategies as st
 
 from accelsim.hardware.hierarchy import Buffer, Buffers, Formats, Memory, OffChip, OnChip
@@ -93,6 +95,12 @@ def buffers():
     return st.builds(Buffers, activation=buffer, weight=buffer, accumulator_sets=st.sampled_from([1, 2]))
 
 
+def orders(parts, jobs):
+    """The part that each job reads, or none: in any order, or one after another, again and again."""
+    sweeps = st.integers(0, parts - 1).map(lambda first: [(first + job) % parts for job in range(jobs)])
+    return st.one_of(st.lists(st.integers(-1, parts - 1), min_size=jobs, max_size=jobs), sweeps)
+
+
 @st.composite
 def operands(draw, tensor, buffer, jobs, largest=24):
     parts = draw(st.integers(1, 4))
@@ -100,7 +108,7 @@ def operands(draw, tensor, buffer, jobs, largest=24):
     values[0] = max(1, values[0])
     nonzeros = [draw(st.integers(0, n)) for n in values]
     placeholders = [draw(st.integers(0, (n - z) // 16)) for n, z in zip(values, nonzeros, strict=True)]
-    part = draw(st.lists(st.integers(-1, parts - 1), min_size=jobs, max_size=jobs))
+    part = draw(orders(parts, jobs))
     streamed = draw(st.one_of(st.none(), st.lists(st.integers(0, 2 * largest), min_size=jobs, max_size=jobs)))
     if buffer == "activation":  # what a layer before may have left is read by some job
         part[0] = 0
@@ -127,15 +135,38 @@ def layer_traffics(draw, which, position, geometry, batch, samples):
 
 
 @st.composite
-def passes(draw, most=4):
+def passes(draw, most=4, which=None):
     """Layers of a pass as a trace has them, in the order of their execution; one feeds the next, or does not."""
-    which, count = draw(st.sampled_from(list(OPERANDS))), draw(st.integers(1, most))
+    which, count = which or draw(st.sampled_from(list(OPERANDS))), draw(st.integers(1, most))
     samples = draw(st.integers(1, 2))
     batch = samples * draw(st.sampled_from([1, 1, 4]))
     channels = [draw(st.sampled_from([2, 2, 2, 3])) for _ in range(2 * count)]
     shapes = [Geometry(channels[2 * n], 1, 1, channels[2 * n + 1], (1, 1)) for n in range(count)]
     layers = [draw(layer_traffics(which, n, shape, batch, samples)) for n, shape in enumerate(shapes)]
     return tuple(layers if which == "fwd" else layers[::-1])
+
+
+@st.composite
+def tight_cases(draw):
+    """Memories that hold what each layer cannot do without, and a few bytes more or none."""
+    case = draw(cases(st.one_of(passes(), passes(which="fwd"))))
+    memories = {name: draw(st.sampled_from([1, 1, 1 << 20])) for name in ("activation_memory", "weight_memory")}
+    for name in ("activation_memory", "weight_memory"):
+        case = case.change(f"{name}.capacity_bytes", memories[name])
+    while True:
+        try:
+            reference_plan.Plan(case, CLOCK_MHZ)
+        except reference_placement.Refused as refused:
+            _, name, needed, *_ = refused.args
+            if name == "buffers":
+                return case
+            case = case.change(f"{name}.capacity_bytes", needed)
+        else:
+            break
+    for name in ("activation_memory", "weight_memory"):
+        least = getattr(case.memory, name).capacity_bytes
+        case = case.change(f"{name}.capacity_bytes", least + draw(st.integers(0, 40)))
+    return case
 
 
 def cases(layers=None):

@@ -396,6 +396,62 @@ def test_partial_sums_that_find_no_accumulator_go_out_and_come_back():
     assert +Counter(replayed.stalls[0]) == lost
 
 
+def test_room_of_results_is_free_when_they_have_left_by_hand():
+    """Three layers of a job of 2 cycles each, which read 4, 4 and 10 bytes and leave 6, 10 and none, in 20 bytes.
+
+    The first one's 6 have room until the second ends. Layer 2's 10 bytes fit when that is free, and layer 1's 4: after
+    job 1, and when the 6 have left; the second one's 10 bytes need not have.
+
+    cycle  off-chip port               PEs
+    0      layer 0's, there at 4
+    4      layer 1's, there at 8       job 0
+    8      layer 0's results           job 1, which ends at 10
+    14     layer 2's, there at 24
+    24     layer 1's results, to 34    job 2, to 26
+    """
+    nothing = operand("weight", "weight", [1], [-1])
+    sizes = [(4, 6), (4, 10), (10, 0)]
+    layers = [
+        layer([2], operand("activation", "activation", [read], [0]), nothing, [left], position=2 * at)
+        for at, (read, left) in enumerate(sizes)
+    ]
+    replayed, log = logged(Case(machine_memory(20), pe_buffers(), tuple(layers)).plan())
+    assert [event[1:] for event in log if event[0] == "offchip"] == sorted([
+        ("fetch activation", 0, 0, 4), ("fetch activation", 1, 4, 8), ("write", 0, 8, 14),
+        ("fetch activation", 2, 14, 24), ("write", 1, 24, 34),
+    ])  # fmt: skip
+    assert [(start, end) for where, _, _, start, end in log if where == "jobs"] == [(4, 6), (8, 10), (24, 26)]
+    assert replayed.ends == [6, 10, 34]
+
+
+def test_results_pass_through_as_room_allows_by_hand():
+    """12 bytes in pieces of 4 pass through 8: two are stored when the job ends, the third when the first has left."""
+    nothing = [operand(name, name, [1], [-1]) for name in ("activation", "weight")]
+    replayed, log = logged(Case(machine_memory(8), pe_buffers(), (layer([1], *nothing, [12]),), 4).plan())
+    assert [start for _, name, _, start, _ in log if name == "store"] == [1, 1, 5]
+    assert [(start, end) for _, name, _, start, end in log if name == "write"] == [(1, 5), (5, 9), (9, 13)]
+    assert replayed.ends == [13]
+
+
+def test_partial_sums_go_before_what_a_later_job_reads_by_hand():
+    """In cycle 2 job 0 has left 6 bytes of sums that job 1 takes back, and the 10 bytes that job 2 reads are there.
+
+    The sums go first, 2 to 8, and come back, 8 to 14; then the 10 bytes, to 24. Two sets of accumulators: for the sake
+    of these the store could have waited until job 2.
+    """
+    narrow = OnChip(capacity_bytes=100, banks=1, width_bytes=1, latency_cycles=0)
+    late = operand("activation", "activation", [10], [-1, -1, 0])
+    one = layer([2] * 3, late, operand("weight", "weight", [1], [-1] * 3), [0, 0, 1], spilled=[3, 0, 0])
+    replayed, log = logged(
+        Case(machine_memory(bytes_per_cycle=5, activation_memory=narrow), pe_buffers(), (one,)).plan()
+    )
+    assert [event[1:] for event in log if event[0] == "activation_memory"] == [
+        ("load activation", 0, 14, 24), ("load partial", 0, 8, 14), ("store", 0, 2, 8), ("store", 1, 24, 25),
+    ]  # fmt: skip
+    assert [(start, end) for where, _, _, start, end in log if where == "jobs"] == [(0, 2), (8, 14), (14, 24)]
+    assert replayed.ends == [26]
+
+
 ANOMALIES = [
     # what is improved, from, to; cycles before and after
     ("offchip.megabytes_per_second", 1000, 2000, 29, 36),

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
-from accelsim.hardware.movement.traffic import Operand
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """What is brought to a place, in this order.
+
+    Parameters
+    ----------
+    job, part, until : ndarray of int64, (moves,)
+        The first job that needs it, what it is, and the last job for which it is held.
+    made : ndarray of int64, (uses,)
+        Moves that are made up to each use of what they bring.
+    """
+
+    job: np.ndarray
+    part: np.ndarray
+    until: np.ndarray
+    made: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +53,7 @@ class Visits:
         return cls(parts[at], jobs[at], jobs[np.append(at, jobs.size)[1:] - 1], np.cumsum(begins) - 1, sizes)
 
     @property
-    def largest(self) -> int:
+    def largest_bytes(self) -> int:
         """Bytes of the largest part that is used; 0 where none is."""
         return int(self.sizes[self.part].max(initial=0))
 
@@ -56,6 +71,10 @@ class Visits:
         gone = left[np.searchsorted(ends[by_end], begins[order], side="left")]
         return int((entered - gone).max(initial=0))
 
+    def all_parts(self) -> np.ndarray:
+        """The choice of every part."""
+        return np.ones(self.sizes.size, bool)
+
     def kept_within(self, room: int) -> np.ndarray:
         """Which parts to hold from their first visit to their last, in ``room`` bytes: as many as fit, the first
         first.
@@ -69,14 +88,18 @@ class Visits:
             low, high = (middle, high) if self.peak_bytes(rank < middle) <= room else (low, middle - 1)
         return rank < low
 
-    def moves(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each visit brings its part anew, and the last job for which what it brings is held."""
+    def moves(self, kept: np.ndarray) -> Moves:
+        """What has to be brought if the parts chosen are held from their first visit to their last, the others for a
+        visit.
+        """
         first_visit = np.zeros(self.part.size, bool)
         first_visit[np.unique(self.part, return_index=True)[1]] = True
         final = np.zeros(self.sizes.size, np.int64)
         np.maximum.at(final, self.part, self.last)
         stays = kept[self.part]
-        return first_visit | ~stays, np.where(stays, final[self.part], self.last)
+        moved = first_visit | ~stays
+        until = np.where(stays, final[self.part], self.last)
+        return Moves(self.first[moved], self.part[moved], until[moved], np.cumsum(moved)[self.of_use])
 
 
 class Room:
@@ -113,22 +136,3 @@ class Room:
         opened = np.empty(job.size, np.int64)
         opened[order] = np.where(taken <= self.capacity, -1, np.searchsorted(freed, taken - self.capacity))
         return opened
-
-
-@dataclass(frozen=True, eq=False)
-class Loads:
-    """What one operand of a layer brings from its memory to the PEs."""
-
-    operand: Operand
-    memory: str
-    held: bool
-    jobs: np.ndarray
-    parts: np.ndarray
-    sizes: np.ndarray
-    visits: Visits
-    opens: tuple[Room, int, int] | None
-
-    @cached_property
-    def peak_bytes(self) -> int:
-        """The most bytes at once in its memory, if each part is fetched but once."""
-        return self.visits.peak_bytes(np.ones(self.visits.sizes.size, bool))

@@ -1,0 +1,131 @@
+"""What a pass asks of memories and buffers, in bytes: its values in the formats in which they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from accelsim.hardware.hierarchy import Buffers, Memory
+from accelsim.hardware.movement.traffic import ACTIVATIONS, WEIGHTS, LayerTraffic, Operand
+
+
+@dataclass(frozen=True, eq=False)
+class OperandDemand:
+    """One operand of a layer.
+
+    Parameters
+    ----------
+    tensor, buffer, memory : str
+        What it is, the PEs' buffers that it goes through ("activation" or "weight"), and the memory before them.
+    part : ndarray of int64, (jobs,)
+        The part that each job reads; −1 where it reads none.
+    stored_bytes, inside_bytes : ndarray of int64, (parts,)
+        Bytes of each part off chip and in memory; in a buffer.
+    streamed_bytes : ndarray of int64, (jobs,)
+        What a job reads from memory if no buffer holds its part.
+    """
+
+    tensor: str
+    buffer: str
+    memory: str
+    part: np.ndarray
+    stored_bytes: np.ndarray
+    inside_bytes: np.ndarray
+    streamed_bytes: np.ndarray
+
+    @classmethod
+    def of(cls, operand: Operand, memory: Memory) -> OperandDemand:
+        """From an operand in values."""
+        stored = memory.stored_bytes(operand)
+        passing = stored[operand.part] if operand.streamed is None else memory.value_bytes(operand.streamed)
+        streamed = np.where(operand.part < 0, 0, passing)
+        place = WEIGHTS if operand.tensor == "weight" else ACTIVATIONS
+        return cls(
+            operand.tensor, operand.buffer, place, operand.part, stored, -(-stored // operand.units), streamed
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class LayerDemand:
+    """One pass of one layer.
+
+    Parameters
+    ----------
+    name : str
+    operands : tuple of OperandDemand
+    result_memory : str
+        Where its result goes.
+    result_bytes : ndarray of int64, (jobs,)
+        Bytes of the result that each job completes.
+    spilled_bytes : ndarray of int64, (jobs,)
+        Partial sums that a job leaves for the next one and no accumulator holds.
+    reads_result : int
+        Which operand is the result of the layer before; −1 if none.
+    crossed : bool
+        Whether every value of a part meets every value of the other operand's, so that a buffer must hold one.
+    """
+
+    name: str
+    operands: tuple[OperandDemand, ...]
+    result_memory: str
+    result_bytes: np.ndarray
+    spilled_bytes: np.ndarray
+    reads_result: int = -1
+    crossed: bool = False
+
+    @property
+    def jobs(self) -> int:
+        """Jobs of the layer."""
+        return self.result_bytes.size
+
+
+@dataclass(frozen=True)
+class Capacities:
+    """Bytes of the memories and of the buffers in each PE or tile, and the pieces in which results leave."""
+
+    memories: tuple[tuple[str, int], ...]
+    buffers: tuple[tuple[str, int], ...]
+    piece_bytes: int
+
+    @classmethod
+    def of(cls, memory: Memory, buffers: Buffers, piece_bytes: int) -> Capacities:
+        """Those of a machine."""
+        of_pes = ("activation", buffers.activation.capacity_bytes), ("weight", buffers.weight.capacity_bytes)
+        sizes = memory.activation_memory.capacity_bytes, memory.weight_memory.capacity_bytes
+        return cls(((ACTIVATIONS, sizes[0]), (WEIGHTS, sizes[1])), of_pes, piece_bytes)
+
+
+def demands(memory: Memory, layers: list[LayerTraffic]) -> tuple[LayerDemand, ...]:
+    """Of the layers of a pass, in the order of their execution."""
+    made = []
+    for index, layer in enumerate(layers):
+        before, after = (layers[at] if 0 <= at < len(layers) else None for at in (index - 1, index + 1))
+        fed = before is not None and before.feeds(layer)
+        handed_on = [operand is layer.handed_on for operand in layer.traffic.operands]
+        made.append(
+            LayerDemand(
+                layer.name,
+                tuple(OperandDemand.of(operand, memory) for operand in layer.traffic.operands),
+                layer.result_memory,
+                _result_bytes(memory, layer, after if after is not None and layer.feeds(after) else None),
+                memory.partial_bytes(layer.traffic.spilled),
+                handed_on.index(True) if fed and any(handed_on) else -1,
+                layer.traffic.crossed,
+            )
+        )
+    return tuple(made)
+
+
+def _result_bytes(memory: Memory, layer: LayerTraffic, reader: LayerTraffic | None) -> np.ndarray:
+    """Bytes of the result that each job completes: as the next layer stores them where one reads it, else dense."""
+    sizes = memory.value_bytes(layer.traffic.result)
+    operand = reader.handed_on if reader is not None else None
+    if operand is not None:
+        stored = int(memory.stored_bytes(operand).sum())
+        dense = int(memory.value_bytes(operand.values).sum())
+        if dense:  # else the next layer sees nothing but its padding
+            return -(-sizes * stored // dense)
+    if layer.which == "weight_grad" and memory.weights_once_a_batch:
+        return -(-sizes * layer.samples // layer.batch)
+    return sizes
