@@ -21,9 +21,19 @@ from accelsim.workload.trace_writer import TraceWriter
 if TYPE_CHECKING:
     import pandas as pd
 
+    from accelsim import laws
     from accelsim.hardware.machine import Machine
 
-__all__ = ["Trace", "TraceWriter", "__version__", "load_machine", "open_trace", "simulate", "sweep"]
+__all__ = ["Trace", "TraceWriter", "__version__", "laws", "load_machine", "open_trace", "simulate", "sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    """``accelsim.laws``, loaded when it is asked for."""
+    if name == "laws":
+        import importlib
+
+        return importlib.import_module("accelsim.laws")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load_machine(

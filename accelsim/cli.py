@@ -11,7 +11,7 @@ import os
 import sys
 from typing import NoReturn
 
-from accelsim.commands import capture, compare, describe, exchange, reproduce, run, sweep
+from accelsim.commands import capture, compare, describe, exchange, new, reproduce, run, sweep
 from accelsim.errors import AccelsimError, printable
 from accelsim.version import __version__
 
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"accelsim {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for command in (run, compare, sweep, capture, reproduce, exchange, describe):
+    for command in (run, compare, sweep, capture, reproduce, exchange, describe, new):
         command.add(commands, common)
     return whole
 

@@ -101,6 +101,7 @@ def refuse_incomplete(kind: object, name: str | None = None) -> None:
         raise ConfigError(f"{name or kind}: must be a class derived from {BASE}")
     there = {name for name in dir(kind) if name not in kind.__abstractmethods__} | {*kind.model_fields}
     lacking = [piece for piece in PIECES if piece not in there]
+    lacking += sorted(kind.__abstractmethods__.difference(lacking))
     if lacking:
         where = "docs/your_machine.md says what each is"
         raise ConfigError(f"{name or reference_of(kind)}: lacks {', '.join(lacking)} of an accelerator; {where}")
