@@ -147,6 +147,22 @@ def test_one_vector_pair_by_hand():
     assert array.run(lower_tensors(g, "fwd", acts, far)[0]).cycles == 4
 
 
+@pytest.mark.parametrize("banks", [1, 2, 4, 8, 16, 32])
+def test_conflicts_of_many_filters_and_groups_are_those_of_the_replay(banks):
+    """More filters than banks, in groups that begin between them, and more vectors than slots of a small hash table."""
+    rng = np.random.default_rng(0)
+    g = Geometry(8, 7, 9, 18, (3, 2), stride=(2, 1), padding=(1, 0, 1, 1), groups=2)
+    tensors = (rng.integers(1, 9, shape) for shape in (g.activation_shape(2), g.weight_shape))
+    conv = lower_tensors(g, "fwd", *(values * (rng.random(values.shape) < 0.6) for values in tensors))[0]
+    shape = {"pe_rows": 2, "pe_columns": 1, "banks": banks, "halo_exchange": False}
+    array = EXAMPLES["pe_array"].model_copy(update=shape)
+    result, cycles = array.replay(conv)
+    np.testing.assert_array_equal(result, convolve(conv))
+    activity = array.run(conv)
+    assert cycles == activity.cycles
+    assert activity.slots["bank_conflict"] > 0
+
+
 def test_all_zero_operands_cost_the_sparse_machines_nothing_but_what_they_cannot_skip():
     g = Geometry(16, 8, 8, 16, (3, 3), padding=(1, 1, 1, 1))
     zeros = [np.zeros(shape, bool) for shape in (g.activation_shape(1), g.weight_shape)]

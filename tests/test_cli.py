@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from warm import Program
 
 import accelsim
 from accelsim import cli
@@ -48,8 +49,21 @@ def command(arguments):
     return [sys.executable, "-m", "accelsim.cli", *map(str, arguments)]
 
 
+WARM = Program()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm_program():
+    yield
+    WARM.stop()
+
+
 def accelsim_cli(here, *arguments, env=None, **how):
-    """One run of the program, without a terminal."""
+    """One run of the program, without a terminal; from its imports on where nothing about them is asked for."""
+    if not env and not how:
+        done = WARM.run([*map(str, arguments)], here, environment())
+        done.out, done.err = done.stdout.decode(), done.stderr.decode()
+        return done
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     done = subprocess.run(
         command(arguments), cwd=here, env=environment(**(env or {})), timeout=60, **{**streams, **how}

@@ -1,0 +1,1031 @@
+"""Programs that are wrong, and the tests that must say so: ``python tests/mutate.py`` tries them all.
+
+Each row is a change that somebody could make without noticing: a bound off by one, a maximum for a minimum, a term
+left out, two operands exchanged. Who changes the text that a row names changes the row too: tests/test_mutations.py
+fails where the old text is not there exactly once. A row whose tests do not notice is a hole: write the test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A wrong program.
+
+    Parameters
+    ----------
+    name : str
+    file : str
+        Below accelsim/.
+    old, new : str
+        A part of the file, and what stands there instead.
+    tests : tuple of str
+        Below tests/: the tests that must notice, as pytest names them; one of them fails.
+    why : str
+        What it would do unnoticed.
+    jit : bool
+        A mutated kernel runs compiled; by default as Python, which takes less time on small arrays.
+    survives : str
+        Why no test can notice, where none can.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    why: str
+    jit: bool = False
+    survives: str = ""
+
+    @property
+    def module(self) -> str:
+        return f"accelsim.{self.file.removesuffix('.py').replace('/', '.')}"
+
+    @property
+    def is_kernel(self) -> bool:
+        return "/kernels/" in self.file
+
+    @property
+    def compiled(self) -> bool:
+        """Whether its tests run with compiled kernels."""
+        return self.jit or not self.is_kernel
+
+    def applied(self, source: str) -> str:
+        """The source with the change."""
+        if source.count(self.old) != 1:
+            raise ValueError(f"{self.name}: must be in {self.file} once, is {source.count(self.old)} times: {self.old}")
+        return source.replace(self.old, self.new)
+
+
+KERNELS = "hardware/kernels/"
+CARTESIAN, DYNAMIC, PROMOTION = (f"{KERNELS}{name}.py" for name in ("cartesian", "dynamic", "promotion"))
+SERIAL, COMPRESSED, ZERO_RUNS = (f"{KERNELS}{name}.py" for name in ("serial", "compressed", "zero_runs"))
+LOWERING = "workload/lowering.py"
+MODELS = "hardware/accelerators/"
+PE_ARRAY, MAPPING, PE_TRAFFIC = (f"{MODELS}pe_array/{name}.py" for name in ("model", "mapping", "traffic"))
+LINES, RESIDENCY, HIERARCHY = "hardware/lines.py", "hardware/movement/residency.py", "hardware/hierarchy.py"
+PRICING, OVERHEADS = "hardware/pricing.py", "hardware/overheads.py"
+TILED, TILED_TRAFFIC = f"{MODELS}tiled.py", f"{MODELS}tiled_traffic.py"
+
+# Kernels -----------------------------------------------------------------------------------------------------------
+
+_REPLAYED = "test_accelerators.py::test_the_schedule_executed_with_numbers_is_the_convolution"
+PE_TWINS = (
+    "test_accelerators.py::test_one_vector_pair_by_hand",
+    "test_accelerators.py::test_conflicts_of_many_filters_and_groups_are_those_of_the_replay",
+    f"{_REPLAYED}[pe_array-fwd]",
+)
+OUTER = (f"{_REPLAYED}[pe_array-weight_grad]",)
+PROMOTED = ("test_accelerators.py::test_the_promotion_kernel_is_its_naive_twin",)
+DYNAMICS = ("test_tensordash.py::test_the_dynamic_kernel_is_its_naive_twin",)
+SERIALS = ("test_published.py::test_the_serial_kernel_is_its_naive_twin",)
+COMPRESSEDS = ("test_published.py::test_the_compressed_kernel_is_its_naive_twin",)
+RUNS = ("test_memory.py::test_run_length_codes_decode",)
+LOWERED = ("test_lowering.py::test_the_lowered_product_is_the_pass",)
+TILED_CYCLES = (f"{_REPLAYED}[dadiannao-fwd]", f"{_REPLAYED}[bit_tactical-fwd]")
+TILED_SLOTS = ("test_accelerators.py::test_slots_add_up_and_no_machine_beats_the_ideal", *TILED_CYCLES)
+MAPPED = OUTER
+ACTIONS = ("test_energy.py", "test_memory.py")
+MOVED = ("test_memory.py",)
+REPLAYED = ("test_memory.py",)
+STORED = ("test_memory.py",)
+ENERGY = ("test_energy.py",)
+OVER = ("test_overheads.py",)
+
+MUTATIONS = [
+    Mutation(
+        "cartesian-vector-width",
+        CARTESIAN,
+        "for i in range(start, min(start + width, count)):",
+        "for i in range(start, min(start + width - 1, count)):",
+        PE_TWINS,
+        "the last activation of each full vector is lost",
+    ),
+    Mutation(
+        "cartesian-every-place-counts",
+        CARTESIAN,
+        "count += acts[c, x, y]",
+        "count += 1",
+        PE_TWINS,
+        "zeros are multiplied as on a dense machine",
+    ),
+    Mutation(
+        "cartesian-phase-of-the-tile",
+        CARTESIAN,
+        "range(top + (phase // phases[1] - top) % phases[0],",
+        "range(top + phase // phases[1],",
+        PE_TWINS,
+        "stride phases of a tile that begins between them are exchanged",
+    ),
+    Mutation(
+        "cartesian-names-by-hash-alone",
+        CARTESIAN,
+        "if words[table[slot], t] != words[row, t]:",
+        "if False:",
+        PE_TWINS,
+        "vectors that share a slot of the hash table cost the same",
+    ),
+    Mutation(
+        "cartesian-cost-of-nothing",
+        CARTESIAN,
+        "cost += np.int64(max(_ONE, byte & np.uint64(0xFF)))",
+        "cost += np.int64(byte & np.uint64(0xFF))",
+        PE_TWINS,
+        "a pair of vectors whose products no output takes is free",
+    ),
+    Mutation(
+        "cartesian-banks-turned",
+        CARTESIAN,
+        "terms[2 * tap + 1] = (counters[tap] << np.uint64(32)) | (counters[tap] >> np.uint64(32))",
+        "terms[2 * tap + 1] = counters[tap]",
+        PE_TWINS,
+        "filters 4 to 7 fall into the banks of filters 0 to 3",
+    ),
+    Mutation(
+        "cartesian-slowest-pe",
+        CARTESIAN,
+        "slowest = max(slowest, own)",
+        "slowest = own",
+        PE_TWINS,
+        "the barrier waits for the last PE instead of the slowest",
+    ),
+    Mutation(
+        "cartesian-stale-costs",
+        CARTESIAN,
+        "                stamp += 1\n",
+        "                stamp = 1\n",
+        PE_TWINS,
+        "costs counted with another channel's weights are used again",
+    ),
+    Mutation(
+        "cartesian-bank-words-add-up",
+        CARTESIAN,
+        "keep[at, column] = _NONE if fresh else _ALL",
+        "keep[at, column] = _ALL",
+        PE_TWINS,
+        "products of different banks are added up as if in one",
+    ),
+    Mutation(
+        "cartesian-folding-the-banks",
+        CARTESIAN,
+        "byte = _larger_bytes(byte, byte >> np.uint64(16))",
+        "byte = byte",
+        PE_TWINS,
+        "half of the banks are not looked at",
+    ),
+    Mutation(
+        "cartesian-pairs",
+        CARTESIAN,
+        "totals[0] += vectors * (stop - start)",
+        "totals[0] += vectors",
+        PE_TWINS,
+        "buffer reads and imbalance are counted once a vector of activations",
+    ),
+    Mutation(
+        "outer-slowest-pe",
+        CARTESIAN,
+        "cycles[tap, cb, kb] = own.max()",
+        "cycles[tap, cb, kb] = own.min()",
+        OUTER,
+        "the weight gradient waits for the fastest PE",
+    ),
+    Mutation(
+        "outer-owner-of-a-place",
+        CARTESIAN,
+        "own[p // tile[0] * grid[1] + q // tile[1]] += pairs",
+        "own[p // tile[0] * grid[1] + q // tile[0]] += pairs",
+        OUTER,
+        "output places go to the wrong PE where tiles are no squares",
+    ),
+    Mutation(
+        "outer-whole-vectors",
+        CARTESIAN,
+        "((b + widths[1] - 1) // widths[1])",
+        "(b // widths[1])",
+        OUTER,
+        "gradients that do not fill a vector cost nothing",
+    ),
+    Mutation(
+        "outer-steps-exchanged",
+        CARTESIAN,
+        "a = first[cb, n, x0 + p * steps[0], y0 + q * steps[2]]",
+        "a = first[cb, n, x0 + p * steps[0], y0 + q * steps[0]]",
+        OUTER,
+        "the columns of a layer with two strides are read with the stride of its rows",
+    ),
+    Mutation(
+        "promotion-one-more-line-dropped",
+        PROMOTION,
+        "if dropped < lookahead and _is_empty(window, used, t):",
+        "if dropped <= lookahead and _is_empty(window, used, t):",
+        PROMOTED,
+        "more lines drop in succession than the window can skip",
+    ),
+    Mutation(
+        "promotion-first-lane-instead-of-most-wanted",
+        PROMOTION,
+        "                most &= planes[plane]\n",
+        "                pass\n",
+        PROMOTED,
+        "the lane with most candidates no longer goes first",
+    ),
+    Mutation(
+        "promotion-turn-of-the-lanes",
+        PROMOTION,
+        "((word >> turn) | ((word << _ONE) << (last_lane - turn)))",
+        "((word << turn) | ((word >> _ONE) >> (last_lane - turn)))",
+        PROMOTED,
+        "lookaside takes from the other side",
+    ),
+    Mutation(
+        "promotion-taken-twice",
+        PROMOTION,
+        "                row[t + ahead[j]] &= ~taken\n",
+        "                taken &= full\n",
+        PROMOTED,
+        "a weight is executed where it was taken to and where it was",
+    ),
+    Mutation(
+        "promotion-a-counter-of-one-bit",
+        PROMOTION,
+        "                found = carry\n",
+        "                found = carry & planes[plane]\n",
+        PROMOTED,
+        "candidates are counted without their carries",
+    ),
+    Mutation(
+        "promotion-rows-of-the-last-set",
+        PROMOTION,
+        "used = min(rows, filters - first)",
+        "used = min(rows, filters - first + 1)",
+        (*PROMOTED, f"{_REPLAYED}[bit_tactical-fwd]"),
+        "the last set waits for a filter that it does not have",
+    ),
+    Mutation(
+        "dynamic-one-more-line-skipped",
+        DYNAMIC,
+        "if skipped < lookahead and _is_empty(window, slot):",
+        "if skipped <= lookahead and _is_empty(window, slot):",
+        DYNAMICS,
+        "more lines are skipped in succession than the window holds",
+    ),
+    Mutation(
+        "dynamic-around-the-end-of-the-line",
+        DYNAMIC,
+        "if other >= lanes:",
+        "if other > lanes:",
+        DYNAMICS,
+        "a candidate beyond the last lane is read out of bounds",
+    ),
+    Mutation(
+        "dynamic-taken-twice",
+        DYNAMIC,
+        "            window[slots[j], other] ^= taken\n",
+        "            taken ^= np.uint64(0)\n",
+        DYNAMICS,
+        "a pair is executed where it was taken to and where it was",
+    ),
+    Mutation(
+        "dynamic-one-sided",
+        DYNAMIC,
+        "both = rows[i, t, lane] & columns[j, t, lane]",
+        "both = rows[i, t, lane]",
+        DYNAMICS,
+        "zeros of the columns are not skipped",
+    ),
+    Mutation(
+        "dynamic-order-of-the-lanes",
+        DYNAMIC,
+        "    for lane in order:\n",
+        "    for lane in range(lanes):\n",
+        (*DYNAMICS, "test_tensordash.py::test_a_schedule_by_hand"),
+        "lanes take from left to right, not in the order of the paper's levels",
+    ),
+    Mutation(
+        "dynamic-the-last-line",
+        DYNAMIC,
+        "if t < rows.shape[1]:",
+        "if t < rows.shape[1] - 1:",
+        DYNAMICS,
+        "the last line of a stream is not executed",
+    ),
+    Mutation(
+        "serial-empty-lines",
+        SERIAL,
+        "took[:] = 1",
+        "took[:] = 0",
+        SERIALS,
+        "a line that meets zeros only takes no cycle",
+    ),
+    Mutation(
+        "serial-shortest-value",
+        SERIAL,
+        "took[v] = max(took[v], longest[place, v])",
+        "took[v] = min(took[v], longest[place, v])",
+        SERIALS,
+        "a line waits for its shortest value",
+    ),
+    Mutation(
+        "serial-seen-by-another-set",
+        SERIAL,
+        "                        if seen[place] != s * lines + t:\n                            seen[place] = s * lines + t\n",
+        "                        if seen[place] != t:\n                            seen[place] = t\n",
+        SERIALS,
+        "a set does not wait for values that an earlier set waited for in the same line",
+    ),
+    Mutation(
+        "serial-slots",
+        SERIAL,
+        "filled[s, v] += slots * np.int64(took[v])",
+        "filled[s, v] += np.int64(took[v])",
+        SERIALS,
+        "lost slots are accounted to the wrong cause",
+    ),
+    Mutation(
+        "compressed-window",
+        COMPRESSED,
+        "stop = min(place + window, elements)",
+        "stop = min(place + window + 1, elements)",
+        COMPRESSEDS,
+        "step indices reach one element too far",
+    ),
+    Mutation(
+        "compressed-lanes",
+        COMPRESSED,
+        "free = lanes\n",
+        "free = lanes + 1\n",
+        COMPRESSEDS,
+        "a PE takes one non-zero more a cycle than it has lanes",
+    ),
+    Mutation(
+        "zero-runs-rounded-up",
+        ZERO_RUNS,
+        "counts[part] += run >> RUN_BITS",
+        "counts[part] += (run + 1) >> RUN_BITS",
+        RUNS,
+        "a run of 15 zeros needs a placeholder",
+    ),
+    Mutation(
+        "zero-runs-across-values",
+        ZERO_RUNS,
+        "                run = 0\n            else",
+        "                run = run\n            else",
+        RUNS,
+        "zeros before a value are counted again before the next",
+    ),
+    Mutation(
+        "zero-runs-across-parts",
+        ZERO_RUNS,
+        "    for part in range(parts.shape[0]):\n        run = 0\n",
+        "    run = 0\n    for part in range(parts.shape[0]):\n",
+        RUNS,
+        "a part's code goes on from the part before it, which may not be on chip",
+    ),
+    # Lowering --------------------------------------------------------------------------------------------------------
+    Mutation(
+        "rotate-rows-only",
+        LOWERING,
+        "[..., ::-1, ::-1]",
+        "[..., ::-1, :]",
+        ("test_lowering.py::test_the_lowered_product_is_the_pass",),
+        "the input gradient meets the columns of a kernel the wrong way round",
+    ),
+    Mutation(
+        "rotate-without-exchange",
+        LOWERING,
+        "return split.swapaxes(1, 2).reshape(",
+        "return split.reshape(",
+        LOWERED,
+        "filters and channels of the input gradient's kernel are mixed",
+    ),
+    Mutation(
+        "weight-grad-begins",
+        LOWERING,
+        "begins = geometry.padding[0], geometry.padding[2]",
+        "begins = geometry.padding[1], geometry.padding[3]",
+        LOWERED,
+        "layers with unequal padding get the weight gradient of another layer",
+    ),
+    Mutation(
+        "weight-grad-strides",
+        LOWERING,
+        "geometry.dilation, padding, geometry.stride, g, batch",
+        "geometry.stride, padding, geometry.dilation, g, batch",
+        LOWERED,
+        "stride and dilation change places only where both are 1",
+    ),
+    Mutation(
+        "weight-grad-groups",
+        LOWERING,
+        "transpose(2, 1, 0, 3, 4)",
+        "transpose(2, 0, 1, 3, 4)",
+        LOWERED,
+        "groups and samples are exchanged",
+    ),
+    Mutation(
+        "dilated-gradient-sizes",
+        LOWERING,
+        "sizes = [(size - 1) * st + 1 for",
+        "sizes = [size * st for",
+        ("test_lowering.py::test_the_effectual_count_is_the_number_of_nonzero_products", *LOWERED, *TILED_CYCLES),
+        "a row of zeros more than the gradient has",
+    ),
+    Mutation(
+        "dilated-gradient-padding",
+        LOWERING,
+        "begins = extent[0] - 1 - geometry.padding[0],",
+        "begins = extent[0] - 1 - geometry.padding[1],",
+        LOWERED,
+        "layers with unequal padding get the input gradient of another layer",
+    ),
+    Mutation(
+        "held-of-a-cut-gradient",
+        LOWERING,
+        "slice(min(0, begin) % st, None, st)",
+        "slice(0, None, st)",
+        MOVED,
+        "what a dilated gradient moves begins at the zeros that lowering put there",
+    ),
+    Mutation(
+        "phase-taps-by-stride-alone",
+        LOWERING,
+        "step, spacing = stride // gcd, dilation // gcd",
+        "step, spacing = stride, dilation",
+        LOWERED,
+        "dilated and strided layers lose taps",
+    ),
+    Mutation(
+        "phase-first-place",
+        LOWERING,
+        "first_place = (first_output + padding - first_tap * dilation) // stride",
+        "first_place = (first_output + padding) // stride",
+        LOWERED,
+        "the phases of a dilated layer are shifted",
+    ),
+    Mutation(
+        "phase-of-padding",
+        LOWERING,
+        "first_output = (i - padding) % stride",
+        "first_output = i",
+        LOWERED,
+        "phases are scattered to the wrong places of a padded layer",
+    ),
+    Mutation(
+        "phase-reached-too-far",
+        LOWERING,
+        "if any(0 <= first_place + output - tap * spacing < places for tap in range(count))",
+        "if any(0 <= first_place + output - tap * spacing <= places for tap in range(count))",
+        ("test_tensordash.py::test_outputs_that_no_gradient_reaches_cost_nothing", "test_lowering.py"),
+        "outputs that no gradient reaches are computed",
+    ),
+    Mutation(
+        "phase-unread-rows-stay",
+        LOWERING,
+        "array = array.take(range(max(0, -begin), size - max(0, -end)), axis) if min(begin, end) < 0 else array",
+        "array = array.take(range(max(0, -begin), size), axis) if begin < 0 else array",
+        ("test_lowering.py",),
+        "rows that no window reads are computed with",
+    ),
+    Mutation(
+        "effectual-of-few-places",
+        LOWERING,
+        "int(np.vdot(_window(inputs, at, self.stride, taps, self.dilation), kernels))",
+        "int(np.vdot(_window(inputs, at, self.dilation, taps, self.stride), kernels))",
+        ("test_lowering.py::test_the_effectual_count_is_the_number_of_nonzero_products",),
+        "the least work of a strided layer is counted on the wrong inputs",
+    ),
+    Mutation(
+        "weight-grad-reads-what-fwd-read",
+        LOWERING,
+        '"weight_grad": ("saved_activation", "gradient")',
+        '"weight_grad": ("activation", "gradient")',
+        ("test_lowering.py::test_every_pass_reads_what_swat_says",),
+        "SWAT's saved activation counts as the dense one",
+    ),
+    Mutation(
+        "space-to-depth-order",
+        LINES,
+        "return split.transpose(0, 3, 5, 1, 2, 4)",
+        "return split.transpose(0, 5, 3, 1, 2, 4)",
+        ("test_golden.py",),
+        "folded positions lie on other lanes than DNNsim's",
+    ),
+    Mutation(
+        "lanes-of-a-word",
+        LINES,
+        'bitorder="little"',
+        'bitorder="big"',
+        ("test_accelerators.py::test_words_hold_the_lanes",),
+        "lookaside looks to the other side",
+    ),
+    Mutation(
+        "cut-at-cuts",
+        LINES,
+        "at = len(values) * cuts // total",
+        "at = -(-len(values) * cuts // total)",
+        MOVED,
+        "parts of a map begin a row late",
+    ),
+    # Machines --------------------------------------------------------------------------------------------------------
+    Mutation(
+        "tiled-last-set",
+        TILED,
+        "sets[-1] = streams - (sets.size - 1) * self.rows",
+        "sets[-1] = self.rows",
+        TILED_SLOTS,
+        "rows without a filter are busy",
+    ),
+    Mutation(
+        "tiled-visits",
+        TILED,
+        "visits, tile = lines.repeats * -(-lines.windows // self.columns), self.rows * self.lanes",
+        "visits, tile = -(-lines.repeats * lines.windows // self.columns), self.rows * self.lanes",
+        TILED_CYCLES,
+        "windows of different samples share a visit",
+    ),
+    Mutation(
+        "tiled-weight-reads",
+        TILED,
+        '"weight_buffer_reads": shared * row_lines.sum() * self.lanes',
+        '"weight_buffer_reads": row_lines.sum() * self.lanes',
+        ACTIONS,
+        "weights are read once for all windows",
+    ),
+    Mutation(
+        "tiled-activation-reads",
+        TILED,
+        '"activation_buffer_reads": windows @ lines_run * self.lanes',
+        '"activation_buffer_reads": windows @ row_lines * self.lanes',
+        ACTIONS,
+        "each row reads its own activations",
+    ),
+    Mutation(
+        "tiled-updates",
+        TILED,
+        '"accumulator_updates": windows @ row_lines,',
+        '"accumulator_updates": windows @ row_lines * self.lanes,',
+        ACTIONS,
+        "adder trees update an accumulator for each product",
+    ),
+    Mutation(
+        "tiled-barrier",
+        TILED,
+        '"barrier": windows @ (held - busy) * tile',
+        '"barrier": windows @ (held - busy) * self.lanes',
+        TILED_SLOTS,
+        "lost slots no longer add up",
+    ),
+    Mutation(
+        "tiled-copies",
+        TILED_TRAFFIC,
+        "copies=grid.buffers, streamed=per_job(depth, windows)",
+        "copies=1, streamed=per_job(depth, windows)",
+        ACTIONS,
+        "activations are written to one tile's buffer instead of all",
+    ),
+    Mutation(
+        "tiled-units",
+        TILED_TRAFFIC,
+        "units=min(grid.buffers, sets)",
+        "units=grid.buffers",
+        ACTIONS,
+        "the weights of a few sets are spread over tiles that hold none",
+    ),
+    Mutation(
+        "tiled-streamed",
+        TILED_TRAFFIC,
+        "streamed=summed(work.row_lines) * grid.lanes",
+        "streamed=summed(work.row_lines)",
+        MOVED,
+        "weights that stream past a buffer come one a line",
+    ),
+    Mutation(
+        "tiled-row-parts",
+        TILED_TRAFFIC,
+        "row_part = run * parts + at * grid.tiles % sets // grid.tiles",
+        "row_part = run * parts + at % parts",
+        MOVED,
+        "rounds that begin inside a tap's sets read another part",
+    ),
+    Mutation(
+        "tiled-results",
+        TILED_TRAFFIC,
+        "return Traffic(cycles, (columns, rows), per_job(work.streams, windows),",
+        "return Traffic(cycles, (columns, rows), per_job(work.streams, visits_of),",
+        MOVED,
+        "a visit of many columns completes one result a row",
+    ),
+    Mutation(
+        "pe-array-copies",
+        PE_TRAFFIC,
+        'measured("weight", "weight", blocks, weight, copies=used[0] * used[1])',
+        'measured("weight", "weight", blocks, weight, copies=1)',
+        ACTIONS,
+        "weights are written to one PE's buffer; the energy of pe16x16 falls by 27.8 %",
+    ),
+    Mutation(
+        "pe-array-units",
+        PE_TRAFFIC,
+        '"activation", [held], activation, units=used[0] * used[1])',
+        '"activation", [held], activation)',
+        ACTIONS,
+        "each PE's buffer must hold the whole map",
+    ),
+    Mutation(
+        "pe-array-spills-after-the-last-channel",
+        PE_TRAFFIC,
+        "np.where(channel < channels - 1, array.spilled_per_channel(conv), 0)",
+        "np.where(channel < channels, array.spilled_per_channel(conv), 0)",
+        MOVED,
+        "finished results are spilled as partial sums too",
+    ),
+    Mutation(
+        "pe-array-results",
+        PE_TRAFFIC,
+        "np.where(halo, counts[filter_group] * places, 0)",
+        "np.where(halo, per_group * places, 0)",
+        MOVED,
+        "the last filter group stores filters that it does not have",
+    ),
+    Mutation(
+        "pe-array-bands",
+        PE_TRAFFIC,
+        "of_row = np.arange(height) % tile * bands // tile",
+        "of_row = np.arange(height) * bands // height",
+        ACTIONS,
+        "bands are parts of the map instead of each PE's tile",
+    ),
+    Mutation(
+        "pe-array-cuts",
+        PE_TRAFFIC,
+        "cuts = cycles * np.arange(bands + 1) // bands",
+        "cuts = cycles // bands * np.arange(bands + 1)",
+        MOVED,
+        "cycles of a block in bands are lost",
+    ),
+    Mutation(
+        "halo-smallest-border",
+        MAPPING,
+        "return filters * max(sides[0][i] * sides[1][j] for i, j in borders)",
+        "return filters * min(sides[0][i] * sides[1][j] for i, j in borders)",
+        ("test_golden.py",),
+        "the exchange takes as long as its smallest border",
+    ),
+    Mutation(
+        "halo-of-the-padding-behind",
+        MAPPING,
+        "(extent - 1 - begin, size, begin)",
+        "(extent - begin, size, begin)",
+        ("test_golden.py",),
+        "a column more is exchanged",
+    ),
+    Mutation(
+        "reduction-hops",
+        MAPPING,
+        "hops = used[0] + used[1] - 2",
+        "hops = used[0] + used[1] - 1",
+        MAPPED,
+        "the first PE passes its sums to itself",
+    ),
+    Mutation(
+        "reduction-once-a-sample",
+        PE_ARRAY,
+        "reduction = -(-reduction * samples // max(samples, conv.batch))",
+        "reduction = reduction",
+        ("test_accelerators.py::test_the_weight_gradients_reduction_is_shared_by_the_batch",),
+        "each stored sample pays for the whole batch's reduction",
+    ),
+    Mutation(
+        "weight-grad-blocks-by-the-root",
+        MAPPING,
+        "min(channels, whole(self.accumulators // filters_per_block, self.activation_width))",
+        "min(channels, whole(int(np.sqrt(self.accumulators)), self.activation_width))",
+        (*MAPPED, *ACTIONS),
+        "blocks of layers with few filters leave accumulators unused",
+    ),
+    Mutation(
+        "outputs-beyond-the-map",
+        PE_ARRAY,
+        "(outputs_of < outputs)",
+        "(outputs_of <= outputs)",
+        PE_TWINS,
+        "products beyond the map fall into banks",
+    ),
+    Mutation(
+        "pe-array-reads",
+        PE_ARRAY,
+        '"weight_buffer_reads": pairs * self.weight_width',
+        '"weight_buffer_reads": pairs * self.activation_width',
+        ACTIONS,
+        "arrays that are no squares read weights as often as activations",
+    ),
+    Mutation(
+        "pe-array-updates",
+        PE_ARRAY,
+        '"accumulator_updates": conv.effectual',
+        '"accumulator_updates": products',
+        ACTIONS,
+        "products without an output update an accumulator",
+    ),
+    Mutation(
+        "tensordash-tie",
+        f"{MODELS}tensordash.py",
+        "return names[0] if zeros[0] * tensors[1].size > zeros[1] * tensors[0].size else names[1]",
+        "return names[0] if zeros[0] * tensors[1].size >= zeros[1] * tensors[0].size else names[1]",
+        ("test_tensordash.py::test_the_operand_with_more_zeros_is_scheduled",),
+        "a tie schedules the other operand than the paper",
+    ),
+    Mutation(
+        "cnvlutin-empty-bricks",
+        f"{MODELS}cnvlutin.py",
+        "np.maximum(filled, self.empty_brick_cycles)",
+        "filled + self.empty_brick_cycles",
+        (f"{_REPLAYED}[cnvlutin-fwd]",),
+        "every brick costs a cycle more",
+    ),
+    Mutation(
+        "cnvlutin-reads",
+        f"{MODELS}cnvlutin.py",
+        'accesses["activation_buffer_reads"] += passes * self.tiles * products',
+        'accesses["activation_buffer_reads"] += passes * products',
+        ACTIONS,
+        "one tile reads for all",
+    ),
+    Mutation(
+        "cambricon-x-updates",
+        f"{MODELS}cambricon_x.py",
+        "sums += outputs * int(own.sum())",
+        "sums += int(own.sum())",
+        ACTIONS,
+        "accumulators are updated for one output",
+    ),
+    Mutation(
+        "structured-full-groups",
+        f"{MODELS}structured.py",
+        "np.count_nonzero(block, axis=-1).max() <= self.n",
+        "np.count_nonzero(block, axis=-1).max() < self.n",
+        ("test_published.py::test_two_of_four_is_exactly_twice_as_fast",),
+        "2:4 needs one non-zero less than it says",
+    ),
+    Mutation(
+        "ideal-rounded-down",
+        f"{MODELS}ideal.py",
+        "cycles = -(-products // self.multipliers)\n        slots",
+        "cycles = products // self.multipliers\n        slots",
+        ("test_published.py::test_the_bounds_by_hand",),
+        "a bound that no machine can keep",
+    ),
+    Mutation(
+        "bit-tactical-worth",
+        f"{MODELS}bit_tactical.py",
+        'return max(1, self.multipliers // (1 if self.back_end == "bit_parallel" else self.value_bits))',
+        "return self.multipliers",
+        ("test_published.py::test_a_bit_serial_machine_is_compared_with_the_bit_parallel_one_that_it_is_worth",),
+        "a bit-serial lane is compared with a full multiplier",
+    ),
+    Mutation(
+        "booth-of-negatives",
+        f"{MODELS}bit_tactical.py",
+        'work.slots["barrier"] += filled - products - work.slots["serial"]',
+        'work.slots["barrier"] += filled - products',
+        (f"{_REPLAYED}[bit_serial-fwd]",),
+        "lost slots no longer add up",
+    ),
+    # Movement --------------------------------------------------------------------------------------------------------
+    Mutation(
+        "joined-phases",
+        "hardware/movement/traffic.py",
+        "sizes = {name: np.maximum(getattr(a, name), getattr(b, name)) for name in counts}",
+        "sizes = {name: np.minimum(getattr(a, name), getattr(b, name)) for name in counts}",
+        ACTIONS,
+        "of a gradient that phases share only what all read is moved",
+    ),
+    Mutation(
+        "joined-parts",
+        "hardware/movement/traffic.py",
+        "np.where(b.part < 0, -1, b.part + a.values.size)",
+        "np.where(b.part < 0, -1, b.part)",
+        MOVED,
+        "a group reads the parts of the group before it",
+    ),
+    Mutation(
+        "feeds-a-layer-further",
+        "hardware/movement/traffic.py",
+        "abs(self.position - other.position) == 1",
+        "abs(self.position - other.position) >= 1",
+        MOVED,
+        "a result is found on chip that was written layers ago",
+    ),
+    Mutation(
+        "peak-of-what-ends",
+        RESIDENCY,
+        'gone = left[np.searchsorted(ends[by_end], begins[order], side="left")]',
+        'gone = left[np.searchsorted(ends[by_end], begins[order], side="right")]',
+        MOVED,
+        "what a job still reads makes room for what it reads too",
+    ),
+    Mutation(
+        "kept-one-fewer",
+        RESIDENCY,
+        "<= room else (low, middle - 1)",
+        "< room else (low, middle - 1)",
+        MOVED,
+        "what fits exactly is not kept",
+    ),
+    Mutation(
+        "room-opens-early",
+        RESIDENCY,
+        "np.searchsorted(freed, taken - self.capacity))",
+        "np.searchsorted(freed, taken - self.capacity) - 1)",
+        MOVED,
+        "a part enters before there is room for it",
+    ),
+    Mutation(
+        "port-takes-the-latest",
+        "hardware/movement/replay_simpy.py",
+        "queue.job[queue.started] < chosen.job[chosen.started]",
+        "queue.job[queue.started] <= chosen.job[chosen.started]",
+        REPLAYED,
+        "of transfers for the same job another goes first",
+    ),
+    Mutation(
+        "jobs-wait-for-all-stores",
+        "hardware/movement/replay_simpy.py",
+        "number = self.plan.stores_needed[job] - 1",
+        "number = self.plan.stores_needed[job]",
+        REPLAYED,
+        "accumulators are free a store later than they are",
+    ),
+    Mutation(
+        "jobs-begin-on-the-last-of-their-data",
+        "hardware/movement/replay_simpy.py",
+        "queue.first.append(now + queue.latency)",
+        "queue.first.append(now + queue.latency + cycles)",
+        REPLAYED,
+        "a job waits for the last of its data before it begins",
+    ),
+    Mutation(
+        "blame-on-chip-first",
+        "hardware/movement/replay_simpy.py",
+        "offchip = min(start, max(begin, until))",
+        "offchip = max(begin, min(start, begin))",
+        REPLAYED,
+        "stalls off chip are called stalls on chip",
+    ),
+    Mutation(
+        "the-last-result-stays",
+        "hardware/movement/replay_simpy.py",
+        'for name in ("store", "write"):',
+        'for name in ("store",):',
+        REPLAYED,
+        "a pass ends before its results have left",
+    ),
+    Mutation(
+        "one-channel-has-it-all",
+        HIERARCHY,
+        "of_channel = -(-bursts // self.channels) * self.burst_bytes",
+        "of_channel = bursts // self.channels * self.burst_bytes",
+        STORED,
+        "bursts that do not fill all channels take no time",
+    ),
+    Mutation(
+        "latency-rounded-down",
+        HIERARCHY,
+        "return -(-self.latency_ns * clock_mhz // 1000)",
+        "return self.latency_ns * clock_mhz // 1000",
+        STORED,
+        "latency is a cycle short",
+    ),
+    Mutation(
+        "half-bursts",
+        HIERARCHY,
+        "return -(-sizes_bytes // self.burst_bytes) * self.burst_bytes",
+        "return sizes_bytes",
+        STORED,
+        "off-chip bytes are less than whole bursts",
+    ),
+    Mutation(
+        "bitmask-is-free",
+        HIERARCHY,
+        "bits = values + nonzeros * self.value_bits",
+        "bits = nonzeros * self.value_bits",
+        STORED,
+        "a compressed tensor has no metadata",
+    ),
+    Mutation(
+        "placeholders-are-free",
+        HIERARCHY,
+        "bits = (nonzeros + operand.placeholders) * (self.value_bits + RUN_BITS)",
+        "bits = nonzeros * (self.value_bits + RUN_BITS)",
+        STORED,
+        "long runs of zeros cost nothing",
+    ),
+    Mutation(
+        "zvc-of-a-part-block",
+        HIERARCHY,
+        "bits = -(-values // ZVC_VALUES) * ZVC_VALUES + nonzeros * self.value_bits",
+        "bits = values + nonzeros * self.value_bits",
+        STORED,
+        "the masks of the last block are shorter than they are",
+    ),
+    Mutation(
+        "partial-sums-of-value-bits",
+        HIERARCHY,
+        "return -(-sums * self.accumulator_bits // 8)",
+        "return -(-sums * self.value_bits // 8)",
+        MOVED,
+        "spilled partial sums are half as large",
+    ),
+    # Energy and overheads --------------------------------------------------------------------------------------------
+    Mutation(
+        "accumulators-written-only",
+        PRICING,
+        '2 * count("accumulator_updates")',
+        'count("accumulator_updates")',
+        ENERGY,
+        "a partial sum is written and never read",
+    ),
+    Mutation(
+        "leakage-in-microseconds",
+        PRICING,
+        "* cycles * 1000 / machine.clock_mhz",
+        "* cycles / machine.clock_mhz",
+        ENERGY,
+        "leakage is a thousandth",
+    ),
+    Mutation(
+        "words-of-eight-bytes",
+        PRICING,
+        "WORD_BYTES = 4",
+        "WORD_BYTES = 8",
+        ENERGY,
+        "every byte costs half",
+    ),
+    Mutation(
+        "adders-of-the-other-kind",
+        f"{MODELS}cambricon_x.py",
+        'additions="multiplications"',
+        'additions="accumulator_updates"',
+        ENERGY,
+        "adder trees are charged as accumulators: cambricon-x's adders fall from 10.4 to 0.67 µJ",
+    ),
+    Mutation(
+        "weight-memory-does-not-leak",
+        PRICING,
+        "memory.activation_memory.capacity_bytes + memory.weight_memory.capacity_bytes if memory",
+        "memory.activation_memory.capacity_bytes if memory",
+        ENERGY,
+        "half of the memory has no leakage",
+    ),
+    Mutation(
+        "accumulator-bits",
+        PRICING,
+        "return machine.accelerator.summation.partial_sums * bits // 8",
+        "return machine.accelerator.summation.partial_sums * bits",
+        ENERGY,
+        "accumulators are priced as arrays of eight times the size",
+    ),
+    Mutation(
+        "rotation-reads-only",
+        OVERHEADS,
+        'cycles["rotate"] = -(-2 * moved // self.rotate_weights.bytes_per_cycle)',
+        'cycles["rotate"] = -(-moved // self.rotate_weights.bytes_per_cycle)',
+        OVER,
+        "rotated weights are read and not written",
+    ),
+    Mutation(
+        "topk-rounded-down",
+        OVERHEADS,
+        "- (-values * self.search_comparisons // self.period)",
+        "+ values * self.search_comparisons // self.period",
+        OVER,
+        "a rare search is free",
+    ),
+    Mutation(
+        "topk-of-the-saved-weights",
+        OVERHEADS,
+        '"activation": tensors.activations}',
+        '"activation": tensors.weights}',
+        OVER,
+        "the threshold of activations is searched among weights",
+    ),
+    Mutation(
+        "conversion-without-results",
+        OVERHEADS,
+        "self.activation * (inputs + saved + outputs)",
+        "self.activation * (inputs + outputs)",
+        OVER,
+        "what Top-K keeps for the backward pass is encoded for nothing",
+    ),
+    Mutation(
+        "overheads-once-a-sample",
+        OVERHEADS,
+        "weights = -(-prod(geometry.weight_shape) * layer.samples // layer.batch)",
+        "weights = prod(geometry.weight_shape)",
+        OVER,
+        "each sample rotates the weights of the batch",
+    ),
+]
