@@ -19,16 +19,17 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelsim import ledger
 from accelsim.errors import AccelsimError, MachineError, TraceError
-from accelsim.hardware.movement.traffic import LayerTraffic, joined
+from accelsim.hardware.movement.traffic import LayerTraffic, Traffic, joined
 from accelsim.ledger import Record
 from accelsim.workload.lowering import PASSES, READS, lower
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
 if TYPE_CHECKING:
+    from accelsim.hardware.accelerators.base import Activity
     from accelsim.hardware.machine import Machine
     from accelsim.hardware.movement.plan import Plan
     from accelsim.hardware.movement.replay_simpy import Observer
@@ -69,10 +70,18 @@ class Task:
         moved = cache(lambda accelerator: joined([each.traffic() for each in run(accelerator)], shared=True))
         return [self._count(layer, which, machine, run, moved) for machine in machines]
 
-    def _count(self, layer: Layer, which: str, machine: Machine, run, moved) -> Counted | MachineError:
+    def _count(
+        self,
+        layer: Layer,
+        which: str,
+        machine: Machine,
+        run: Callable[[Any], list[Activity]],
+        moved: Callable[[Any], Traffic],
+    ) -> Counted | MachineError:
         """What a machine does; or why it cannot, to be raised when its records are asked for."""
         accelerator, s = machine.accelerator, self.snapshot
-        slots, accesses = Counter(), Counter()
+        slots: Counter[str] = Counter()
+        accesses: Counter[str] = Counter()
         traffic = None
         try:
             activities = run(accelerator)
@@ -167,7 +176,9 @@ def simulate_records(
     """
     if jobs < 1:
         raise AccelsimError(f"jobs: must be 1 or more, got {jobs}")
-    machines = (machines,) if hasattr(machines, "accelerator") else tuple(machines)
+    from accelsim.hardware.machine import Machine
+
+    machines = (machines,) if isinstance(machines, Machine) else tuple(machines)
     tasks = _tasks(trace, _known("pass", passes, PASSES), layers, snapshots)
     pool = ThreadPoolExecutor(max_workers=jobs)
     waiting = iter(tasks)
@@ -188,7 +199,10 @@ def simulate_records(
 
 
 def _completed(
-    machines: tuple[Machine, ...], layers: list, timeline: Timeline | None, refused: dict[str, str] | None
+    machines: tuple[Machine, ...],
+    layers: list[list[list[Counted | MachineError]]],
+    timeline: Timeline | None,
+    refused: dict[str, str] | None,
 ) -> Iterator[Record]:
     """The records of a snapshot, layer by layer, with what memories and overheads add, and their energy."""
     columns = []
@@ -204,11 +218,13 @@ def _completed(
 
 def _records(machine: Machine, layers: list[Counted | MachineError], timeline: Timeline | None) -> list[Record]:
     """One pass of one machine. Raises MachineError where it cannot run a layer."""
+    good: list[Counted] = []
     for counted in layers:
         if isinstance(counted, MachineError):
             raise counted
-    records = _replayed(machine, layers, timeline) if machine.memory else [counted.record for counted in layers]
-    return [_priced(machine, record, counted.cost) for record, counted in zip(records, layers, strict=True)]
+        good.append(counted)
+    records = _replayed(machine, good, timeline) if machine.memory else [counted.record for counted in good]
+    return [_priced(machine, record, counted.cost) for record, counted in zip(records, good, strict=True)]
 
 
 def _priced(machine: Machine, record: Record, cost: Cost | None) -> Record:
@@ -235,10 +251,11 @@ def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None
     order = [counted for counted in layers if counted.traffic]
     if first.which != "fwd":
         order.reverse()
-    if not order:
+    if not order or machine.memory is None or machine.buffers is None:
         return [counted.record for counted in layers]
+    moved = [counted.traffic for counted in order if counted.traffic]
     try:
-        plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, [c.traffic for c in order]).plan()
+        plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, moved).plan()
     except MachineError as error:
         raise MachineError(f"{machine.name}: {first.snapshot}: {first.which}: {error}") from None
     played = replay(plan, timeline and timeline(machine, first.snapshot, first.which, plan))
@@ -250,9 +267,14 @@ def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None
     return [replayed.get(id(counted), counted.record) for counted in layers]
 
 
-def _tasks(trace: Trace, passes, layers, snapshots) -> list[Task]:
+def _tasks(
+    trace: Trace | SyntheticTrace,
+    passes: tuple[str, ...],
+    layers: str | Iterable[str],
+    snapshots: str | Iterable[str] | None,
+) -> list[Task]:
     """What is asked for, checked against what the trace holds."""
-    chosen = trace.snapshots
+    chosen = list(trace.snapshots)
     if snapshots is not None:
         names = _known("snapshot", snapshots, [s.name for s in chosen])
         chosen = [s for s in chosen if s.name in names]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelsim.commands.shared import Commands, show
 from accelsim.errors import AccelsimError, OutputError, TraceError
@@ -46,7 +46,7 @@ def _add_import(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--like", metavar="TRACE", help="draw masks like those of a real trace, e.g. resnet50.npz")
     for name, (metavar, text) in OPTIONS.items():
         takers = ", ".join(row.name for row in readers() if name in row.options)
-        kind = _sizes if name == "size" else None
+        kind: Callable[[str], Any] = _sizes if name == "size" else str
         add(f"--{name.replace('_', '-')}", metavar=metavar, type=kind, help=f"{text}; {takers}")
     add(
         "--batch",

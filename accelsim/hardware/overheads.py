@@ -118,7 +118,8 @@ class Overheads(Parameters):
 
     def cost(self, tensors: Tensors) -> Cost:
         """What one pass of one layer costs besides multiplying."""
-        cycles, actions = {}, {}
+        cycles: dict[str, int] = {}
+        actions: dict[str, int] = {}
         if self.rotate_weights and tensors.which == "input_grad":
             moved = -(-tensors.weights * tensors.value_bits // 8)
             cycles["rotate"] = -(-2 * moved // self.rotate_weights.bytes_per_cycle)

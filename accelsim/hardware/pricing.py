@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from accelsim import ledger
+from accelsim.errors import MachineError
+from accelsim.hardware.energy import EnergyTable
 from accelsim.hardware.machine import Machine
 from accelsim.ledger import Count, Price
 
@@ -65,14 +67,20 @@ def _partial_sum_bits(machine: Machine) -> int:
     return machine.memory.accumulator_bits if machine.memory else 32
 
 
+def _table(machine: Machine) -> EnergyTable:
+    if machine.energy is None:
+        raise MachineError(f"{machine.name}: energy: must be given to price what is counted")
+    return machine.energy
+
+
 def _array_pj(machine: Machine, place: str) -> float:
     """32 bits read from or written to the array at a place."""
-    return machine.energy.sram_pj_per_word(capacities_bytes(machine)[place])
+    return _table(machine).sram_pj_per_word(capacities_bytes(machine)[place])
 
 
 def _leakage_pj(machine: Machine, cycles: int) -> float:
     """Drawn by the chip at rest, by its multipliers and its memories."""
-    table, memory = machine.energy, machine.memory
+    table, memory = _table(machine), machine.memory
     held = memory.activation_memory.capacity_bytes + memory.weight_memory.capacity_bytes if memory else 0
     mw = machine.accelerator.multipliers * table.leakage_mw_per_multiplier + held / _MIB * table.leakage_mw_per_mib
     return mw * cycles * 1000 / machine.clock_mhz  # mW × µs = nJ
@@ -80,11 +88,11 @@ def _leakage_pj(machine: Machine, cycles: int) -> float:
 
 # What the rates of the ledger (``ledger.RATES``) are on a machine: pJ at a place for so many uses, or bytes.
 RATES_PJ: dict[str, Callable[[Machine, str, int], float]] = {
-    "multiply": lambda machine, place, times: times * machine.energy.multiply_pj,
-    "add": lambda machine, place, times: times * machine.energy.add_pj,
+    "multiply": lambda machine, place, times: times * _table(machine).multiply_pj,
+    "add": lambda machine, place, times: times * _table(machine).add_pj,
     "partial sum": lambda machine, place, times: times * (_array_pj(machine, place) * _partial_sum_bits(machine) / 32),
     "buffer": lambda machine, place, size: size * _array_pj(machine, place) / WORD_BYTES,
-    "memory": lambda machine, place, size: size * machine.energy.edram_pj / WORD_BYTES,
-    "offchip": lambda machine, place, size: size * machine.energy.offchip_pj / WORD_BYTES,
+    "memory": lambda machine, place, size: size * _table(machine).edram_pj / WORD_BYTES,
+    "offchip": lambda machine, place, size: size * _table(machine).offchip_pj / WORD_BYTES,
     "leakage": lambda machine, place, cycles: _leakage_pj(machine, cycles),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, count
 from typing import Any
 
@@ -79,7 +79,7 @@ def _class(machine: Machine, component: Count, capacities: Mapping[str, int]) ->
         width = partial_bits if component.place == "accumulators" else 8 * WORD_BYTES
         banks = {"n_banks": getattr(memory, component.place).banks} if component.level == "onchip" else {}
         return _array(capacities[component.place], width, banks)
-    attributes = {
+    attributes: dict[str, Callable[[], dict[str, Any]]] = {
         "fpmultiplier": lambda: _float(value_bits),
         "fpadder": lambda: _float(partial_bits),
         "intadder": lambda: {"datawidth": value_bits},

@@ -18,7 +18,7 @@ from accelsim.hardware.machine import Machine, baseline_of
 from accelsim.ledger import CYCLES, EFFECTUAL, ENERGY, OFFCHIP_MOVED, ONCHIP_MOVED
 from accelsim.pipeline import simulate_records
 from accelsim.study.export import to_json, write_files
-from accelsim.study.results import COLUMNS, convolutions, frame, slots_of, summarize, total
+from accelsim.study.results import COLUMNS, Summary, convolutions, frame, slots_of, summarize, total
 from accelsim.study.tables import HEADINGS, NOTHING, count, new_table, percent, times
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.trace import Trace
@@ -90,7 +90,8 @@ def compare(
     AccelsimError
         As ``simulate_records``, if two machines have one name, or if no machine can run the trace.
     """
-    machines, dense = list(machines), {}
+    machines = list(machines)
+    dense: dict[Any, Any] = {}
     for machine in machines:
         baseline = baseline_of(machine)
         named = baseline.model_copy(update={"name": f"dense baseline {len(dense) + 1}"})
@@ -99,13 +100,14 @@ def compare(
     for number, machine in enumerate(everyone):
         if machine.name in [other.name for other in everyone[:number]]:
             raise ConfigError(f"machines: names must differ, got {machine.name} twice")
-    refused = {}
+    refused: dict[str, str] = {}
     records = simulate_records(
         everyone, trace, passes=passes, layers=layers, snapshots=snapshots, jobs=jobs, progress=progress,
         refused=refused,
     )  # fmt: skip
     table = convolutions(frame(records))
-    contenders, rows, kinds = [], [], []
+    contenders, kinds = [], []
+    rows: list[dict[str, Any]] = []
     for machine in machines:
         baseline = dense[baseline_of(machine)]
         reason = refused.get(machine.name) or refused.get(baseline.name)
@@ -133,7 +135,7 @@ def _contender(machine: Machine, passes: list[str]) -> Contender:
     )
 
 
-def _rows(summary, table: pd.DataFrame, has_memory: bool) -> Iterator[dict[str, Any]]:
+def _rows(summary: Summary, table: pd.DataFrame, has_memory: bool) -> Iterator[dict[str, Any]]:
     """A machine's rows, snapshot by snapshot. ``table`` has its records."""
     by_snapshot = dict(iter(table.groupby("snapshot", sort=False)))
     for row, cycles in zip(summary.speedup_over_baseline, summary.cycles, strict=True):
@@ -170,7 +172,8 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
     passes = list(comparison.contenders[0].skips)
     columns = [*passes, "step"] if len(passes) == len(PASSES) else passes
     energy = [ENERGY.column] if comparison.rows[ENERGY.column].notna().any() else []
-    for (snapshot, sparsity), rows in comparison.rows.groupby(["snapshot", "sparsity"], sort=False):
+    groups: Any = comparison.rows.groupby(["snapshot", "sparsity"], sort=False)
+    for (snapshot, sparsity), rows in groups:
         over = f"{comparison.layers}, Top-K {100 * sparsity:g} % ({snapshot})"
         table = new_table(f"Speedup over a dense machine with as many multipliers, over {over}")
         table.collapse_padding = True
@@ -198,7 +201,7 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
 
 def _plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Python's own numbers; None for what is missing."""
-    return [{key: None if pd.isna(x) else x for key, x in row.items()} for row in rows.to_dict(orient="records")]
+    return [{str(key): None if pd.isna(x) else x for key, x in row.items()} for row in rows.to_dict(orient="records")]
 
 
 def _scaled(row: dict[str, Any], column: str, unit: float) -> str:

@@ -56,7 +56,7 @@ def _version(name: str) -> str | None:
 
 
 def report(
-    summary: Summary, with_linear: Summary, table: pd.DataFrame, paper: list[dict], origin: dict[str, Any]
+    summary: Summary, with_linear: Summary, table: pd.DataFrame, paper: list[dict[str, Any]], origin: dict[str, Any]
 ) -> dict[str, Any]:
     """The object that ``run --json`` prints and ``run.json`` holds.
 

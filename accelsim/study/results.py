@@ -59,7 +59,7 @@ def fold(table: pd.DataFrame, keys: list[str], counts: Iterable[Count] | None = 
     return folded.reset_index()
 
 
-def total(table: pd.DataFrame, *counts: Count) -> int | float | None:
+def total(table: pd.DataFrame, *counts: Count) -> Any:
     """The sum of counts over all rows; None where one of them is not known."""
     if table.empty:
         return 0
@@ -106,14 +106,14 @@ class Summary:
     baseline: str | None
     baseline_multipliers: int | None
     layers: str
-    speedup: list[dict]
-    speedup_over_baseline: list[dict]
-    bound: list[dict]
-    utilization: list[dict]
-    cycles: list[dict]
-    baseline_cycles: list[dict]
+    speedup: list[dict[str, Any]]
+    speedup_over_baseline: list[dict[str, Any]]
+    bound: list[dict[str, Any]]
+    utilization: list[dict[str, Any]]
+    cycles: list[dict[str, Any]]
+    baseline_cycles: list[dict[str, Any]]
     energy: Energy | None
-    overheads: list[dict]
+    overheads: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,12 @@ class Energy:
         pJ of each component over all simulated passes: {"snapshot", "sparsity", "multipliers", …}.
     """
 
-    energy_pj: list[dict]
-    compute_pj: list[dict]
-    saving: list[dict]
-    saving_over_baseline: list[dict]
-    energy_delay_js: list[dict]
-    components: list[dict]
+    energy_pj: list[dict[str, Any]]
+    compute_pj: list[dict[str, Any]]
+    saving: list[dict[str, Any]]
+    saving_over_baseline: list[dict[str, Any]]
+    energy_delay_js: list[dict[str, Any]]
+    components: list[dict[str, Any]]
 
 
 def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) -> Summary:
@@ -170,7 +170,7 @@ def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) ->
     )
 
 
-def _energy(own: pd.DataFrame, other: pd.DataFrame, cycles: list[dict]) -> Energy:
+def _energy(own: pd.DataFrame, other: pd.DataFrame, cycles: list[dict[str, Any]]) -> Energy:
     """What a machine's rows cost, and how much less that is than another's."""
     totals = _totals(own, ENERGY)
     computing = own.assign(**{ENERGY.column: own[_known()].sum(axis=1, skipna=False)})
@@ -202,10 +202,11 @@ def _known() -> list[str]:
     return ledger.columns("energy", needs_memory=False)
 
 
-def _overheads(own: pd.DataFrame) -> list[dict]:
+def _overheads(own: pd.DataFrame) -> list[dict[str, Any]]:
     """The share of the simulated passes' cycles in which PEs wait for each overhead, per snapshot."""
     rows = []
-    for (snapshot, sparsity), group in own.groupby(list(SNAPSHOT), sort=False):
+    groups: Any = own.groupby(list(SNAPSHOT), sort=False)
+    for (snapshot, sparsity), group in groups:
         slots = slots_of(group)
         causes = ledger.rows("slots", source="overheads")
         shares = {cause.name: total(group, cause) / slots if slots else None for cause in causes}
@@ -229,12 +230,13 @@ def covers(table: pd.DataFrame, trace: Trace | SyntheticTrace) -> bool:
     return all(layer in seen for layer in wanted)
 
 
-def _totals(table: pd.DataFrame, count: Count) -> list[dict]:
+def _totals(table: pd.DataFrame, count: Count) -> list[dict[str, Any]]:
     """Per snapshot the sums of a count by pass, and of the passes together; None for a pass that is not there."""
     rows = []
-    for (snapshot, sparsity), group in table.groupby(list(SNAPSHOT), sort=False):
+    groups: Any = table.groupby(list(SNAPSHOT), sort=False)
+    for (snapshot, sparsity), group in groups:
         sums = fold(group[["pass", count.column]], ["pass"]).set_index("pass")[count.column]
-        row = {which: plain(sums[which]) if which in sums else None for which in COLUMNS[:3]}
+        row: dict[str, Any] = {which: plain(sums[which]) if which in sums else None for which in COLUMNS[:3]}
         for name, parts in SUMS.items():
             row[name] = None if any(row[part] is None for part in parts) else sum(row[part] for part in parts)
         samples = int(group["samples"].iloc[0])
@@ -247,7 +249,7 @@ def plain(number: Any) -> int | float | None:
     return None if pd.isna(number) else number if isinstance(number, int | float) else number.item()
 
 
-def _gains(rows: list[dict], table: pd.DataFrame) -> list[dict]:
+def _gains(rows: list[dict[str, Any]], table: pd.DataFrame) -> list[dict[str, Any]]:
     """Of each snapshot over the first with sparsity 0, if that has the same layers: counts per sample."""
     layers = {name: set(group["layer"]) for name, group in table.groupby("snapshot")}
     dense = next((row for row in rows if row["sparsity"] == 0), None)
@@ -256,7 +258,7 @@ def _gains(rows: list[dict], table: pd.DataFrame) -> list[dict]:
     return _ratios(references, rows)
 
 
-def _ratios(over: list[dict], under: list[dict]) -> list[dict]:
+def _ratios(over: list[dict[str, Any]], under: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Row by row, column by column, per sample; None where a side is missing or nothing was done."""
     return [
         {key: b[key] for key in SNAPSHOT}

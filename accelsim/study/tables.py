@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -31,20 +32,21 @@ WIDTH = 1000
 
 def render(parts: Iterable[object], terminal: bool = False) -> str:
     """Tables and lines as text; with escape codes only for a terminal."""
+    text = io.StringIO()
     console = Console(
-        file=io.StringIO(), width=WIDTH, force_terminal=terminal, no_color=not terminal, legacy_windows=False,
+        file=text, width=WIDTH, force_terminal=terminal, no_color=not terminal, legacy_windows=False,
         highlight=False, markup=False, emoji=False,
     )  # fmt: skip
     for part in parts:
         console.print(part, soft_wrap=True)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
 def summary(
     chosen: Summary,
     everything: Summary,
     table: pd.DataFrame,
-    paper: list[dict],
+    paper: list[dict[str, Any]],
     *,
     full: bool = True,
     explain: bool = False,
@@ -63,7 +65,7 @@ def summary(
         yield from cause_notes(table, chosen.machine)
 
 
-def speedup_table(chosen: Summary, papers: list[dict]) -> Iterator[Table | Text]:
+def speedup_table(chosen: Summary, papers: list[dict[str, Any]]) -> Iterator[Table | Text]:
     """The paper's Table 6: a row per Top-K sparsity, the paper's figure beside ours where it has one."""
     table = new_table(f"Speedup on {chosen.machine} against Top-K 0 % on the same machine, over {chosen.layers}")
     table.add_column("Top-K\nsparsity", no_wrap=True)
@@ -181,7 +183,7 @@ def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:
         shown.add_column("cause")
         cells = []
         for which, group in of_snapshot.groupby("pass", sort=False):
-            shown.add_column(HEADINGS[which], justify="right")
+            shown.add_column(HEADINGS[str(which)], justify="right")
             shown.add_column("", justify="right", style="dim")
             (folded,) = fold(group, ["pass"]).to_dict("records")
             counts, total = [folded[cause.column] for cause in causes], slots_of(group)
@@ -204,7 +206,7 @@ def _causes(rows: pd.DataFrame) -> list[Count]:
     return [cause for cause in ledger.rows("slots") if rows[cause.column].any()]
 
 
-def capture_tables(runs: list, trace: Path) -> Iterator[Table | Text]:
+def capture_tables(runs: list[Any], trace: Path) -> Iterator[Table | Text]:
     """What ``accelsim capture`` trained: the last iteration of each run."""
     table = new_table(f"{trace}: recorded; the last iteration of each run")
     for heading in (
@@ -232,36 +234,36 @@ def new_table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
 
 
-def _section(table: Table, name: str, rows: list[dict], show) -> None:
+def _section(table: Table, name: str, rows: list[dict[str, Any]], show: Callable[[Any], str]) -> None:
     table.add_row(Text(name, style="italic"))
     for row in rows:
         table.add_row(f"  {_label(row)}", *(show(row[c]) for c in COLUMNS))
     table.add_section()
 
 
-def _per_sample(rows: list[dict], scale: float) -> list[dict]:
+def _per_sample(rows: list[dict[str, Any]], scale: float) -> list[dict[str, Any]]:
     return [row | {c: row[c] and row[c] * scale / row["samples"] for c in COLUMNS} for row in rows]
 
 
-def _label(row: dict) -> str:
+def _label(row: Mapping[str, Any]) -> str:
     return f"{100 * row['sparsity']:g} % ({row['snapshot']})"
 
 
-def times(value) -> str:
+def times(value: float | None) -> str:
     """A ratio."""
     return NOTHING if value is None else f"{value:.2f}×"
 
 
-def percent(value) -> str:
+def percent(value: float | None) -> str:
     """A share."""
     return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
-def _short(value) -> str:
+def _short(value: float | None) -> str:
     """Three digits, and no exponent where there are more before the point."""
     return NOTHING if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def count(value) -> str:
+def count(value: int | None) -> str:
     """An integer."""
     return NOTHING if value is None else f"{value:,}"

@@ -43,8 +43,8 @@ def write_tables(plan: Plan, store: Store, errors: dict[str, str]) -> tuple[pd.D
     def tables() -> Iterator[pd.DataFrame]:
         nonlocal damaged
         for number, (point, key) in enumerate(zip(plan.points, plan.keys, strict=True)):
-            problem = point.error or errors.get(key)
-            counts = None if problem else store.get(key)
+            problem = point.error or errors.get(key or "")
+            counts = None if problem else store.get(key or "")
             if counts is None and not problem:
                 problem = "damaged: run again"
                 damaged += 1
@@ -93,7 +93,8 @@ def _write_groups(path: str, tables: Iterable[pd.DataFrame]) -> None:
     import pyarrow.parquet as pq
 
     with ExitStack() as stack:
-        writer, waiting = None, []
+        writer: Any = None
+        waiting: list[Any] = []
         for rows in tables:
             table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
             writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
@@ -105,7 +106,7 @@ def _write_groups(path: str, tables: Iterable[pd.DataFrame]) -> None:
             writer.write_table(pa.concat_tables(waiting))
 
 
-def _settings(points: tuple[Point, ...]) -> dict[str, list]:
+def _settings(points: tuple[Point, ...]) -> dict[str, list[Any]]:
     """What the points set, a column each: as it is where all are of one kind, else as text."""
     names = dict.fromkeys(name for p in points for name in p.settings if name not in OWN)
     columns = {name: [p.settings.get(name) for p in points] for name in names}
@@ -115,7 +116,14 @@ def _settings(points: tuple[Point, ...]) -> dict[str, list]:
     return columns
 
 
-def _point_rows(number: int, point: Point, varied, counts, problem: str | None, passes: Iterable[str]) -> pd.DataFrame:
+def _point_rows(
+    number: int,
+    point: Point,
+    varied: dict[str, Any],
+    counts: pd.DataFrame | None,
+    problem: str | None,
+    passes: Iterable[str],
+) -> pd.DataFrame:
     """A row for each pass of a point, summed over layers."""
     place = {
         "point": number, "trace": point.settings["trace"], "machine_file": point.settings["machine"],

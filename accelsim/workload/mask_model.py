@@ -102,12 +102,13 @@ class MaskModel:
                 _resampled(self.second, shape[1], rng),
                 _nearest(self.places, shape[2:]),
             )
-            return _threshold(np.float32(0), offsets) + _field(shape, self.correlation, rng)
+            return np.asarray(_threshold(np.float32(0), offsets) + _field(shape, self.correlation, rng))
         same = np.random.default_rng(prod(shape) % (1 << 32))  # for all blocks of a tensor
         first, second = _resampled(self.first, shape[0], same), _resampled(self.second, shape[1], same)
         offsets = first[block[0]], second[block[1]], _nearest(self.places, shape[2:])[block[2]]
-        sizes = tuple(offset.size for offset in offsets[:2]) + offsets[2].shape
-        return _threshold(np.float32(0), offsets) + _field(sizes, self.correlation, rng)
+        height, width = offsets[2].shape
+        sizes = offsets[0].size, offsets[1].size, height, width
+        return np.asarray(_threshold(np.float32(0), offsets) + _field(sizes, self.correlation, rng))
 
     def count(self, size: int) -> int:
         """How many of so many positions are non-zero at the model's own density."""

@@ -35,8 +35,13 @@ DRAWN = ("weight", "activation", "gradient")
 class Source(Protocol):
     """Where a mask comes from: a model (``MaskModel``), numbers that a file holds, a pattern."""
 
-    has_zeros: bool  # whether some positions are zero whatever the sparsity
-    is_divisible: bool  # whether a block of a tensor can be had alone
+    @property
+    def has_zeros(self) -> bool:
+        """Whether some positions are zero whatever the sparsity."""
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether a block of a tensor can be had alone."""
 
     def scores(self, shape: Shape, rng: np.random.Generator, block: Block | None = None) -> np.ndarray:
         """A number for each position, float32; the greatest survive a Top-K, and none that is ``NEVER``."""

@@ -54,7 +54,7 @@ class Activity:
     accesses: Mapping[str, int]
     traffic: Callable[[], Traffic]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         mine = ledger.rows(source="accelerator")
         ledger.checked(self.slots, (row for row in mine if row.group == "slots"), "an accelerator's slots")
         ledger.checked(self.accesses, (row for row in mine if row.group != "slots"), "an accelerator's accesses")
@@ -83,7 +83,7 @@ class Summation:
     additions: Literal["multiplications", "accumulator_updates"]
     partial_sums: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.additions not in ledger.added():
             rule = f"must be one of {', '.join(ledger.added())}"
             raise MachineError(f"summation.additions: {rule}, got {self.additions!r}")
@@ -164,6 +164,13 @@ class Accelerator(Protocol):
         """
 
 
+class _Multiplying(Protocol):
+    """What each model's parameters have, as a key or worked out."""
+
+    @property
+    def multipliers(self) -> int: ...
+
+
 class AcceleratorParameters(Parameters):
     """Base of the models' parameters, with what most machines need not say.
 
@@ -176,7 +183,7 @@ class AcceleratorParameters(Parameters):
     strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD, default="phase")
 
     @property
-    def baseline_multipliers(self) -> int:
+    def baseline_multipliers(self: _Multiplying) -> int:
         return self.multipliers
 
     @property

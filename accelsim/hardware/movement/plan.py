@@ -33,14 +33,21 @@ class Stream:
     needs: dict[str, list[int]] = field(default_factory=dict)
     fills: list[int] = field(default_factory=list)
 
-    def extend(self, job, size, cycles, needs: dict[str, np.ndarray], fills: np.ndarray | None = None) -> None:
+    def extend(
+        self,
+        job: np.ndarray,
+        size: np.ndarray,
+        cycles: np.ndarray,
+        needs: dict[str, np.ndarray],
+        fills: np.ndarray | None = None,
+    ) -> None:
         """More transfers."""
         for name, counts in needs.items():
             self.needs.setdefault(name, [0] * len(self.job)).extend(np.broadcast_to(counts, job.shape).tolist())
         for mine, more in zip((self.job, self.size, self.cycles), (job, size, cycles), strict=True):
             mine.extend(more.tolist())
-        for counts in self.needs.values():
-            counts.extend([0] * (len(self.job) - len(counts)))
+        for needed in self.needs.values():
+            needed.extend([0] * (len(self.job) - len(needed)))
         self.fills.extend([-1] * job.size if fills is None else fills.tolist())
 
 

@@ -33,7 +33,7 @@ class Planner:
         self.memories = {ACTIVATIONS: memory.activation_memory, WEIGHTS: memory.weight_memory}
         self.buffers = {"activation": buffers.activation, "weight": buffers.weight}
         self.accumulator_sets = buffers.accumulator_sets
-        self.piece_bytes = int(memory.offchip.moved_bytes(np.int64(PIECE_BYTES)))
+        self.piece_bytes = int(memory.offchip.moved_bytes(np.array(PIECE_BYTES)))
         self.rooms = {name: Room(place.capacity_bytes) for name, place in (self.memories | self.buffers).items()}
         self.streams: dict[str, Stream] = {}
         self.load_of_job: dict[str, np.ndarray] = {}
@@ -124,7 +124,7 @@ class Planner:
         of_job[jobs] = first + np.arange(jobs.size)
         if loads.held and self.buffers[operand.buffer].ports == 2:
 
-            def settle(opened, last=first + jobs.size):
+            def settle(opened: dict[int, np.ndarray], last: int = first + jobs.size) -> None:
                 stream.needs[JOBS][first:last] = (opened[id(room)][begin:end][some] + 1).tolist()
 
             self.unsettled.append(settle)
@@ -155,7 +155,7 @@ class Planner:
         # What the layer before computed can be fetched when it has been written.
         rewritten = index if number == demand.reads_result else 0
 
-        def settle(opened, last=first + of.size):
+        def settle(opened: dict[int, np.ndarray], last: int = first + of.size) -> None:
             complete = np.maximum(opened[id(room)][begin:end][of] + 1, earliest)
             stream.needs[JOBS][first:last] = complete.tolist()
             if name == demand.result_memory:
@@ -165,7 +165,7 @@ class Planner:
         self.actions[index][ledger.moved(OFFCHIP, "read")] += int(offchip.moved_bytes(sizes).sum())
         self.actions[index][ledger.moved(name, "write")] += int(sizes.sum())
         arrived = np.append(0, np.bincount(of, minlength=jobs.size).cumsum())
-        return first + arrived[moves.made]
+        return np.asarray(first + arrived[moves.made])
 
     def _left_by(self, complete: np.ndarray, least: int = 0) -> np.ndarray:
         """Writes for the room that so many complete jobs free: what layers leave, free when the next one has ended,
@@ -206,7 +206,7 @@ class Planner:
         cycles = place.transfer_cycles(sizes)
         store.extend(at + start, sizes, cycles, {JOBS: at + start + 1, "write": waits})
 
-        def settle(opened):
+        def settle(opened: dict[int, np.ndarray]) -> None:
             complete = opened[id(self.rooms[name])][outgoing].max() + 1
             store.needs["write"][stored : stored + at.size] = np.maximum(waits, self._left_by(complete)).tolist()
 
@@ -262,7 +262,7 @@ class Planner:
         for operand, placed in zip(self.demands[index].operands, placement.operands, strict=True):
             if placed.loads.held:
                 buffer = f"{operand.buffer}_buffer"
-                reads = np.int64(accesses[ledger.values_read(buffer)])
+                reads = np.array(accesses[ledger.values_read(buffer)], np.int64)
                 counts[ledger.moved(buffer, "read")] += int(self.memory.value_bytes(reads))
 
     def _pieces(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

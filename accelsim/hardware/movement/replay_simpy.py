@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import simpy
-from simpy.events import NORMAL
+from simpy.events import NORMAL, EventPriority
 
 from accelsim import ledger
 from accelsim.hardware.movement.plan import JOBS, OFFCHIP, STALLS, Plan, Stream
@@ -24,6 +24,7 @@ PORTS = (OFFCHIP, ACTIVATIONS, WEIGHTS)
 CHOOSING = NORMAL + 1
 
 Observer = Callable[[str, str, int, int, int], None]
+Steps = Generator[simpy.Event, None, None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class _Late(simpy.Event):
     def __init__(self, env: simpy.Environment, turn: int, delay: int = 0):
         super().__init__(env)
         self._ok, self._value = True, None
-        env.schedule(self, turn, delay)
+        env.schedule(self, EventPriority(turn), delay)
 
 
 class _Queue:
@@ -76,7 +77,7 @@ class _Queue:
         self.started = self.count = 0
         self.first: list[int] = []
         self.done: list[int] = []
-        self.needs: list[tuple] = []
+        self.needs: list[tuple[_Queue | _Jobs, list[int]]] = []
         self.watchers: list[_Port] = []
 
     def ready(self) -> bool:
@@ -103,7 +104,7 @@ class _Port:
 class _Jobs:
     """The jobs, as something to wait for."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
 
 
@@ -115,6 +116,7 @@ class _Replay:
         self.queues = {name: _Queue(stream) for name, stream in plan.streams.items()}
         self.ports = [_Port(name) for name in PORTS]
         self.working: simpy.Event | None = None
+        self.result: Replay | None = None
         for port in self.ports:
             port.queues = [q for q in self.queues.values() if q.stream.port == port.name]
         for queue in self.queues.values():
@@ -131,9 +133,15 @@ class _Replay:
         work = self.env.process(self._work())
         self.env.run()
         assert not work.is_alive and all(q.started == q.size for q in self.queues.values()), "deadlock"
-        return work.value
+        assert self.result is not None
+        return self.result
 
-    def _serve(self, port: _Port) -> Generator:
+    @property
+    def now(self) -> int:
+        """The cycle."""
+        return int(self.env.now)
+
+    def _serve(self, port: _Port) -> Steps:
         """One port."""
         yield _Late(self.env, port.turn)
         while any(queue.started < queue.size for queue in port.queues):
@@ -148,7 +156,7 @@ class _Replay:
 
     def _start(self, queue: _Queue) -> int:
         """A transfer starts; returns the cycles that it keeps the port."""
-        now, number = self.env.now, queue.started
+        now, number = self.now, queue.started
         cycles = queue.cycles[number]
         queue.started += 1
         queue.first.append(now + queue.latency)
@@ -171,27 +179,29 @@ class _Replay:
             if port.idle is not None:
                 idle, port.idle = port.idle, None
                 idle._ok, idle._value = True, None
-                self.env.schedule(idle, port.turn)
+                self.env.schedule(idle, EventPriority(port.turn))
 
-    def _work(self) -> Generator:
+    def _work(self) -> Steps:
         """The PEs: job after job."""
-        plan, env = self.plan, self.env
+        plan = self.plan
         loads = [(self.queues[name], of_job) for name, of_job in plan.load_of_job.items()]
         store = self.queues["store"]
-        ends, stalls, job = [], [], 0
+        ends: list[int] = []
+        stalls: list[Counter[str]] = []
+        job = 0
         for end in plan.ends:
             lost: Counter[str] = Counter()
             while job < end:
                 yield from self._job(job, loads, store, lost)
                 job += 1
-            ends.append(env.now)
+            ends.append(self.now)
             stalls.append(lost)
         yield from self._drain(ends, stalls)
-        return Replay(ends, [dict(lost) for lost in stalls])
+        self.result = Replay(ends, [dict(lost) for lost in stalls])
 
-    def _job(self, job: int, loads: list, store: _Queue, lost: Counter) -> Generator:
+    def _job(self, job: int, loads: list[tuple[_Queue, list[int]]], store: _Queue, lost: Counter[str]) -> Steps:
         """Waits for a job's data and accumulators, works, and says what each cycle of waiting was for."""
-        begin = start = self.env.now
+        begin = start = self.now
         first_of = last_of = None
         last = 0
         for queue, of_job in loads:
@@ -213,17 +223,17 @@ class _Replay:
         if first_of:
             self._blame(job, begin, start, *first_of, lost)
         end = start + self.plan.job_cycles[job]
-        if last > end:
+        if last_of and last > end:
             self._lose(lost, "onchip", last_of.stream.operand, job, end, last)
             end = last
-        if end > self.env.now:
-            yield self.env.timeout(end - self.env.now)
+        if end > self.now:
+            yield self.env.timeout(end - self.now)
         if self.observe:
             self.observe(JOBS, "", job, start, end)
         self.jobs.count += 1
         self._wake(self.ports)
 
-    def _lose(self, lost: Counter, place: str, operand: str, job: int, start: int, end: int) -> None:
+    def _lose(self, lost: Counter[str], place: str, operand: str, job: int, start: int, end: int) -> None:
         """Cycles that PEs waited for an operand at a place."""
         if end > start:
             cause = ledger.waiting(place, operand)
@@ -231,7 +241,7 @@ class _Replay:
             if self.observe:
                 self.observe(STALLS, cause, job, start, end)
 
-    def _blame(self, job: int, begin: int, start: int, queue: _Queue, number: int, lost: Counter) -> None:
+    def _blame(self, job: int, begin: int, start: int, queue: _Queue, number: int, lost: Counter[str]) -> None:
         """Cycles that PEs waited for a transfer: off chip until what it needed from there had arrived, then on chip."""
         until, operand = self._offchip_until(queue, number)
         offchip = min(start, max(begin, until))
@@ -242,20 +252,20 @@ class _Replay:
         """When the last transfer off chip was complete that this one waited for, or is; and what moved."""
         if queue.stream.port == OFFCHIP:
             return queue.done[number], queue.stream.operand
-        needs = ((other, counts[number] - 1) for other, counts in queue.needs if other is not self.jobs)
+        needs = ((other, counts[number] - 1) for other, counts in queue.needs if isinstance(other, _Queue))
         return max((self._offchip_until(*need) for need in needs if need[1] >= 0), default=(0, ""))
 
-    def _drain(self, ends: list[int], stalls: list[Counter]) -> Generator:
+    def _drain(self, ends: list[int], stalls: list[Counter[str]]) -> Steps:
         """The pass is over when its last result has left."""
         for name in ("store", "write"):
-            queue, begin = self.queues[name], self.env.now
+            queue, begin = self.queues[name], self.now
             while queue.started < queue.size:
                 yield self._change()
-            if queue.done and queue.done[-1] > self.env.now:
-                yield self.env.timeout(queue.done[-1] - self.env.now)
-            if self.env.now > begin:
-                self._blame(self.plan.ends[-1] - 1, begin, self.env.now, queue, queue.size - 1, stalls[-1])
-        ends[-1] = self.env.now
+            if queue.done and queue.done[-1] > self.now:
+                yield self.env.timeout(queue.done[-1] - self.now)
+            if self.now > begin:
+                self._blame(self.plan.ends[-1] - 1, begin, self.now, queue, queue.size - 1, stalls[-1])
+        ends[-1] = self.now
 
     def _change(self) -> simpy.Event:
         """The next start of a transfer."""

@@ -125,7 +125,8 @@ class Room:
         """All that enters: job, bytes, last job, rank."""
         if not self._entries:
             return (np.zeros(0, np.int64),) * 4
-        return tuple(np.concatenate(column) for column in zip(*self._entries, strict=True))
+        job, size, until, rank = (np.concatenate(column) for column in zip(*self._entries, strict=True))
+        return job, size, until, rank
 
     def opened_by(self, jobs: int) -> np.ndarray:
         """The last job that must be complete before each part may enter; −1 where none need be."""

@@ -107,7 +107,14 @@ class LayerTraffic:
 
 
 def measured(
-    tensor: str, buffer: str, blocks: Iterable[np.ndarray], part: np.ndarray, *, units=1, copies=1, streamed=None
+    tensor: str,
+    buffer: str,
+    blocks: Iterable[np.ndarray],
+    part: np.ndarray,
+    *,
+    units: int = 1,
+    copies: int = 1,
+    streamed: np.ndarray | None = None,
 ) -> Operand:
     """An operand from its values: ``blocks`` of shape (parts, values), one after another."""
     from accelsim.hardware.kernels.zero_runs import placeholders
@@ -117,8 +124,9 @@ def measured(
         sizes.append(np.full(len(block), block.shape[1], np.int64))
         nonzeros.append(np.count_nonzero(block, axis=1).astype(np.int64))
         codes.append(placeholders(np.ascontiguousarray(block != 0)))
-    counts = (np.concatenate(c) for c in (sizes, nonzeros, codes))
-    return Operand(tensor, buffer, *counts, np.ascontiguousarray(part, np.int64), units, copies, streamed)
+    values, filled, spelled = (np.concatenate(c) for c in (sizes, nonzeros, codes))
+    parts = np.ascontiguousarray(part, np.int64)
+    return Operand(tensor, buffer, values, filled, spelled, parts, units, copies, streamed)
 
 
 def joined(traffics: list[Traffic], *, shared: bool = False) -> Traffic:
@@ -161,5 +169,7 @@ def _joined(operands: list[Operand], shared: bool) -> Operand:
         streamed=np.concatenate(streamed) if streamed else None,
         units=max(operand.units for operand in operands),
         copies=max(operand.copies for operand in operands),
-        **counts,
+        values=counts["values"],
+        nonzeros=counts["nonzeros"],
+        placeholders=counts["placeholders"],
     )
