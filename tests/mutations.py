@@ -331,7 +331,8 @@ MUTATIONS = [
     Mutation(
         "serial-seen-by-another-set",
         SERIAL,
-        "                        if seen[place] != s * lines + t:\n                            seen[place] = s * lines + t\n",
+        "                        if seen[place] != s * lines + t:\n"
+        "                            seen[place] = s * lines + t\n",
         "                        if seen[place] != t:\n                            seen[place] = t\n",
         SERIALS,
         "a set does not wait for values that an earlier set waited for in the same line",
@@ -442,14 +443,6 @@ MUTATIONS = [
         "layers with unequal padding get the input gradient of another layer",
     ),
     Mutation(
-        "held-of-a-cut-gradient",
-        LOWERING,
-        "slice(min(0, begin) % st, None, st)",
-        "slice(0, None, st)",
-        MOVED,
-        "what a dilated gradient moves begins at the zeros that lowering put there",
-    ),
-    Mutation(
         "phase-taps-by-stride-alone",
         LOWERING,
         "step, spacing = stride // gcd, dilation // gcd",
@@ -521,14 +514,6 @@ MUTATIONS = [
         ("test_accelerators.py::test_words_hold_the_lanes",),
         "lookaside looks to the other side",
     ),
-    Mutation(
-        "cut-at-cuts",
-        LINES,
-        "at = len(values) * cuts // total",
-        "at = -(-len(values) * cuts // total)",
-        MOVED,
-        "parts of a map begin a row late",
-    ),
     # Machines --------------------------------------------------------------------------------------------------------
     Mutation(
         "tiled-last-set",
@@ -548,18 +533,18 @@ MUTATIONS = [
     ),
     Mutation(
         "tiled-weight-reads",
-        TILED,
-        '"weight_buffer_reads": shared * row_lines.sum() * self.lanes',
-        '"weight_buffer_reads": row_lines.sum() * self.lanes',
-        ACTIONS,
+        "hardware/accelerators/tiled.py",
+        "visits // len(read) * int((read @ used).sum()) * self.lanes",
+        "visits * int((read @ used).sum()) * self.lanes",
+        ("test_actions.py", "test_energy.py"),
         "weights are read once for all windows",
     ),
     Mutation(
         "tiled-activation-reads",
-        TILED,
-        '"activation_buffer_reads": windows @ lines_run * self.lanes',
-        '"activation_buffer_reads": windows @ row_lines * self.lanes',
-        ACTIONS,
+        "hardware/accelerators/tiled.py",
+        "windows.sum() * used.size * lines.shape[2] * lines.lanes",
+        "windows.sum() * used.size * lines.shape[2]",
+        ("test_actions.py", "test_energy.py"),
         "each row reads its own activations",
     ),
     Mutation(
@@ -798,17 +783,17 @@ MUTATIONS = [
     Mutation(
         "joined-phases",
         "hardware/movement/traffic.py",
-        "sizes = {name: np.maximum(getattr(a, name), getattr(b, name)) for name in counts}",
-        "sizes = {name: np.minimum(getattr(a, name), getattr(b, name)) for name in counts}",
-        ACTIONS,
+        "np.maximum(own, getattr(operand, name), out=own)",
+        "np.minimum(own, getattr(operand, name), out=own)",
+        ("test_actions.py", "test_memory.py"),
         "of a gradient that phases share only what all read is moved",
     ),
     Mutation(
         "joined-parts",
         "hardware/movement/traffic.py",
-        "np.where(b.part < 0, -1, b.part + a.values.size)",
-        "np.where(b.part < 0, -1, b.part)",
-        MOVED,
+        "np.where(o.part < 0, -1, o.part + begin)",
+        "np.where(o.part < 0, -1, o.part)",
+        ("test_memory.py",),
         "a group reads the parts of the group before it",
     ),
     Mutation(
@@ -909,10 +894,10 @@ MUTATIONS = [
     ),
     Mutation(
         "bitmask-is-free",
-        HIERARCHY,
-        "bits = values + nonzeros * self.value_bits",
-        "bits = nonzeros * self.value_bits",
-        STORED,
+        "hardware/hierarchy.py",
+        "bits: np.ndarray = values + nonzeros * self.value_bits",
+        "bits: np.ndarray = nonzeros * self.value_bits",
+        ("test_memory.py",),
         "a compressed tensor has no metadata",
     ),
     Mutation(
@@ -940,14 +925,6 @@ MUTATIONS = [
         "spilled partial sums are half as large",
     ),
     # Energy and overheads --------------------------------------------------------------------------------------------
-    Mutation(
-        "accumulators-written-only",
-        PRICING,
-        '2 * count("accumulator_updates")',
-        'count("accumulator_updates")',
-        ENERGY,
-        "a partial sum is written and never read",
-    ),
     Mutation(
         "leakage-in-microseconds",
         PRICING,
@@ -982,10 +959,10 @@ MUTATIONS = [
     ),
     Mutation(
         "accumulator-bits",
-        PRICING,
-        "return machine.accelerator.summation.partial_sums * bits // 8",
-        "return machine.accelerator.summation.partial_sums * bits",
-        ENERGY,
+        "hardware/pricing.py",
+        "machine.accelerator.summation.partial_sums * _partial_sum_bits(machine) // 8",
+        "machine.accelerator.summation.partial_sums * _partial_sum_bits(machine)",
+        ("test_energy.py",),
         "accumulators are priced as arrays of eight times the size",
     ),
     Mutation(

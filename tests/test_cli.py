@@ -269,7 +269,7 @@ def test_the_explanation_adds_up(printed):
     tables = out.split("Where the multiplier slots of pe16x16 went, snapshot ")[1:]
     assert len(tables) == 2
     for table in tables:
-        lines = re.findall(r"^  (\w[\w ×]*?) {2,}(.*%)$", table, re.M)
+        lines = re.findall(r"^  (\w[\w ×-]*?) {2,}(.*%)$", table, re.M)
         counts = {
             name: [int(n.replace(",", "")) for n in re.findall(r"[\d,]+(?= +[\d.]+ %)", rest)] for name, rest in lines
         }
@@ -706,11 +706,11 @@ def test_an_error_after_the_run_began_leaves_no_new_folder(hostile):
 def test_info_describes_a_trace(here):
     out = succeed(here, "info", "tiny.npz")
     assert out.startswith(f"tiny.npz: accelsim trace, version 2, {(here / 'tiny.npz').stat().st_size:,} bytes\n")
-    for text in ("tiny on noise", "dense: Top-K 0 %", "swat80: Top-K 80 %", "1 of 8 samples", "8×3×3×3", "5 layers"):
+    for text in ("tiny on noise", "dense: Top-K 0 %", "swat80: Top-K 80 %", "batch 8", " 1/8 ", "8×3×3×3", "5 layers"):
         assert text in out
     facts = one_object(succeed(here, "info", "tiny.npz", "--json"))
     assert [layer["name"] for layer in facts["snapshots"][0]["layers"]] == list(LAYERS)
-    assert facts["sha256"] in out and facts["version"] == 1
+    assert facts["sha256"] in out and facts["version"] == 2
     with accelsim.open_trace(here / "tiny.npz") as trace:
         for snapshot, found in zip(trace.snapshots, facts["snapshots"], strict=True):
             for layer, described in zip(snapshot.layers, found["layers"], strict=True):

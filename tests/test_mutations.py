@@ -32,7 +32,7 @@ def test_what_a_mutation_changes_is_there_once_and_is_another_program_after(muta
 
 def test_a_stale_mutation_says_what_is_no_longer_there():
     gone = Mutation("gone", "errors.py", "no such text", "nothing", (), "")
-    with pytest.raises(ValueError, match="gone: must be in errors.py once, is 0 times: no such text"):
+    with pytest.raises(ValueError, match=r"gone: must be in errors\.py once, is 0 times: no such text"):
         gone.applied(source_of(gone))
 
 
