@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from accelsim import ledger
+from accelsim.errors import MachineError
 from accelsim.files import staged
 from accelsim.hardware.machine import Machine
 from accelsim.ledger import CYCLES, EFFECTUAL, OFFCHIP_MOVED, Bar, Count
@@ -72,7 +74,8 @@ def draw(table: pd.DataFrame, machine: Machine, title: str) -> tuple[dict[str, F
     """The figures by file name, and a line for each that there is nothing for."""
     rows = table[table["machine"] == machine.name]
     figures, notes = {}, []
-    for snapshot, of_snapshot in rows.groupby("snapshot", sort=False):
+    by_snapshot: Any = rows.groupby("snapshot", sort=False)
+    for snapshot, of_snapshot in by_snapshot:
         safe = re.sub(r"[^\w.-]", "_", snapshot, flags=re.ASCII)
         while f"cycles-{safe}" in figures:
             safe += "_"
@@ -100,7 +103,7 @@ def cycles_by_cause(rows: pd.DataFrame, title: str) -> Figure:
             slots = of_pass[[cause.column for cause in causes]].sum(axis=1)
             cycles = (slots / of_pass["multipliers"]).fillna(0).to_numpy()
             if cycles.any():
-                style = {"facecolor": bar.fill, "hatch": bar.hatch, "edgecolor": bar.ink, "lw": 0}
+                style: dict[str, Any] = {"facecolor": bar.fill, "hatch": bar.hatch, "edgecolor": bar.ink, "lw": 0}
                 _boxes(axes, left, left + cycles, 0.8, **style, label=bar.label)
                 shown[bar] = Patch(**style, label=bar.label)
             left = left + cycles
@@ -135,11 +138,18 @@ def roofline(rows: pd.DataFrame, machine: Machine, title: str) -> Figure:
     whole = fold(rows, ["snapshot", "pass"])
     seen = []
     for size, points in ((22, rows), (130, whole)):
-        for (snapshot, which), group in points.groupby(["snapshot", "pass"], sort=False):
+        groups: Any = points.groupby(["snapshot", "pass"], sort=False)
+        for (snapshot, which), group in groups:
             x, y = _intensity(group)
-            style = {"marker": MARKERS[which], "color": shades[snapshots.index(snapshot)], "edgecolor": "black"}
+            style: dict[str, Any] = {
+                "marker": MARKERS[which],
+                "color": shades[snapshots.index(snapshot)],
+                "edgecolor": "black",
+            }
             axes.scatter(x, y, size, linewidth=0.5 if points is rows else 1.8, zorder=3, **style)
             seen += [*x]
+    if machine.memory is None:
+        raise MachineError(f"{machine.name}: memory: must be given for a roofline")
     offchip, peak = machine.memory.offchip, machine.accelerator.multipliers
     rate = offchip.channels * offchip.megabytes_per_second / machine.clock_mhz
     low, high = min([1, *seen]) / 2, max([1, *seen, peak / rate if rate else 1]) * 2
@@ -154,7 +164,9 @@ def roofline(rows: pd.DataFrame, machine: Machine, title: str) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(_thousands))
     passes = [which for which in MARKERS if which in set(rows["pass"])]
-    handles = [Line2D([], [], marker=MARKERS[p], ls="", mfc="white", mec="black", label=HEADINGS[p]) for p in passes]
+    handles: list[Artist] = [
+        Line2D([], [], marker=MARKERS[p], ls="", mfc="white", mec="black", label=HEADINGS[p]) for p in passes
+    ]
     handles += [Patch(fc=shade, ec="black", label=_short(s)) for s, shade in zip(snapshots, shades, strict=True)]
     handles.append(Line2D([], [], marker="o", ls="", ms=11, mew=1.8, mfc="white", mec="black", label="all layers"))
     figure.legend(handles=handles, loc="outside right center", frameon=False)
@@ -209,7 +221,8 @@ def speedup_by_layer(gains: pd.DataFrame, title: str) -> Figure:
 def _intensity(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Effectual multiplications per off-chip byte and per cycle, of the rows that have all three."""
     moved = rows[[part.column for part in OFFCHIP_MOVED.parts]].sum(axis=1)
-    rows, moved = (part[(moved > 0) & (rows[EFFECTUAL.column] > 0)] for part in (rows, moved))
+    both = (moved > 0) & (rows[EFFECTUAL.column] > 0)
+    rows, moved = rows[both], moved[both]
     done = rows[EFFECTUAL.column]
     return (done / moved).to_numpy(), (done / rows[CYCLES.column]).to_numpy()
 
@@ -232,11 +245,11 @@ def _layer_panels(rows: pd.DataFrame, title: str) -> tuple[Figure, dict[str, Axe
     return figure, panels
 
 
-def _boxes(axes: Axes, left: np.ndarray, right: np.ndarray, height: float, **style) -> None:
+def _boxes(axes: Axes, left: np.ndarray, right: np.ndarray, height: float, **style: Any) -> None:
     """A box a row, as one artist: a bar each takes seconds where there are many."""
     low, high = np.arange(len(left)) - height / 2, np.arange(len(left)) + height / 2
     corners = np.stack([*zip((left, right, right, left), (low, low, high, high), strict=True)])
-    axes.add_collection(PolyCollection(corners.transpose(2, 0, 1), **style), autolim=False)
+    axes.add_collection(PolyCollection([*corners.transpose(2, 0, 1)], **style), autolim=False)
 
 
 def _shades(number: int) -> list[str]:
@@ -250,7 +263,7 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
 
 
-def _thousands(value: float, _) -> str:
+def _thousands(value: float, _: object) -> str:
     for unit, sign in ((1e6, " M"), (1e3, " k")):
         if value >= unit:
             return f"{value / unit:g}{sign}"

@@ -55,7 +55,7 @@ def read(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> 
         raise ImportFormatError(f"{path}: {name.replace('_', '-')}: is for {takers}, and the format is {row.name}")
     if isinstance(given.get("topology"), str | os.PathLike):
         given["topology"] = read(given["topology"])
-    reader = _module(row).read
+    reader: Callable[..., Imported] = _module(row).read
     if path.is_dir() and row.is_layer:
         return _folder(path, row, partial(reader, **given))
     return reader(path, **given)
@@ -207,7 +207,9 @@ def _blueprint(layer: ImportedLayer, drawn: _Drawn, is_first: bool) -> Blueprint
         layer.kind,
         layer.geometry,
         FIRST_LAYER if is_first else PASSES,
-        **sources,
+        sources["weight"],
+        sources["activation"],
+        sources["gradient"],
         saved=saved,
         dense=is_first,
     )

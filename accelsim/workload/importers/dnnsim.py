@@ -29,6 +29,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def read(path: str | os.PathLike[str], tensors: str | os.PathLike[str] | None = 
     if len(samples) > 1:
         (n, one), (m, other) = list(samples.items())[:2]
         raise ImportFormatError(f"{path}: all layers must have as many samples, {one} has {n}, {other} {m}")
-    return Imported(path, "dnnsim", path.absolute().parent.name, tuple(layers), *samples)
+    return Imported(path, "dnnsim", path.absolute().parent.name, tuple(layers), next(iter(samples)))
 
 
 def tells(path: Path) -> bool:
@@ -139,16 +140,20 @@ def _quantised(
     for tensor in tensors.keys() & bits.keys():
         before, after = bits[tensor]
         read = tensors[tensor].read
-        found[tensor] = Stored(lambda read=read, before=before, after=after: quantise(read(), before, after))
+        found[tensor] = Stored(partial(_quantise_read, read, before, after))
         words[tensor] = f"from the file, in {before} + {after} bits by precision.txt"
     return found, words
+
+
+def _quantise_read(read: Callable[[], np.ndarray], before: int, after: int) -> np.ndarray:
+    return quantise(read(), before, after)
 
 
 def quantise(values: np.ndarray, before: int, after: int) -> np.ndarray:
     """Fixed-point numbers with so many bits before the point, the sign included, and after it; halves away from 0."""
     largest = 2.0 ** max(0, before - 1 + after) - 1
     scaled = np.abs(values.astype(np.float64)) * 2.0**after
-    return np.sign(values) * np.minimum(np.floor(scaled + 0.5), largest)
+    return np.asarray(np.sign(values) * np.minimum(np.floor(scaled + 0.5), largest))
 
 
 # ---- the model
@@ -238,7 +243,8 @@ def _layer(line: _Line, files: Callable[[str, str], Path | None]) -> tuple[int, 
     base = line.name.replace("/", "-")
     opened = {tensor: files(base, tensor) for tensor in ("weight", "activation", "gradient")}
     for tensor in ("weight", "activation"):
-        if opened[tensor] is None or not opened[tensor].is_file():
+        file = opened[tensor]
+        if file is None or not file.is_file():
             raise ImportFormatError(f"{tensor}: its .npy file must be there, is not")
     shapes = {tensor: open_npy(file).shape for tensor, file in opened.items() if file}
     n, kind, geometry = _shape(line, shapes["weight"], shapes["activation"])
@@ -281,7 +287,11 @@ def _shape(line: _Line, weight: tuple[int, ...], activation: tuple[int, ...]) ->
             f"activation: must have a multiple of the weight's {weight[1]} channels, got {channels}"
         )
     sizes = (line.stride,) * 2, (line.padding,) * 4
-    return n, "conv", Geometry(channels, height, width, filters, kernel, *sizes, groups=channels // weight[1])
+    return (
+        n,
+        "conv",
+        Geometry(channels, height, width, filters, (kernel[0], kernel[1]), *sizes, groups=channels // weight[1]),
+    )
 
 
 def _reader(file: Path, shape: tuple[int, ...], steps_first: bool) -> Callable[[], np.ndarray]:

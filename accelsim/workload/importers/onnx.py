@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ LARGEST_MODEL = 1 << 31  # bytes; no protocol buffer is larger
 Shape = tuple[int, ...]
 
 
-def read(path: str | os.PathLike) -> Imported:
+def read(path: str | os.PathLike[str]) -> Imported:
     """Read a model.
 
     Raises
@@ -106,7 +107,11 @@ class _Graph:
         return name in self._constants
 
 
-def _close_batch(graph) -> None:
+# The input's shape, the geometry (or what makes one for a number of samples), and what holds the weight.
+Read = tuple[Shape, Any, Mapping[str, Stored]]
+
+
+def _close_batch(graph: Any) -> None:
     """Inputs whose first size is open get 1."""
     constants = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
@@ -115,22 +120,22 @@ def _close_batch(graph) -> None:
             dims[0].dim_value = 1
 
 
-def _label(node) -> str:
+def _label(node: Any) -> str:
     """The weight's name, as PyTorch exports it, or the node's, or its result's."""
-    weight = node.input[1] if len(node.input) > 1 else ""
+    weight = str(node.input[1]) if len(node.input) > 1 else ""
     if weight.endswith(".weight"):
         return weight.removesuffix(".weight")
-    return (node.name or node.output[0]).strip("/") or node.op_type
+    return str((node.name or node.output[0]).strip("/") or node.op_type)
 
 
-def _attributes(node) -> dict[str, object]:
+def _attributes(node: Any) -> dict[str, Any]:
     found = {}
     for a in node.attribute:
         found[a.name] = list(a.ints) or (a.s.decode("utf-8", "replace") if a.s else a.i)
     return found
 
 
-def _conv(graph: _Graph, node):
+def _conv(graph: _Graph, node: Any) -> Read:
     shape, weight = graph.shape(node.input[0]), graph.shape(node.input[1])
     if len(shape) not in (3, 4) or len(weight) != len(shape):
         raise ImportFormatError(f"must be a convolution of 1 or 2 dimensions, has input {shape} and weight {weight}")
@@ -149,8 +154,11 @@ def _conv(graph: _Graph, node):
         shape, kernel, stride, dilation = (*shape, 1), (*kernel, 1), (*stride, 1), (*dilation, 1)
         pads = pads[0], 0, pads[1], 0
     padding = pads[0], pads[2], pads[1], pads[3]
+    (height, width), (down, right), (rows, columns) = shape[2:], stride, dilation
     groups = int(given.get("group", 1))
-    geometry = Geometry(shape[1], *shape[2:], weight[0], kernel, stride, padding, dilation, groups)
+    geometry = Geometry(
+        shape[1], height, width, weight[0], (kernel[0], kernel[1]), (down, right), padding, (rows, columns), groups
+    )
     if weight[1] * groups != shape[1]:
         raise ImportFormatError(f"weight: must have {shape[1]} channels over {groups} groups, has {weight[1]}")
     return shape, geometry, graph.weight(node.input[1], lambda array: array.reshape(geometry.weight_shape))
@@ -174,7 +182,7 @@ def _same(size: Shape, kernel: Shape, stride: Shape, dilation: Shape, lower: boo
     return (*begins, *ends)
 
 
-def _gemm(graph: _Graph, node):
+def _gemm(graph: _Graph, node: Any) -> Read:
     given = _attributes(node)
     shape, weight = graph.shape(node.input[0]), graph.shape(node.input[1])
     if given.get("transA"):
@@ -184,13 +192,13 @@ def _gemm(graph: _Graph, node):
     return _product(graph, node, shape, filters, arrange)
 
 
-def _matmul(graph: _Graph, node):
+def _matmul(graph: _Graph, node: Any) -> Read | None:
     if not graph.is_constant(node.input[1]) or len(graph.shape(node.input[1])) != 2:
         return None
     return _product(graph, node, graph.shape(node.input[0]), graph.shape(node.input[1])[1], np.transpose)
 
 
-def _product(graph: _Graph, node, shape: Shape, filters: int, arrange):
+def _product(graph: _Graph, node: Any, shape: Shape, filters: int, arrange: Callable[[np.ndarray], np.ndarray]) -> Read:
     def geometry(samples: int, shape: Shape) -> tuple[str, Geometry]:
         """Rows that are no samples are tokens."""
         rows = prod(shape[:-1])

@@ -12,8 +12,10 @@ import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +41,7 @@ class _Weight:
     read: Callable[[], np.ndarray]
 
 
-def read(path: str | os.PathLike, topology: Imported | None = None) -> Imported:
+def read(path: str | os.PathLike[str], topology: Imported | None = None) -> Imported:
     """Read weights, and put them into the layers of a topology.
 
     Raises
@@ -122,10 +124,14 @@ def _state_dict(path: Path) -> dict[str, _Weight]:
     if not isinstance(content, dict) or not content:
         raise ImportFormatError(f"{path}: must hold a state_dict, tensors by name, holds {type(content).__name__}")
     return {
-        name: _Weight(tuple(value.shape), lambda value=value: value.detach().float().numpy())
+        name: _Weight(tuple(value.shape), partial(_numbers, value))
         for name, value in content.items()
         if isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout is torch.strided
     }
+
+
+def _numbers(value: Any) -> np.ndarray:
+    return np.asarray(value.detach().float().numpy())
 
 
 def _safetensors(path: Path) -> dict[str, _Weight]:
@@ -146,7 +152,9 @@ def _safetensors(path: Path) -> dict[str, _Weight]:
 def _entry(path: Path, name: str, entry: object, start: int, size: int) -> _Weight:
     """One tensor, checked before anything of it is read."""
     fields = entry if isinstance(entry, dict) else {}
-    dtype, shape, span = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
+    dtype: Any = fields.get("dtype")
+    shape: Any = fields.get("shape")
+    span: Any = fields.get("data_offsets")
     sizes = [*shape, *span] if isinstance(shape, list) and isinstance(span, list) and len(span) == 2 else [None]
     if not isinstance(dtype, str) or not all(type(n) is int and n >= 0 for n in sizes) or len(sizes) > 12:
         raise ImportFormatError(f"{name[:60]}: must have dtype, shape and two data_offsets, got {str(entry)[:80]!r}")
@@ -163,7 +171,7 @@ def _entry(path: Path, name: str, entry: object, start: int, size: int) -> _Weig
             )
         array = np.memmap(path, DTYPES[dtype], "r", start + begin, tuple(shape))
         if dtype == "BF16":
-            return (array.astype(np.uint32) << 16).view(np.float32)
+            return np.asarray((array.astype(np.uint32) << 16).view(np.float32))
         return np.asarray(array)
 
     return _Weight(tuple(shape), read)

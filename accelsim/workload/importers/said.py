@@ -36,7 +36,7 @@ def words(imported: Imported, drawn: Mapping[str, Mapping[str, str]]) -> dict[st
 def provenance(imported: Imported, by_layer: Mapping[str, str]) -> dict[str, Any]:
     """For the trace's own, plain JSON."""
     found: dict[str, Any] = {"imported": f"{imported.path.name} ({imported.format})", "tensors": dict(by_layer)}
-    left_out = {}
+    left_out: dict[str, str] = {}
     for part in imported.left_out:
         left_out[_unused(part.name, left_out)] = f"{part.what}: {_share(imported, part.multiplications)}"
     if left_out:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from accelsim.errors import ImportFormatError
 from accelsim.workload.geometry import Geometry
@@ -301,7 +302,7 @@ def _configured(path: Path, topology: Imported | None) -> Imported:
     )  # fmt: skip
 
 
-def _under(sparsity: Sparsity, layer: ImportedLayer) -> tuple[dict, dict[str, str]]:
+def _under(sparsity: Sparsity, layer: ImportedLayer) -> tuple[dict[str, Any], dict[str, str]]:
     """A layer's tensors as the configuration wants them."""
     tensors, words = dict(layer.tensors), dict(layer.words)
     if sparsity.size:

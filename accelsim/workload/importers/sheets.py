@@ -56,7 +56,8 @@ def _text(path: Path) -> Iterator[Row]:
     text = read_text(path)
     comma = next((mark for mark in ",\t;" if mark in text), ",")
     for number, line in enumerate(text.splitlines(), start=1):
-        bare = COMMENT.match(line)[0]
+        found = COMMENT.match(line)
+        bare = found[0] if found else ""
         if '"' in bare:
             yield number, next(csv.reader([bare], delimiter=comma, skipinitialspace=True), [])
         else:
