@@ -34,7 +34,7 @@ CONFINED = {
     "pyarrow": ["study/", "sweeps/"],
     "rich": ["study/", "sweeps/", "commands/", "cli.py"],
     "torch": ["capture/", "workload/importers/pytorch.py"],
-    "onnx": ["workload/importers/onnx.py"],
+    "onnx": ["workload/importers/onnx"],
     "matplotlib": ["study/plots.py", "study/compare_plot.py"],
     "simpy": ["hardware/movement/replay_simpy.py"],
     "dask": ["sweeps/workers.py"],

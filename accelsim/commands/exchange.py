@@ -46,8 +46,8 @@ def _add_import(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--like", metavar="TRACE", help="draw masks like those of a real trace, e.g. resnet50.npz")
     for name, (metavar, text) in OPTIONS.items():
         takers = ", ".join(row.name for row in readers() if name in row.options)
-        kind: Callable[[str], Any] = _sizes if name == "size" else str
-        add(f"--{name.replace('_', '-')}", metavar=metavar, type=kind, help=f"{text}; {takers}")
+        kinds: dict[str, Callable[[str], Any]] = {"size": _sizes, "batch_axis": int}
+        add(f"--{name.replace('_', '-')}", metavar=metavar, type=kinds.get(name, str), help=f"{text}; {takers}")
     add(
         "--batch",
         type=int,

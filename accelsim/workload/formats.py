@@ -48,6 +48,7 @@ OPTIONS = {
     "topology": ("FILE", "strides and sizes of maps, for files without: any other file that can be imported"),
     "tensors": ("DIR", "DNNsim's .npy files (default: net_traces/NETWORK, or beside the model)"),
     "size": ("NAME=N,…", "sizes that the file leaves open, by the name that it has for them"),
+    "batch_axis": ("N", "the axis of the first input that is the samples (default: the first, 0)"),
 }
 
 FORMATS = (
@@ -77,9 +78,10 @@ FORMATS = (
         "ONNX models, with `pip install 'accelsim[import]'`",
         (".onnx",),
         shapes="by ONNX's shape inference",
-        weights="from the file",
+        weights="from the file, constant expressions evaluated",
         activations="drawn",
         reader="onnx",
+        options=("size", "batch_axis"),
     ),
     Format(
         "pytorch",

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from accelsim.errors import GeometryError, TraceError
+from accelsim.errors import GeometryError, ImportFormatError, TraceError
 from accelsim.workload.bits import packed_size, unpack
 
 # How a tensor is stored, and the dtype of its array in the file. bfloat16 is the upper half of a float32.
@@ -56,7 +56,7 @@ def blame(label: object) -> Iterator[None]:
     """Put `label` before what goes wrong inside, which leaves as a TraceError of one line, whatever it was."""
     try:
         yield
-    except (TraceError, GeometryError) as error:
+    except (TraceError, GeometryError, ImportFormatError) as error:
         raise TraceError(f"{label}: {error}") from error
     except MALFORMED as error:
         raise TraceError(f"{label}: {reason(error)}") from error

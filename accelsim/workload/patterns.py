@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from accelsim.errors import TraceError
+from accelsim.workload.mask_model import greatest
 from accelsim.workload.tiles import NEVER, Block, Shape, shape_of
 
 LARGEST_BLOCK = 1 << 16
@@ -101,4 +103,34 @@ class Blocks:
 
     def count(self, size: int) -> int:
         """All that are chosen."""
+        return size
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Another source's masks with zeros between their elements, as a transposed convolution sees its input.
+
+    Parameters
+    ----------
+    source : source
+    step : (int, int)
+        Rows and columns from one element to the next; the first stands in the corner.
+    """
+
+    source: Any
+    step: tuple[int, int]
+    has_zeros = True
+    is_divisible = False
+
+    def scores(self, shape: Shape, rng: np.random.Generator, block: Block | None = None) -> np.ndarray:
+        """The source's on the grid, NEVER elsewhere."""
+        found = np.full(shape, NEVER)
+        grid = found[:, :, :: self.step[0], :: self.step[1]]
+        drawn = self.source.scores(grid.shape, rng)
+        count = self.source.count(drawn.size)
+        found[:, :, :: self.step[0], :: self.step[1]] = np.where(greatest(drawn, count), drawn, NEVER)
+        return found
+
+    def count(self, size: int) -> int:
+        """All that are left."""
         return size

@@ -22,6 +22,7 @@ from accelsim.workload.importers import said
 from accelsim.workload.importers.base import Imported, ImportedLayer, Names, blame
 from accelsim.workload.mask_model import MaskModel
 from accelsim.workload.metadata import FIRST_LAYER, PASSES
+from accelsim.workload.patterns import Spread
 from accelsim.workload.synthetic import Blueprint, Source, SyntheticTrace, assemble, fit, reference_of
 from accelsim.workload.trace import Layer, Trace
 
@@ -202,6 +203,8 @@ def _blueprint(layer: ImportedLayer, drawn: _Drawn, is_first: bool) -> Blueprint
     if is_first and "weight" not in layer.tensors:  # whatever it is like: nothing of it is sparsified
         sources["weight"] = MaskModel.uniform(1.0)
     saved = None if "activation" in layer.tensors else drawn.saved
+    if layer.spread != (1, 1) and "activation" not in layer.tensors:
+        sources["activation"], saved = Spread(sources["activation"], layer.spread), None
     return Blueprint(
         layer.name,
         layer.kind,

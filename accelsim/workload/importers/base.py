@@ -36,6 +36,8 @@ class ImportedLayer:
         Of these tensors what was read, where it is more than "from the file".
     samples : int, optional
         N of this layer, where it is not that of the others.
+    spread : (int, int)
+        Steps between the elements of a drawn input: all others are zero, as in a transposed convolution.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ImportedLayer:
     tensors: Mapping[str, Source] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
     samples: int | None = None
+    spread: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
