@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -277,15 +278,18 @@ def _linear(
 
 
 def _matmul(graph: Graph, node: Any) -> list[Found]:
-    return _batched(graph, node, *_inputs(node, 0, 1))
+    a, b = _inputs(node, 0, 1)
+    return _batched(graph, node, a, b)
 
 
 def _matmul_integer(graph: Graph, node: Any) -> list[Found]:
-    return _batched(graph, node, *_inputs(node, 0, 1), zero_points=(2, 3))
+    a, b = _inputs(node, 0, 1)
+    return _batched(graph, node, a, b, zero_points=(2, 3))
 
 
 def _qlinear_matmul(graph: Graph, node: Any) -> list[Found]:
-    return _batched(graph, node, *_inputs(node, 0, 3), zero_points=(2, 5))
+    a, b = _inputs(node, 0, 3)
+    return _batched(graph, node, a, b, zero_points=(2, 5))
 
 
 def _batched(graph: Graph, node: Any, a: str, b: str, zero_points: Shape = ()) -> list[Found]:
@@ -370,9 +374,7 @@ def _recurrent(graph: Graph, node: Any) -> list[Found]:
         for part, value, sizes in (("W", inputs, weight), ("R", states, hidden)):
             geometry = product(steps, sizes[2], sizes[1])
             ending = f"{part}{direction}" if weight[0] > 1 else part
-            found.append(
-                Product(f"{name}/{ending}", "linear", geometry, batch, value, lambda a, d=direction: a[d])
-            )  # fmt: skip
+            found.append(Product(f"{name}/{ending}", "linear", geometry, batch, value, operator.itemgetter(direction)))
     return found
 
 
