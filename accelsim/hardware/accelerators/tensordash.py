@@ -49,9 +49,10 @@ class TensorDash(SearchParameters, TiledParameters):
 
     def skips(self, which: str) -> dict[str, str]:
         """What is scheduled, as far as the lookahead; two-sided both operands; see ``Accelerator``."""
-        if not self.lookahead_h:
-            return {}
         named = [name for name in READS[which] if name.removeprefix("saved_") == self.scheduled_operand]
+        if not self.lookahead_h:
+            # No zero is skipped; but which operand goes on the rows, by their zeros, changes how a layer fits.
+            return {} if named else dict.fromkeys(READS[which], "sparser")
         if self.skipping == "one_sided" and named:
             return {named[0]: "zeros"}
         return dict.fromkeys(READS[which], "sparser" if self.skipping == "one_sided" else "zeros")
