@@ -67,6 +67,8 @@ LOWERING = "workload/lowering.py"
 MODELS = "hardware/accelerators/"
 PE_ARRAY, MAPPING, PE_TRAFFIC = (f"{MODELS}pe_array/{name}.py" for name in ("model", "mapping", "traffic"))
 LINES, RESIDENCY, HIERARCHY = "hardware/lines.py", "hardware/movement/residency.py", "hardware/hierarchy.py"
+PLACEMENT, PLANNER, DEMAND = (f"hardware/movement/{name}.py" for name in ("placement", "planner", "demand"))
+LEDGER, TRAFFIC = "ledger.py", "hardware/movement/traffic.py"
 PRICING, OVERHEADS = "hardware/pricing.py", "hardware/overheads.py"
 TILED, TILED_TRAFFIC = f"{MODELS}tiled.py", f"{MODELS}tiled_traffic.py"
 
@@ -87,12 +89,27 @@ RUNS = ("test_memory.py::test_run_length_codes_decode",)
 LOWERED = ("test_lowering.py::test_the_lowered_product_is_the_pass",)
 TILED_CYCLES = (f"{_REPLAYED}[dadiannao-fwd]", f"{_REPLAYED}[bit_tactical-fwd]")
 TILED_SLOTS = ("test_accelerators.py::test_slots_add_up_and_no_machine_beats_the_ideal", *TILED_CYCLES)
-MAPPED = OUTER
-ACTIONS = ("test_energy.py", "test_memory.py")
-MOVED = ("test_memory.py",)
-REPLAYED = ("test_memory.py",)
-STORED = ("test_memory.py",)
-ENERGY = ("test_energy.py",)
+ACTIONS = ("test_actions.py",)
+MOVED = ("test_placement.py", "test_actions.py")
+_HAND = (
+    "three_jobs_by_hand",
+    "results_kept_on_chip_are_not_fetched_again",
+    "partial_sums_that_find_no_accumulator_go_out_and_come_back",
+    "room_of_results_is_free_when_they_have_left_by_hand",
+    "results_pass_through_as_room_allows_by_hand",
+    "partial_sums_go_before_what_a_later_job_reads_by_hand",
+)
+BY_HAND = tuple(f"test_memory.py::test_{name}" for name in _HAND)
+REPLAYED = (*BY_HAND, "test_memory.py::test_the_replay_agrees_with_its_twin_to_the_cycle")
+STORED = (
+    "test_memory.py::test_stored_sizes_by_hand",
+    "test_placement.py::test_bytes_are_asked_for_as_the_twin_counts_them",
+    "test_memory.py::test_a_preset_moves_its_bandwidth",
+    "test_memory.py::test_three_jobs_by_hand",
+)
+ENERGY = ("test_energy.py", "test_actions.py")
+PLACED = ("test_placement.py",)
+PLANNED = (*BY_HAND, "test_placement.py::test_each_transfer_waits_for_what_the_rules_say_and_no_more")
 OVER = ("test_overheads.py",)
 
 MUTATIONS = [
@@ -331,8 +348,7 @@ MUTATIONS = [
     Mutation(
         "serial-seen-by-another-set",
         SERIAL,
-        "                        if seen[place] != s * lines + t:\n"
-        "                            seen[place] = s * lines + t\n",
+        "                        if seen[place] != s * lines + t:\n                            seen[place] = s * lines + t\n",
         "                        if seen[place] != t:\n                            seen[place] = t\n",
         SERIALS,
         "a set does not wait for values that an earlier set waited for in the same line",
@@ -427,14 +443,6 @@ MUTATIONS = [
         "groups and samples are exchanged",
     ),
     Mutation(
-        "dilated-gradient-sizes",
-        LOWERING,
-        "sizes = [(size - 1) * st + 1 for",
-        "sizes = [size * st for",
-        ("test_lowering.py::test_the_effectual_count_is_the_number_of_nonzero_products", *LOWERED, *TILED_CYCLES),
-        "a row of zeros more than the gradient has",
-    ),
-    Mutation(
         "dilated-gradient-padding",
         LOWERING,
         "begins = extent[0] - 1 - geometry.padding[0],",
@@ -520,7 +528,7 @@ MUTATIONS = [
         TILED,
         "sets[-1] = streams - (sets.size - 1) * self.rows",
         "sets[-1] = self.rows",
-        TILED_SLOTS,
+        ACTIONS,
         "rows without a filter are busy",
     ),
     Mutation(
@@ -533,19 +541,19 @@ MUTATIONS = [
     ),
     Mutation(
         "tiled-weight-reads",
-        "hardware/accelerators/tiled.py",
+        TILED,
         "visits // len(read) * int((read @ used).sum()) * self.lanes",
         "visits * int((read @ used).sum()) * self.lanes",
-        ("test_actions.py", "test_energy.py"),
-        "weights are read once for all windows",
+        ACTIONS,
+        "two-sided, weights are read for each visit of the columns in each",
     ),
     Mutation(
         "tiled-activation-reads",
-        "hardware/accelerators/tiled.py",
+        TILED,
         "windows.sum() * used.size * lines.shape[2] * lines.lanes",
         "windows.sum() * used.size * lines.shape[2]",
-        ("test_actions.py", "test_energy.py"),
-        "each row reads its own activations",
+        ACTIONS,
+        "one lane of activations is read for all",
     ),
     Mutation(
         "tiled-updates",
@@ -640,7 +648,7 @@ MUTATIONS = [
         PE_TRAFFIC,
         "of_row = np.arange(height) % tile * bands // tile",
         "of_row = np.arange(height) * bands // height",
-        ACTIONS,
+        ("test_actions.py::test_large_blocks_of_a_weight_gradient_move_in_bands",),
         "bands are parts of the map instead of each PE's tile",
     ),
     Mutation(
@@ -648,7 +656,7 @@ MUTATIONS = [
         PE_TRAFFIC,
         "cuts = cycles * np.arange(bands + 1) // bands",
         "cuts = cycles // bands * np.arange(bands + 1)",
-        MOVED,
+        ("test_actions.py::test_large_blocks_of_a_weight_gradient_move_in_bands",),
         "cycles of a block in bands are lost",
     ),
     Mutation(
@@ -672,7 +680,7 @@ MUTATIONS = [
         MAPPING,
         "hops = used[0] + used[1] - 2",
         "hops = used[0] + used[1] - 1",
-        MAPPED,
+        ("test_accelerators.py::test_the_weight_gradients_reduction_is_shared_by_the_batch",),
         "the first PE passes its sums to itself",
     ),
     Mutation(
@@ -688,7 +696,7 @@ MUTATIONS = [
         MAPPING,
         "min(channels, whole(self.accumulators // filters_per_block, self.activation_width))",
         "min(channels, whole(int(np.sqrt(self.accumulators)), self.activation_width))",
-        (*MAPPED, *ACTIONS),
+        ("test_accelerators.py::test_blocks_of_the_weight_gradient_by_hand",),
         "blocks of layers with few filters leave accumulators unused",
     ),
     Mutation(
@@ -781,27 +789,11 @@ MUTATIONS = [
     ),
     # Movement --------------------------------------------------------------------------------------------------------
     Mutation(
-        "joined-phases",
-        "hardware/movement/traffic.py",
-        "np.maximum(own, getattr(operand, name), out=own)",
-        "np.minimum(own, getattr(operand, name), out=own)",
-        ("test_actions.py", "test_memory.py"),
-        "of a gradient that phases share only what all read is moved",
-    ),
-    Mutation(
-        "joined-parts",
-        "hardware/movement/traffic.py",
-        "np.where(o.part < 0, -1, o.part + begin)",
-        "np.where(o.part < 0, -1, o.part)",
-        ("test_memory.py",),
-        "a group reads the parts of the group before it",
-    ),
-    Mutation(
         "feeds-a-layer-further",
-        "hardware/movement/traffic.py",
+        TRAFFIC,
         "abs(self.position - other.position) == 1",
         "abs(self.position - other.position) >= 1",
-        MOVED,
+        ("test_memory.py::test_a_layer_feeds_its_neighbour_alone",),
         "a result is found on chip that was written layers ago",
     ),
     Mutation(
@@ -881,7 +873,7 @@ MUTATIONS = [
         HIERARCHY,
         "return -(-self.latency_ns * clock_mhz // 1000)",
         "return self.latency_ns * clock_mhz // 1000",
-        STORED,
+        ("test_memory.py::test_a_latency_takes_whole_cycles",),
         "latency is a cycle short",
     ),
     Mutation(
@@ -894,10 +886,10 @@ MUTATIONS = [
     ),
     Mutation(
         "bitmask-is-free",
-        "hardware/hierarchy.py",
+        HIERARCHY,
         "bits: np.ndarray = values + nonzeros * self.value_bits",
         "bits: np.ndarray = nonzeros * self.value_bits",
-        ("test_memory.py",),
+        STORED,
         "a compressed tensor has no metadata",
     ),
     Mutation(
@@ -958,14 +950,6 @@ MUTATIONS = [
         "half of the memory has no leakage",
     ),
     Mutation(
-        "accumulator-bits",
-        "hardware/pricing.py",
-        "machine.accelerator.summation.partial_sums * _partial_sum_bits(machine) // 8",
-        "machine.accelerator.summation.partial_sums * _partial_sum_bits(machine)",
-        ("test_energy.py",),
-        "accumulators are priced as arrays of eight times the size",
-    ),
-    Mutation(
         "rotation-reads-only",
         OVERHEADS,
         'cycles["rotate"] = -(-2 * moved // self.rotate_weights.bytes_per_cycle)',
@@ -1004,5 +988,254 @@ MUTATIONS = [
         "weights = prod(geometry.weight_shape)",
         OVER,
         "each sample rotates the weights of the batch",
+    ),
+    Mutation(
+        "cut-before-cuts",
+        LINES,
+        "at = -(-len(values) * cuts // total)",
+        "at = len(values) * cuts // total",
+        ACTIONS,
+        "what a window at a cut reaches comes a part late",
+    ),
+    Mutation(
+        "accumulators-written-only",
+        LEDGER,
+        '"partial sum", ("read", "write"))',
+        '"partial sum", ("write",))',
+        ENERGY,
+        "a partial sum is written and never read",
+    ),
+    Mutation(
+        "accumulator-bits",
+        PRICING,
+        "summation.partial_sums * _partial_sum_bits(machine) // 8",
+        "summation.partial_sums * _partial_sum_bits(machine)",
+        ENERGY,
+        "accumulators are priced as arrays of eight times the size",
+    ),
+    Mutation(
+        "partial-sums-of-32-bits",
+        PRICING,
+        "_partial_sum_bits(machine) / 32)",
+        "32 / 32)",
+        ENERGY,
+        "narrow partial sums cost as much as wide ones",
+    ),
+    Mutation(
+        "memory-at-the-price-of-a-buffer",
+        PRICING,
+        "size * _table(machine).edram_pj / WORD_BYTES",
+        "size * _array_pj(machine, place) / WORD_BYTES",
+        ENERGY,
+        "eDRAM is priced as SRAM",
+    ),
+    Mutation(
+        "joined-phases",
+        TRAFFIC,
+        "np.maximum(own, getattr(operand, name), out=own)",
+        "np.minimum(own, getattr(operand, name), out=own)",
+        ACTIONS,
+        "of a gradient that phases share only what all read is moved, or nothing",
+    ),
+    Mutation(
+        "joined-parts",
+        TRAFFIC,
+        "np.where(o.part < 0, -1, o.part + begin)",
+        "np.where(o.part < 0, -1, o.part)",
+        ACTIONS,
+        "a group reads the parts of the group before it",
+    ),
+    Mutation(
+        "joined-weights",
+        TRAFFIC,
+        'if shared and operand.tensor != "weight" else size)',
+        "if shared else size)",
+        ACTIONS,
+        "phases have weights in common that are different taps",
+    ),
+    # Where things are, and what waits for what -----------------------------------------------------------------------
+    Mutation(
+        "kept-without-the-rest",
+        PLACEMENT,
+        "total <= min(capacity - fixed - sum(peaks), rest)",
+        "total <= capacity - fixed - sum(peaks)",
+        PLACED,
+        "results stay in the room without which the next layer cannot run",
+    ),
+    Mutation(
+        "kept-one-byte-too-much",
+        PLACEMENT,
+        "if reader >= 0 and total <= min(",
+        "if reader >= 0 and total < min(",
+        PLACED,
+        "results that just fit do not stay",
+    ),
+    Mutation(
+        "buffer-room-for-one",
+        PLACEMENT,
+        "kept = visits.kept_within(max(0, capacity - 2 * visits.largest_bytes))",
+        "kept = visits.kept_within(max(0, capacity - visits.largest_bytes))",
+        PLACED,
+        "a buffer has room for one part that passes instead of two",
+    ),
+    Mutation(
+        "buffer-keeps-the-rest",
+        PLACEMENT,
+        "if not kept[visits.part].all():",
+        "if not kept.any():",
+        PLACED,
+        "parts that stay leave no room for those that pass",
+    ),
+    Mutation(
+        "results-stored-once",
+        PLACEMENT,
+        "some = min(2 * piece, capacity - fixed - sum(least))",
+        "some = min(piece, capacity - fixed - sum(least))",
+        PLACED,
+        "a result waits until the one before it has left",
+    ),
+    Mutation(
+        "results-take-all",
+        PLACEMENT,
+        "free = min(capacity - fixed - sum(peaks), capacity - self._whole_bytes(index + 1, name))",
+        "free = capacity - fixed - sum(peaks)",
+        PLACED,
+        "results pass through room that the next layer's operands could stay in",
+    ),
+    Mutation(
+        "largest-operand-stays-first",
+        PLACEMENT,
+        "for i in sorted(range(len(visits)), key=peaks.__getitem__):",
+        "for i in sorted(range(len(visits)), key=peaks.__getitem__, reverse=True):",
+        PLACED,
+        "the operand that needs most room stays, and others are fetched again",
+    ),
+    Mutation(
+        "operands-reserve-nothing",
+        PLACEMENT,
+        "spare = budget - sum(reserves)",
+        "spare = budget",
+        PLACED,
+        "an operand stays in room that another needs for what passes",
+    ),
+    Mutation(
+        "what-is-found-is-counted",
+        PLACEMENT,
+        "return [0 if at == found else self.loads[index][at].peak_bytes for at in self._of(index, name)]",
+        "return [self.loads[index][at].peak_bytes for at in self._of(index, name)]",
+        PLACED,
+        "what the layer before left is given room twice",
+    ),
+    Mutation(
+        "streams-where-it-moves-more",
+        PLACEMENT,
+        "held = visits.largest_bytes <= capacity and sizes.sum() <= streamed[uses].sum()",
+        "held = visits.largest_bytes <= capacity",
+        PLACED,
+        "a buffer is filled with more than PEs would read",
+    ),
+    Mutation(
+        "buffer-bytes-rounded-down",
+        DEMAND,
+        "-(-sizes * stored // dense)",
+        "sizes * stored // dense",
+        ("test_placement.py::test_bytes_are_asked_for_as_the_twin_counts_them",),
+        "compressed results lose a part of a byte each",
+    ),
+    Mutation(
+        "results-once-a-sample",
+        DEMAND,
+        'if layer.which == "weight_grad" and memory.weights_once_a_batch:',
+        'if layer.which == "none":',
+        ("test_placement.py::test_bytes_are_asked_for_as_the_twin_counts_them",),
+        "each sample stores the whole weight gradient",
+    ),
+    Mutation(
+        "writes-before-the-layer-has-ended",
+        PLANNER,
+        "[np.maximum(finished - 1, least)]",
+        "[np.maximum(finished, least)]",
+        PLANNED,
+        "what needs room waits for the results of a layer that is not over",
+    ),
+    Mutation(
+        "fetched-before-it-is-written",
+        PLANNER,
+        "rewritten = index if number == demand.reads_result else 0",
+        "rewritten = 0",
+        PLANNED,
+        "a result is fetched again before it has left",
+    ),
+    Mutation(
+        "fetched-two-layers-ahead",
+        PLANNER,
+        "earliest = self.starts[max(0, index - 1)]",
+        "earliest = 0",
+        PLANNED,
+        "fetches begin before the layer before has its turn",
+    ),
+    Mutation(
+        "one-port-fills-while-read",
+        PLANNER,
+        "if loads.held and self.buffers[operand.buffer].ports == 2:",
+        "if loads.held:",
+        PLANNED,
+        "a buffer with one port is filled while PEs read it",
+    ),
+    Mutation(
+        "one-accumulator-set",
+        PLANNER,
+        "np.array(self.stores_by)[before - sets]",
+        "np.array(self.stores_by)[before - 1]",
+        PLANNED,
+        "a second set of accumulators is of no use",
+    ),
+    Mutation(
+        "results-leave-through-all",
+        PLANNER,
+        "before = np.searchsorted(left, left[1:] - placed.leaving_bytes)",
+        "before = np.searchsorted(left, left[1:] - left[-1])",
+        PLANNED,
+        "results that pass through memory never wait for room",
+    ),
+    Mutation(
+        "room-of-results-until-the-layer-ends",
+        PLANNER,
+        "ends = self.starts[[min(index + 2, len(self.layers)), index + 1]]",
+        "ends = self.starts[[index + 1, index + 1]]",
+        PLANNED,
+        "what the next layer reads is overwritten",
+    ),
+    Mutation(
+        "partial-sums-in-the-order-of-accumulators",
+        PLANNER,
+        '            again[np.array(partial.needs["store"]) - 1] = partial.job\n',
+        "            assert partial.job\n",
+        PLANNED,
+        "a spilled partial sum leaves after what later jobs need",
+    ),
+    Mutation(
+        "last-piece-is-whole",
+        PLANNER,
+        "np.minimum(self.piece_bytes, sizes[of] - number * self.piece_bytes)",
+        "np.minimum(self.piece_bytes, sizes[of])",
+        PLANNED,
+        "the last piece of a transfer is as large as the others",
+    ),
+    Mutation(
+        "copies-are-free",
+        PLANNER,
+        'self.actions[index][ledger.moved(f"{operand.buffer}_buffer", "write")] += moved * copies',
+        'self.actions[index][ledger.moved(f"{operand.buffer}_buffer", "write")] += moved',
+        ACTIONS,
+        "values in many buffers are written to one",
+    ),
+    Mutation(
+        "weights-once-a-sample",
+        PLANNER,
+        'if operand.tensor == "weight" and self.memory.weights_once_a_batch:',
+        'if operand.tensor == "none":',
+        (*ACTIONS, *PLANNED),
+        "each sample fetches the weights of the batch",
     ),
 ]

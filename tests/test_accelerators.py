@@ -220,6 +220,15 @@ def test_the_weight_gradients_reduction_is_shared_by_the_batch():
     assert exchange(1, array.model_copy(update={"reduction_width": 0})) == 0
 
 
+@pytest.mark.parametrize(
+    ("channels", "filters", "block"),
+    [(512, 512, (32, 32)), (512, 4, (256, 4)), (5, 512, (5, 204)), (3, 2, (3, 2)), (512, 33, (32, 32))],
+)
+def test_blocks_of_the_weight_gradient_by_hand(channels, filters, block):
+    """1024 accumulators, vectors of 4: near a square; where one side is short the other is longer, in whole vectors."""
+    assert EXAMPLES["pe_array"].weight_grad_blocks(channels, filters) == block
+
+
 def ceil(a, b):
     return -(-a // b)
 

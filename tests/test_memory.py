@@ -526,6 +526,19 @@ def test_stored_sizes_by_hand():
     assert sizes == {"dense": [80], "bitmask": [15], "run_length": [18], "zvc": [18]}
 
 
+@pytest.mark.parametrize(("ns", "mhz", "cycles"), [(0, 1000, 0), (7, 1000, 7), (7, 300, 3), (10, 500, 5), (1, 1, 1)])
+def test_a_latency_takes_whole_cycles(ns, mhz, cycles):
+    assert machine_memory().offchip.model_copy(update={"latency_ns": ns}).latency_cycles(mhz) == cycles
+
+
+def test_a_layer_feeds_its_neighbour_alone():
+    """Where a layer between them was left out, what the first leaves is not what the second reads."""
+    moved = operand("activation", "activation", [1], [0]), operand("weight", "weight", [1], [0])
+    first, second, third = (layer([1], *moved, [1], position=n) for n in range(3))
+    assert first.feeds(second) and second.feeds(third)
+    assert not first.feeds(third)
+
+
 @settings(deadline=None)
 @given(data=st.data(), values=st.integers(0, 150), density=st.sampled_from([0, 0.01, 0.1, 0.5, 1]))
 def test_run_length_codes_decode(data, values, density):
