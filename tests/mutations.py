@@ -348,7 +348,8 @@ MUTATIONS = [
     Mutation(
         "serial-seen-by-another-set",
         SERIAL,
-        "                        if seen[place] != s * lines + t:\n                            seen[place] = s * lines + t\n",
+        "                        if seen[place] != s * lines + t:\n"
+        "                            seen[place] = s * lines + t\n",
         "                        if seen[place] != t:\n                            seen[place] = t\n",
         SERIALS,
         "a set does not wait for values that an earlier set waited for in the same line",
