@@ -1,8 +1,8 @@
 """Weights of PyTorch: a state_dict (.pt, .pth, .bin; by PyTorch, executing no pickle), or safetensors (needs nothing).
 
 A state_dict knows no strides and no sizes of maps, so they come from a topology: any other file that can be imported,
-such as a trace, an ONNX model or a SCALE-Sim topology. Layers are matched by name, or, where names differ, by order and
-shape.
+such as a trace, an ONNX model or a SCALE-Sim topology. Layers are matched by name, or, where names differ, by a
+shape that occurs once, never by order.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ from accelsim.workload.patterns import Stored
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which training scripts keep a state_dict
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 SUFFIX = ".weight"
+# Endings of masks, and of the weights that each is of.
+MASKS = {
+    ".weight_mask": ".weight_orig", ".mask": ".weight", ".weight.mask": ".weight",
+    ".parametrizations.weight.0.mask": ".parametrizations.weight.original",
+}  # fmt: skip
 LARGEST_HEADER = 100_000_000  # bytes, safetensors' own rule
 DTYPES = {
     "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8",
@@ -58,10 +63,10 @@ def read(path: str | os.PathLike[str], topology: Imported | None = None) -> Impo
     found = _safetensors(path) if path.suffix.lower() == ".safetensors" else _state_dict(path)
     weights = {
         name.removesuffix(SUFFIX): weight
-        for name, weight in _unprefixed(found).items()
+        for name, weight in _masked(_unprefixed(found)).items()
         if name.endswith(SUFFIX) and len(weight.shape) in (2, 3, 4)
     }
-    layers = _by_name(path, topology, weights) or _by_order(path, topology, weights)
+    layers = _by_name(path, topology, weights) or _by_shape(path, topology, weights)
     return replace(topology, path=path, format="pytorch", layers=tuple(layers))
 
 
@@ -81,13 +86,41 @@ def _by_name(path: Path, topology: Imported, weights: dict[str, _Weight]) -> lis
     return [_filled(path, layer, layer.name, weights[layer.name]) for layer in topology.layers]
 
 
-def _by_order(path: Path, topology: Imported, weights: dict[str, _Weight]) -> list[ImportedLayer]:
-    if len(weights) != len(topology.layers):
-        missing = next(layer.name for layer in topology.layers if layer.name not in weights)
-        counts = f"{len(weights)} weights for {len(topology.layers)} layers"
-        raise ImportFormatError(f"{path}: must fit {topology.path}: no weight {missing}{SUFFIX}, and {counts}")
-    pairs = zip(topology.layers, weights.items(), strict=True)
-    return [_filled(path, layer, name, weight) for layer, (name, weight) in pairs]
+def _by_shape(path: Path, topology: Imported, weights: dict[str, _Weight]) -> list[ImportedLayer]:
+    """Each layer's only weight of its shape; never by order, which two files need not share."""
+    layers = []
+    for layer in topology.layers:
+        wanted = layer.geometry.weight_shape
+        fits = [name for name, weight in weights.items() if _is_shape(weight.shape, wanted)]
+        rivals = [other for other in topology.layers if other.geometry.weight_shape == wanted]
+        if layer.name in weights:
+            fits, rivals = [layer.name], [layer]
+        if len(fits) != 1 or len(rivals) != 1:
+            counts = f"{len(weights)} weights for {len(topology.layers)} layers"
+            rule = (
+                f"no weight {layer.name}{SUFFIX}, and {counts}; {len(fits)} have shape {wanted} of {len(rivals)} layers"
+            )
+            raise ImportFormatError(f"{path}: must fit {topology.path} by names or by shapes that occur once: {rule}")
+        layers.append(_filled(path, layer, fits[0], weights[fits[0]]))
+    return layers
+
+
+def _is_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return shape == wanted[: len(shape)] and prod(wanted[len(shape) :]) == 1
+
+
+def _masked(tensors: dict[str, _Weight]) -> dict[str, _Weight]:
+    """Weights times the masks that lie beside them, as torch.nn.utils.prune and torch.ao.pruning keep both."""
+    found = dict(tensors)
+    for name, mask in tensors.items():
+        for ending, own in MASKS.items():
+            base = name.removesuffix(ending)
+            weight = tensors.get(f"{base}{own}") if name.endswith(ending) else None
+            if weight is not None and weight.shape == mask.shape:
+                found[f"{base}{SUFFIX}"] = _Weight(
+                    weight.shape, lambda weight=weight, mask=mask: weight.read() * (mask.read() != 0)
+                )
+    return found
 
 
 def _filled(path: Path, layer: ImportedLayer, name: str, weight: _Weight) -> ImportedLayer:
