@@ -117,10 +117,12 @@ def _masked(tensors: dict[str, _Weight]) -> dict[str, _Weight]:
             base = name.removesuffix(ending)
             weight = tensors.get(f"{base}{own}") if name.endswith(ending) else None
             if weight is not None and weight.shape == mask.shape:
-                found[f"{base}{SUFFIX}"] = _Weight(
-                    weight.shape, lambda weight=weight, mask=mask: weight.read() * (mask.read() != 0)
-                )
+                found[f"{base}{SUFFIX}"] = _Weight(weight.shape, partial(_product, weight, mask))
     return found
+
+
+def _product(weight: _Weight, mask: _Weight) -> np.ndarray:
+    return np.asarray(weight.read() * (mask.read() != 0))
 
 
 def _filled(path: Path, layer: ImportedLayer, name: str, weight: _Weight) -> ImportedLayer:
