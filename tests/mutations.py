@@ -69,6 +69,7 @@ PE_ARRAY, MAPPING, PE_TRAFFIC = (f"{MODELS}pe_array/{name}.py" for name in ("mod
 LINES, RESIDENCY, HIERARCHY = "hardware/lines.py", "hardware/movement/residency.py", "hardware/hierarchy.py"
 PLACEMENT, PLANNER, DEMAND = (f"hardware/movement/{name}.py" for name in ("placement", "planner", "demand"))
 LEDGER, TRAFFIC = "ledger.py", "hardware/movement/traffic.py"
+CATALOGUE, MACHINE, LAYERS = f"{MODELS}catalogue.py", "hardware/machine.py", "hardware/layers.py"
 PRICING, OVERHEADS = "hardware/pricing.py", "hardware/overheads.py"
 TILED, TILED_TRAFFIC = f"{MODELS}tiled.py", f"{MODELS}tiled_traffic.py"
 
@@ -111,6 +112,7 @@ ENERGY = ("test_energy.py", "test_actions.py")
 PLACED = ("test_placement.py",)
 PLANNED = (*BY_HAND, "test_placement.py::test_each_transfer_waits_for_what_the_rules_say_and_no_more")
 OVER = ("test_overheads.py",)
+STRANGERS, MACHINES = ("test_strangers.py",), ("test_strangers.py", "test_machine.py")
 
 MUTATIONS = [
     Mutation(
@@ -543,10 +545,10 @@ MUTATIONS = [
     Mutation(
         "tiled-weight-reads",
         TILED,
-        "visits // len(read) * int((read @ used).sum()) * self.lanes",
         "visits * int((read @ used).sum()) * self.lanes",
+        "shared * int((read @ used).sum()) * self.lanes",
         ACTIONS,
-        "two-sided, weights are read for each visit of the columns in each",
+        "where visits have cycles of their own, weights are read in the first alone",
     ),
     Mutation(
         "tiled-activation-reads",
@@ -1238,5 +1240,71 @@ MUTATIONS = [
         'if operand.tensor == "none":',
         (*ACTIONS, *PLANNED),
         "each sample fetches the weights of the batch",
+    ),
+    # Machine files and strangers --------------------------------------------------------------------------------------
+    Mutation(
+        "code-without-consent",
+        CATALOGUE,
+        "if not allow_code and name not in",
+        "if allow_code and name not in",
+        STRANGERS,
+        "whoever wrote a machine file runs code, and who allows it cannot",
+    ),
+    Mutation(
+        "shipped-names-taken",
+        CATALOGUE,
+        "if point.name not in SHIPPED}",
+        "if point.name}",
+        STRANGERS,
+        "an installed package is listed as a shipped model, which it is not",
+        survives="a shipped name is looked up before the installed ones, so that the filter only shortens lists",
+    ),
+    Mutation(
+        "other-code-same-point",
+        CATALOGUE,
+        'digest.update(path.name.encode() + b"\\0" + path.read_bytes())',
+        'digest.update(b"")',
+        STRANGERS,
+        "a sweep keeps the points of a model that was changed since",
+    ),
+    Mutation(
+        "half-a-machine",
+        CATALOGUE,
+        "if lacking:",
+        "if not PIECES:",
+        STRANGERS,
+        "a class that lacks a piece fails in the middle of a run",
+    ),
+    Mutation(
+        "base-wins",
+        LAYERS,
+        "merged = over(_spelled_out(merged, data, sections), data)",
+        "merged = over(data, merged)",
+        MACHINES,
+        "a base's value stands before the file's own",
+    ),
+    Mutation(
+        "other-model-keeps-keys",
+        LAYERS,
+        'if "preset" in data or data.get("model", base.get("model")) != base.get("model"):',
+        'if "preset" in data:',
+        MACHINES,
+        "keys of the base's model are unknown keys of another model",
+    ),
+    Mutation(
+        "fault-in-the-base",
+        LAYERS,
+        "if not self.bases or _has(self.bases[0][1], location):",
+        "if not self.bases:",
+        MACHINES,
+        "a fault of the file itself is told as its base's",
+    ),
+    Mutation(
+        "set-by-name",
+        MACHINE,
+        "having = [name] if colon else",
+        "having = [*changes] if colon else",
+        ("test_compare.py", *MACHINES),
+        "NAME:KEY=VALUE changes other machines too",
     ),
 ]

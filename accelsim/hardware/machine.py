@@ -28,6 +28,15 @@ SECTIONS: dict[str, type[Parameters]] = {"memory": Memory, "energy": EnergyTable
 _PLACEHOLDER = DaDianNao.with_multipliers(1)
 
 
+def _whole(accelerator: Accelerator) -> Accelerator:
+    """What Python gives as an accelerator: no file is read that could be refused."""
+    try:
+        catalogue.refuse_incomplete(type(accelerator))
+    except ConfigError as error:
+        raise ValueError(f"accelerator: {error}") from error
+    return accelerator
+
+
 class Machine(Parameters):
     """What a machine file says."""
 
@@ -35,8 +44,8 @@ class Machine(Parameters):
     description: str = option("what it is, in a sentence", default="")
     clock_mhz: int = integer(1, 100_000, "clock of the chip", default=606, unit="MHz")
     # Validated by its own class, which ``model`` names; ``schema`` says what it may be.
-    accelerator: Annotated[Accelerator, PlainValidator(lambda accelerator: accelerator, json_schema_input_type=Any)] = (
-        Field(description="the compute array; `model` chooses which")
+    accelerator: Annotated[Accelerator, PlainValidator(_whole, json_schema_input_type=Any)] = Field(
+        description="the compute array; `model` chooses which"
     )
     buffers: Buffers | None = option("buffers of each PE or tile; needed with a memory", default=None)
     memory: Memory | None = option(

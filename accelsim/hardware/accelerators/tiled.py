@@ -160,7 +160,7 @@ class TiledParameters(AcceleratorParameters):
         read = self._row_lines(lines, executed)
         accesses = {
             "activation_buffer_reads": windows.sum() * used.size * lines.shape[2] * lines.lanes,
-            "weight_buffer_reads": visits // len(read) * int((read @ used).sum()) * self.lanes,
+            "weight_buffer_reads": visits * int((read @ used).sum()) * self.lanes,
             "accumulator_updates": windows @ row_lines,
         }
         streams = self._by_round(used[None], lines.runs).sum(axis=2)[0]
