@@ -19,6 +19,7 @@ PUBLIC = (
     "accelsim.errors",
     "accelsim.pipeline",
     "accelsim.ledger",
+    "accelsim.laws",
     "accelsim.hardware.machine",
     "accelsim.hardware.accelerators.base",
     "accelsim.study.results",
