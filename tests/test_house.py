@@ -33,7 +33,7 @@ CONFINED = {
     "pandas": ["study/", "sweeps/"],
     "pyarrow": ["study/", "sweeps/"],
     "rich": ["study/", "sweeps/", "commands/", "cli.py"],
-    "torch": ["capture/", "workload/importers/pytorch.py"],
+    "torch": ["capture/"],
     "onnx": ["workload/importers/onnx"],
     "matplotlib": ["study/plots.py", "study/compare_plot.py"],
     "simpy": ["hardware/movement/replay_simpy.py"],

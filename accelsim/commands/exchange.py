@@ -46,7 +46,7 @@ def _add_import(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--like", metavar="TRACE", help="draw masks like those of a real trace, e.g. resnet50.npz")
     for name, (metavar, text) in OPTIONS.items():
         takers = ", ".join(row.name for row in readers() if name in row.options)
-        kinds: dict[str, Callable[[str], Any]] = {"size": _sizes, "batch_axis": int}
+        kinds: dict[str, Callable[[str], Any]] = {"size": _sizes, "batch_axis": int, "map": _pairs}
         add(f"--{name.replace('_', '-')}", metavar=metavar, type=kinds.get(name, str), help=f"{text}; {takers}")
     add(
         "--batch",
@@ -96,6 +96,14 @@ def _sizes(text: str) -> dict[str, int]:
     if not all(name.strip() and size.isascii() and size.isdecimal() and int(size[:9]) for name, _, size in pairs):
         raise argparse.ArgumentTypeError(f"must be NAME=N with commas between, got {text[:40]}")
     return {name.strip(): int(size[:9]) for name, _, size in pairs}
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """``conv1=stem.0.weight,…`` as names by name."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and other.strip() for name, _, other in pairs):
+        raise argparse.ArgumentTypeError(f"must be LAYER=TENSOR with commas between, got {text[:40]}")
+    return {name.strip(): other.strip() for name, _, other in pairs}
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -48,6 +48,8 @@ OPTIONS = {
     "topology": ("FILE", "strides and sizes of maps, for files without: any other file that can be imported"),
     "tensors": ("DIR", "DNNsim's .npy files (default: net_traces/NETWORK, or beside the model)"),
     "size": ("NAME=N,…", "sizes that the file leaves open, by the name that it has for them"),
+    "map": ("LAYER=TENSOR,…", "the tensors of layers that are called otherwise in the file"),
+    "entry": ("KEY", "which of the models in a checkpoint, such as model_ema"),
     "batch_axis": ("N", "the axis of the first input that is the samples (default: the first, 0)"),
 }
 
@@ -84,16 +86,6 @@ FORMATS = (
         options=("size", "batch_axis"),
     ),
     Format(
-        "pytorch",
-        "weights: `.safetensors`; `.pt`, `.pth`, `.bin` with PyTorch",
-        (".safetensors", ".pt", ".pth", ".bin"),
-        shapes="from a `--topology`",
-        weights="from the file",
-        activations="drawn",
-        reader="pytorch",
-        options=("topology",),
-    ),
-    Format(
         "trace",
         "accelsim's own traces",
         (".npz",),
@@ -101,6 +93,16 @@ FORMATS = (
         weights="drawn",
         activations="drawn",
         reader="trace",
+    ),
+    Format(
+        "pytorch",
+        "checkpoints: state_dict, Lightning, whole models, TorchScript, safetensors (in several files too), arrays",
+        (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".json"),
+        shapes="from a `--topology`",
+        weights="from the file, as its forward pass has them",
+        activations="drawn",
+        reader="pytorch",
+        options=("topology", "map", "entry"),
     ),
     Format(
         "timeloop",
