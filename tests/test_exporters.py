@@ -23,11 +23,11 @@ from accelsim.workload.lowering import PASSES, lower
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
 SCALESIM = Path(__file__).parent / "data" / "scalesim"
-# Timeloop's problem-shapes/cnn_layer.yaml: what each data space is indexed by.
+# Timeloop's problem-shapes/cnn_layer.yaml, output channels M as in the public exercises: what indexes each data space.
 CNN_LAYER = {
-    "Weights": [[["C"]], [["K"]], [["R"]], [["S"]]],
+    "Weights": [[["C"]], [["M"]], [["R"]], [["S"]]],
     "Inputs": [[["N"]], [["C"]], [["R", "Wdilation"], ["P", "Wstride"]], [["S", "Hdilation"], ["Q", "Hstride"]]],
-    "Outputs": [[["N"]], [["K"]], [["Q"]], [["P"]]],
+    "Outputs": [[["N"]], [["M"]], [["Q"]], [["P"]]],
 }
 
 

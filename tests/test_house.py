@@ -27,7 +27,7 @@ ORDER = [
 ]
 # A heavy library → the only places that may import it. Those that are not there yet come with their features.
 CONFINED = {
-    "yaml": ["hardware/yaml_file.py"],
+    "yaml": ["hardware/yaml_file.py", "workload/importers/yaml_text.py"],
     "pydantic": ["hardware/machine.py", "hardware/parameters.py", "hardware/validation.py"],
     "numba": ["hardware/kernels/"],
     "pandas": ["study/", "sweeps/"],

@@ -87,6 +87,10 @@ def _explain(model: type[Parameters], error: Any, at: tuple[str, ...]) -> str:
         return f"{path}: keys must be text"
     if kind in ("value_error", "assertion_error"):
         return f"{path}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
+    if not location:  # of a key, which has no place of its own
+        return (
+            f"{path + ': ' if path else ''}keys must be text that can be written as UTF-8, got {shown(error['input'])}"
+        )
     return f"{path}: must be {_rule(error, fields.get(str(location[-1])))}, got {shown(error['input'])}"
 
 

@@ -106,6 +106,29 @@ class Blocks:
         return size
 
 
+@dataclass(frozen=True)
+class Thinned:
+    """As many zeros as a density leaves, drawn alike everywhere, that are zeros whatever the sparsity.
+
+    Parameters
+    ----------
+    density : float
+    """
+
+    density: float
+    has_zeros = True
+    is_divisible = True
+
+    def scores(self, shape: Shape, rng: np.random.Generator, block: Block | None = None) -> np.ndarray:
+        """Random numbers for those that are chosen, of a part its share."""
+        drawn = rng.random(shape_of(block, shape) if block else shape, np.float32)
+        return np.where(greatest(drawn, round(self.density * drawn.size)), drawn, NEVER)
+
+    def count(self, size: int) -> int:
+        """All that are chosen."""
+        return size
+
+
 @dataclass(frozen=True, eq=False)
 class Spread:
     """Another source's masks with zeros between their elements, as a transposed convolution sees its input.

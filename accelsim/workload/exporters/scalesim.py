@@ -18,8 +18,8 @@ def files(snapshot: Snapshot, network: str) -> Iterator[tuple[str, str]]:
 def topology(snapshot: Snapshot) -> str:
     """A topology file, which SCALE-Sim reads in any version unless strides differ along height and width (version 2).
 
-    SCALE-Sim knows no padding: the map is written as large as what the windows cover. A depthwise layer gets the DP in
-    its name that SCALE-Sim knows it by.
+    Where a layer has several samples there is version 3's column Batch Size. SCALE-Sim knows no padding: the map is
+    written as large as what the windows cover. A depthwise layer gets the DP in its name that SCALE-Sim knows it by.
 
     Raises
     ------
@@ -27,8 +27,10 @@ def topology(snapshot: Snapshot) -> str:
         If a layer has a dilation, or groups that are not its channels, which SCALE-Sim does not know.
     """
     square = all(layer.geometry.stride[0] == layer.geometry.stride[1] for layer in snapshot.layers)
-    lines = [HEADER + ("Strides," if square else "Stride height, Stride width,")]
-    lines += [_line(layer, square) for layer in snapshot.layers]
+    batched = any(layer.samples > 1 for layer in snapshot.layers)
+    lines = [HEADER + ("Strides," if square else "Stride height, Stride width,") + (" Batch Size," if batched else "")]
+    for layer in snapshot.layers:
+        lines.append(_line(layer, square) + (f" {layer.samples}," if batched else ""))
     return "\n".join(lines) + "\n"
 
 
@@ -40,7 +42,9 @@ def _line(layer: Layer, square: bool) -> str:
         raise AccelsimError(f"{layer.origin}{layer.name}: groups: must be 1 or channels for SCALE-Sim, got {g.groups}")
     # Its own parser cuts cells at commas and comments at #.
     name = "".join("_" if c in ",#\t" else c for c in layer.name)
-    if g.groups > 1:
+    if g.groups == 1:
+        name = name.replace("DP", "Dp")  # SCALE-Sim would take it for depthwise
+    elif "DP" not in name:
         name = f"DP_{name}"
     size = [(places - 1) * st + taps for places, st, taps in zip(g.output, g.stride, g.kernel, strict=True)]
     filters = g.filters // g.groups

@@ -2,8 +2,8 @@
 
 Timeloop knows no padding: its inputs are what the windows cover, zeros around the map included, and the density written
 is that of just these. An input gradient with a stride is one convolution on the gradient with zeros between its
-elements; its density counts these zeros too. R, P go along the width and S, Q along the height, as in Timeloop's own
-CNN layer.
+elements; its density counts these zeros too. Output channels are M, and R, P go along the width and S, Q along the
+height, as in the public exercises, whose designs take these files.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SHAPE = """\
       - {{ name: Hdilation, default: 1 }}
     data_spaces:
       - name: Weights
-        projection: [ {g}[ [C] ], [ [K] ], [ [R] ], [ [S] ] ]
+        projection: [ {g}[ [C] ], [ [M] ], [ [R] ], [ [S] ] ]
       - name: Inputs
         projection: [ {g}[ [N] ], [ [C] ], [ [R, Wdilation], [P, Wstride] ], [ [S, Hdilation], [Q, Hstride] ] ]
       - name: Outputs
-        projection: [ {g}[ [N] ], [ [K] ], [ [Q] ], [ [P] ] ]
+        projection: [ {g}[ [N] ], [ [M] ], [ [Q] ], [ [P] ] ]
         read_write: True
 """
 
@@ -61,7 +61,7 @@ def problem(conv: Convolution, title: str) -> str:
     geometry, groups = conv.geometry, conv.groups
     bounds = {"G": groups} if groups > 1 else {}
     bounds |= {"R": geometry.kernel[1], "S": geometry.kernel[0], "P": geometry.output[1], "Q": geometry.output[0]}
-    bounds |= {"C": geometry.channels // groups, "K": geometry.filters // groups, "N": conv.samples}
+    bounds |= {"C": geometry.channels // groups, "M": geometry.filters // groups, "N": conv.samples}
     shape = SHAPE.format(
         name="CNN_Layer_Grouped" if groups > 1 else "CNN_Layer",
         dimensions=", ".join(bounds),

@@ -89,12 +89,12 @@ def _folder(path: Path, row: Format, reader: Callable[[Path], Imported]) -> Impo
         files = [child for child in path.iterdir() if child.suffix.lower() in row.endings and child.is_file()]
     if not 0 < len(files) <= LARGEST_FOLDER:
         raise ImportFormatError(f"{path}: must hold 1…{LARGEST_FOLDER} files of {row.name}, holds {len(files)}")
+    files = getattr(_module(row), "chosen", list)(files)
     files.sort(key=lambda file: [(not part.isdigit(), part.zfill(12)) for part in re.split(r"(\d+)", file.name)])
     parts, names, layers = [reader(file) for file in files], Names(), []
-    for file, part in zip(files, parts, strict=True):
+    for part in parts:
         for layer in part.layers:
-            name = file.stem if len(part.layers) == 1 else f"{file.stem}/{layer.name}"
-            layers.append(replace(layer, name=names.add(name), samples=part.samples_of(layer)))
+            layers.append(replace(layer, name=names.add(layer.name), samples=part.samples_of(layer)))
     told = [f"{file.name}: {text}" for file, part in zip(files, parts, strict=True) for text in part.told]
     left_out = [left for part in parts for left in part.left_out]
     samples = min(layer.samples or 1 for layer in layers)

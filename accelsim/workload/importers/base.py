@@ -161,8 +161,8 @@ def check_file(path: Path, most: int | None = None) -> None:
             raise ImportFormatError(f"must have at most {most} bytes, has {size}")
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
-    """A description: UTF-8, UTF-16 with its mark, or else Latin-1.
+def read_text(path: str | os.PathLike[str], most: int = LARGEST_TEXT) -> str:
+    """A text of at most so many bytes: UTF-8, UTF-16 with its mark, or else Latin-1.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
         If there is no such file, it is too long for a description, or no text.
     """
     path = Path(path)
-    check_file(path, LARGEST_TEXT)
+    check_file(path, most)
     with blame(path):
         content = path.read_bytes()
         mark = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
