@@ -53,6 +53,11 @@ def test_a_transposed_convolution_is_a_layer_on_the_map_with_zeros_in_between():
     layer = to_trace(got, density_activation=0.25).snapshots[0].layers[1]
     active, small = layer.tensor("activation"), layer.tensor("activation")[:, :, ::2, ::2]
     assert active.sum() == small.sum() == round(0.25 * small.size)
+    model = onnx.load(CASES / "onnx" / "convtranspose.onnx")
+    name = next(node for node in model.graph.node if node.op_type == "ConvTranspose").input[1]
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    place = small.shape[2] * small.shape[3]
+    assert got.layers[1].multiplications == place * np.prod(weight.dims) < layer.geometry.multiplications
 
 
 @pytest.mark.parametrize("name", ["linear_nobias", "einsum"])

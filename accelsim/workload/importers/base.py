@@ -48,6 +48,15 @@ class ImportedLayer:
     samples: int | None = None
     spread: tuple[int, int] = (1, 1)
 
+    @property
+    def multiplications(self) -> int:
+        """Of the forward pass of one sample: zeros between the elements of the input are multiplied by nobody."""
+        if self.spread == (1, 1):
+            return self.geometry.multiplications
+        g = self.geometry
+        elements = -(-g.height // self.spread[0]) * -(-g.width // self.spread[1])
+        return elements * g.kernel[0] * g.kernel[1] * g.channels * g.filters // g.groups
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -117,7 +126,7 @@ class Imported:
     @property
     def multiplications(self) -> int:
         """Of the forward pass of all layers that were read and all samples, nothing skipped."""
-        return sum(layer.geometry.multiplications * self.samples_of(layer) for layer in self.layers)
+        return sum(layer.multiplications * self.samples_of(layer) for layer in self.layers)
 
     @property
     def share_read(self) -> float | None:

@@ -103,7 +103,7 @@ def read(path: str | os.PathLike[str], tensors: str | os.PathLike[str] | None = 
     if len(samples) > 1:
         (n, one), (m, other) = list(samples.items())[:2]
         raise ImportFormatError(f"{path}: all layers must have as many samples, {one} has {n}, {other} {m}")
-    return Imported(path, "dnnsim", path.absolute().parent.name, tuple(layers), next(iter(samples)))
+    return Imported(path, "dnnsim", path.absolute().parent.name, tuple(layers), next(iter(samples), 1))
 
 
 def tells(path: Path) -> bool:
