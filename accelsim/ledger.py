@@ -43,6 +43,7 @@ PLACES = {
 # What an action costs, in words; ``accelsim.hardware.pricing`` has the pJ.
 RATES = {
     "multiply": "`multiply_pj`",
+    "bit operation": "`bit_operation_pj`",
     "add": "`add_pj`",
     "partial sum": "SRAM of the array that holds the partial sum, × `accumulator_bits` / 32",
     "buffer": "SRAM of `capacity_bytes`",
@@ -67,14 +68,14 @@ class Price:
     """What a count costs: so many times ``rate``, on a component's account.
 
     ``component`` is the name of a row of energy, ``rate`` one of ``RATES``; ``uses`` what the component does for each,
-    in Accelergy's words ("read", "write", "add"), and each use costs ``rate``. ``if_added``: only where the adders of
-    the accelerator are as busy as this count (``Accelerator.summation``).
+    in Accelergy's words ("read", "write", "add"), and each use costs ``rate``. ``if_counted_as``: only where these of
+    the accelerator, "additions" or "multiplications", are this count (``Accelerator.summation``).
     """
 
     component: str
     rate: str
     uses: tuple[str, ...]
-    if_added: bool = False
+    if_counted_as: Literal["", "additions", "multiplications"] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,9 +187,10 @@ def add(row: Count) -> Count:
         raise AccelsimError(f"ledger: {row.name}: must not be there yet, but {row.column} is")
     for price in row.prices:
         for key, known in (("rate", tuple(RATES)), ("component", names("energy"))):
-            if getattr(price, key) not in known:
-                rule = f"must be one of {', '.join(known)}"
-                raise AccelsimError(f"ledger: {row.name}: prices: {key}: {rule}, got {getattr(price, key)!r}")
+            if (got := getattr(price, key)) not in known:
+                raise AccelsimError(
+                    f"ledger: {row.name}: prices: {key}: must be one of {', '.join(known)}, got {got!r}"
+                )
     _ROWS[row.column] = row
     _PLACED.setdefault((row.group, row.place, row.way), row.name)
     return row
@@ -218,11 +220,6 @@ def priced(component: Count) -> list[tuple[Count, Price]]:
     if component.group != "energy":
         return []
     return [(row, price) for row in _ROWS.values() for price in row.prices if price.component == component.name]
-
-
-def added() -> tuple[str, ...]:
-    """The names of the counts of which an accelerator says that its adders are as busy as one."""
-    return tuple(row.name for row in _ROWS.values() if any(price.if_added for price in row.prices))
 
 
 def moved(place: str, way: str) -> str:
@@ -335,6 +332,9 @@ EFFECTUAL = _slots("effectual", "both operands non-zero", Bar("effectual", "#123
 _meaning = "executed with an operand that is zero, or with a product that no output takes"
 INEFFECTUAL = _slots("ineffectual", _meaning, Bar("ineffectual", "#e9c46a", "", "black"), "#56b4e9")
 _slots("serial", "bits after the first of a product computed bit by bit", Bar("serial", "#9e9ac8", "oo", "white"))
+_slots("precision", "bits of a product that only wider values have", Bar("precision", "#c6b7dd", "..", "#3f007d"))
+_bar = Bar("synchronisation", "#756bb1", "**", "white")
+_slots("synchronisation", "waiting for lanes or columns with more bits or powers of two to work on", _bar)
 _meaning = "rows, columns, lanes, tiles or PEs that the layer leaves without work"
 EDGE = _slots("edge", _meaning, Bar("edge", "#f2f2f2", "////", "#555555"), "#9aa0a6")
 _meaning = "vectors or bricks of a PE that its non-zero operands do not fill"
@@ -344,15 +344,14 @@ _slots("bank_conflict", "waiting for an accumulator bank", Bar("bank conflict", 
 _bar = Bar("lookahead", "#a1d99b", "||||", "#1b5e20")
 _slots("lookahead", "empty lanes that the lookahead window could not fill", _bar, "#c9b400")
 _slots("exchange", "partial sums moving between PEs", Bar("exchange", "#54278f", "----", "white"), "#0072b2")
+_OPERANDS = {"weight": "weights", "activation": "activations", "gradient": "output gradients"}
 _bar = Bar("waiting off chip", "#000000", "////", "white")
-_waiting("offchip", "weight", "waiting for weights from off-chip memory", _bar, "#8e63c7", "/")
-_waiting("offchip", "activation", "waiting for activations from off-chip memory", _bar, "#b48be6", "/")
-_waiting("offchip", "gradient", "waiting for output gradients from off-chip memory", _bar, "#7658c9", "/")
+for (_name, _what), _colour in zip(_OPERANDS.items(), ("#8e63c7", "#b48be6", "#7658c9"), strict=True):
+    _waiting("offchip", _name, f"waiting for {_what} from off-chip memory", _bar, _colour, "/")
 _waiting("offchip", "result", "waiting for results to leave for off-chip memory", _bar, "#d3bbf5", "/")
 _bar = Bar("waiting on chip", "#fb9a99", "\\\\\\\\", "black")
-_waiting("onchip", "weight", "waiting for weights from the memory on chip", _bar, "#a0744a", "x")
-_waiting("onchip", "activation", "waiting for activations from the memory on chip", _bar, "#b58a5c", "x")
-_waiting("onchip", "gradient", "waiting for output gradients from the memory on chip", _bar, "#8a6238", "x")
+for (_name, _what), _colour in zip(_OPERANDS.items(), ("#a0744a", "#b58a5c", "#8a6238"), strict=True):
+    _waiting("onchip", _name, f"waiting for {_what} from the memory on chip", _bar, _colour, "x")
 _waiting("onchip", "partial", "waiting for spilled partial sums from the memory on chip", _bar, "#d1b08a", "x")
 _meaning = "waiting for results or spilled partial sums to enter the memory on chip"
 _waiting("onchip", "result", _meaning, _bar, "#a0522d", "x")
@@ -372,19 +371,21 @@ def _bytes(place: str, way: str, rate: str, meaning: str) -> Count:
 
 
 _meaning = "multipliers that got two operands, zero or not"
-_prices = Price("multipliers", "multiply", ("mult_random",)), Price("adders", "add", ("add",), if_added=True)
+_add = Price("adders", "add", ("add",), "additions")
+_prices = Price("multipliers", "multiply", ("mult_random",), "multiplications"), _add
 MULTIPLICATIONS = _actions("accelerator", "multipliers", "multiplications", _meaning, *_prices, always=True)
+_meaning = "cycles in which a lane multiplied a bit or power of two of a value and added it up"
+_bit = Price("multipliers", "bit operation", ("mult_random",), "multiplications")
+_actions("accelerator", "multipliers", "bit_operations", _meaning, _bit)
 _meaning = "partial sums read, added to, and written"
-_prices = Price("accumulators", "partial sum", ("read", "write")), Price("adders", "add", ("add",), if_added=True)
+_prices = Price("accumulators", "partial sum", ("read", "write")), _add
 ACCUMULATOR_UPDATES = _actions("accelerator", "accumulators", "accumulator_updates", _meaning, *_prices, always=True)
-_bytes("activation_buffer", "read", "buffer", "read by PEs from the buffers of activations")
-_bytes("activation_buffer", "write", "buffer", "written to the buffers of activations, in each that holds them")
-_bytes("weight_buffer", "read", "buffer", "read by PEs from the buffers of weights")
-_bytes("weight_buffer", "write", "buffer", "written to the buffers of weights, in each that holds them")
-_bytes("activation_memory", "read", "memory", "read from the activation memory, by PEs and buffers or to go off chip")
-_bytes("activation_memory", "write", "memory", "written to the activation memory, from PEs or from off chip")
-_bytes("weight_memory", "read", "memory", "read from the weight memory, by PEs and buffers or to go off chip")
-_bytes("weight_memory", "write", "memory", "written to the weight memory, from PEs or from off chip")
+for _of in ("activation", "weight"):
+    _bytes(f"{_of}_buffer", "read", "buffer", f"read by PEs from the buffers of {_of}s")
+    _bytes(f"{_of}_buffer", "write", "buffer", f"written to the buffers of {_of}s, in each that holds them")
+for _of in ("activation", "weight"):
+    _bytes(f"{_of}_memory", "read", "memory", f"read from the {_of} memory, by PEs and buffers or to go off chip")
+    _bytes(f"{_of}_memory", "write", "memory", f"written to the {_of} memory, from PEs or from off chip")
 _bytes("offchip", "read", "offchip", "read from off-chip memory, in whole bursts")
 _bytes("offchip", "write", "offchip", "written to off-chip memory, in whole bursts")
 _meaning = "of values with each other or a threshold, by Top-K"
@@ -393,8 +394,6 @@ COMPARISONS = _actions("overheads", "chip", "comparisons", _meaning, Price("comp
 OFFCHIP_MOVED = _row("moved", "bytes", "derived", "offchip", "offchip", "read from and written to off-chip memory")
 ONCHIP_MOVED = _row("moved", "bytes", "derived", "onchip", "onchip", "read from and written to the memories on chip")
 
-_reads: dict[str, Any] = {"way": "read", "always": True}
-_meaning = "values read from the buffers of activations"
-_row("reads", "values", "accelerator", "activation_buffer", "activation_buffer_reads", _meaning, **_reads)
-_meaning = "values read from the buffers of weights"
-_row("reads", "values", "accelerator", "weight_buffer", "weight_buffer_reads", _meaning, **_reads)
+for _of in ("activation", "weight"):
+    _place, _meaning = f"{_of}_buffer", f"values read from the buffers of {_of}s"
+    _row("reads", "values", "accelerator", _place, f"{_place}_reads", _meaning, way="read", always=True)

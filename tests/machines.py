@@ -3,14 +3,22 @@
 from hypothesis import strategies as st
 
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.bit_tactical_serial import TCLe, TCLp
 from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.ideal import Ideal
+from accelsim.hardware.accelerators.laconic import Laconic
+from accelsim.hardware.accelerators.loom import Loom
 from accelsim.hardware.accelerators.pe_array.model import PEArray
+from accelsim.hardware.accelerators.pragmatic import Pragmatic
+from accelsim.hardware.accelerators.shapeshifter import ShapeShifter
+from accelsim.hardware.accelerators.stripes import Stripes
 from accelsim.hardware.accelerators.structured import Structured
 from accelsim.hardware.accelerators.tensordash import TensorDash
 
+# Machine files that a trace of masks is not enough for.
+NEED_VALUES = ("laconic", "loom", "pragmatic", "shapeshifter", "stripes", "tcle", "tclp")
 STRIDED = st.sampled_from(["phase", "dilate"])
 SHAPES = {
     "tiles": st.integers(1, 3),
@@ -48,15 +56,40 @@ def tensordashes(**fixed):
     return st.builds(build, st.fixed_dictionaries({**SHAPES, **SCHEDULED, **fixed}), SEARCHES)
 
 
-def bit_serials():
-    """Bit-Tactical with its back-ends that need values."""
-    build = lambda shape, search, back: BitTactical(model="bit_tactical", **shape, **search, **back)  # noqa: E731
-    back_ends = {
-        "back_end": st.sampled_from(["TCLp", "TCLe"]),
-        "value_bits": st.sampled_from([8, 16]),
-        "booth": st.booleans(),
-    }
-    return st.builds(build, st.fixed_dictionaries(FIXED_ROWS), SEARCHES, st.fixed_dictionaries(back_ends))
+# Bits, slices and sizes that hold each other, and every value that strategies and laws draw.
+WIDTHS = st.sampled_from([(16, 16, 16), (16, 8, 16), (8, 16, 16), (16, 16, 8), (8, 8, 4), (16, 12, 5), (9, 9, 4)])
+GROUPS = {"group_size": st.integers(1, 4), "minor_bit": st.booleans()}
+AHEAD = {"column_registers": st.integers(0, 3)}
+TERMS = {"booth_encoding": st.booleans()}
+STAGE = {"bits_first_stage": st.integers(0, 4)}
+EMPTY = {"empty_slots": st.sampled_from(["present", "silent"])}
+DIFFY = {"differential": st.booleans()}
+BIT_LEVEL = {
+    "stripes": (Stripes, {}),
+    "shapeshifter": (ShapeShifter, {**GROUPS, **AHEAD, **DIFFY}),
+    "loom": (Loom, {**GROUPS, "pe_serial_bits": st.sampled_from([1, 2, 4]), "dynamic_weights": st.booleans()}),
+    "pragmatic": (Pragmatic, {**TERMS, **STAGE, **AHEAD, **DIFFY}),
+    "laconic": (Laconic, TERMS),
+    "tclp": (TCLp, {**GROUPS, **AHEAD, **EMPTY}),
+    "tcle": (TCLe, {**TERMS, **STAGE, **AHEAD, **EMPTY}),
+}
+
+
+def bit_level(model):
+    kind, keys = BIT_LEVEL[model]
+    searches = SEARCHES if model.startswith("tcl") else st.just({})
+
+    def build(shape, widths, own, search):
+        column_bits, row_bits, pe_width = widths
+        shape = shape | {"columns": shape["columns"] + -(-column_bits // pe_width) - 1}
+        shape |= {"rows": shape["rows"] + -(-row_bits // pe_width) - 1}
+        bits = {"column_bits": column_bits, "row_bits": row_bits, "pe_width": pe_width}
+        return kind(model=model, **shape, **bits, **own, **search)
+
+    shared = {"precision": st.sampled_from(["full", "layer"]), "staggered_linear": st.booleans()}
+    return st.builds(
+        build, st.fixed_dictionaries(FIXED_ROWS), WIDTHS, st.fixed_dictionaries({**shared, **keys}), searches
+    )
 
 
 def pe_arrays():
@@ -126,7 +159,7 @@ def ideals():
 MODELS = {
     "dadiannao": dadiannaos(),
     "bit_tactical": bit_tacticals(),
-    "bit_serial": bit_serials(),
+    **{model: bit_level(model) for model in BIT_LEVEL},
     "tensordash": tensordashes(),
     "pe_array": pe_arrays(),
     "cambricon_x": cambricon_xs(),

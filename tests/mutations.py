@@ -62,9 +62,11 @@ class Mutation:
 
 KERNELS = "hardware/kernels/"
 CARTESIAN, DYNAMIC, PROMOTION = (f"{KERNELS}{name}.py" for name in ("cartesian", "dynamic", "promotion"))
-SERIAL, COMPRESSED, ZERO_RUNS = (f"{KERNELS}{name}.py" for name in ("serial", "compressed", "zero_runs"))
+COMPRESSED, ZERO_RUNS = (f"{KERNELS}{name}.py" for name in ("compressed", "zero_runs"))
+BIT_LEVEL, PRESENTED = (f"{KERNELS}{name}.py" for name in ("bit_level", "presented"))
 LOWERING = "workload/lowering.py"
 MODELS = "hardware/accelerators/"
+BIT_WIDTHS, BIT_ACCOUNT = (f"{MODELS}bit_level/{name}.py" for name in ("widths", "account"))
 PE_ARRAY, MAPPING, PE_TRAFFIC = (f"{MODELS}pe_array/{name}.py" for name in ("model", "mapping", "traffic"))
 LINES, RESIDENCY, HIERARCHY = "hardware/lines.py", "hardware/movement/residency.py", "hardware/hierarchy.py"
 PLACEMENT, PLANNER, DEMAND = (f"hardware/movement/{name}.py" for name in ("placement", "planner", "demand"))
@@ -84,7 +86,8 @@ PE_TWINS = (
 OUTER = (f"{_REPLAYED}[pe_array-weight_grad]",)
 PROMOTED = ("test_accelerators.py::test_the_promotion_kernel_is_its_naive_twin",)
 DYNAMICS = ("test_tensordash.py::test_the_dynamic_kernel_is_its_naive_twin",)
-SERIALS = ("test_published.py::test_the_serial_kernel_is_its_naive_twin",)
+RULES = "test_bit_level.py::test_cycles_are_those_of_the_rules_a_value_at_a_time[{}]"
+DEALT = ("test_bit_level.py::test_the_steps_of_a_linear_layer_are_dealt_to_the_columns",)
 COMPRESSEDS = ("test_published.py::test_the_compressed_kernel_is_its_naive_twin",)
 RUNS = ("test_memory.py::test_run_length_codes_decode",)
 LOWERED = ("test_lowering.py::test_the_lowered_product_is_the_pass",)
@@ -332,37 +335,72 @@ MUTATIONS = [
         "the last line of a stream is not executed",
     ),
     Mutation(
-        "serial-empty-lines",
-        SERIAL,
-        "took[:] = 1",
-        "took[:] = 0",
-        SERIALS,
-        "a line that meets zeros only takes no cycle",
+        "bits-wait-for-a-step-less",
+        BIT_LEVEL,
+        "free = all_ended[i % (registers + 1)]",
+        "free = all_ended[(i + 1) % (registers + 1)]",
+        (RULES.format("shapeshifter"),),
+        "columns run ahead by a step less than there are registers",
     ),
     Mutation(
-        "serial-shortest-value",
-        SERIAL,
-        "took[v] = max(took[v], longest[place, v])",
-        "took[v] = min(took[v], longest[place, v])",
-        SERIALS,
-        "a line waits for its shortest value",
+        "bits-deal-two-a-cycle",
+        BIT_LEVEL,
+        "begun = max(begun + 1, ends[i % places])",
+        "begun = max(begun, ends[i % places])",
+        DEALT,
+        "two steps of a linear layer begin in one cycle",
     ),
     Mutation(
-        "serial-seen-by-another-set",
-        SERIAL,
-        "                        if seen[place] != s * lines + t:\n"
-        "                            seen[place] = s * lines + t\n",
-        "                        if seen[place] != t:\n                            seen[place] = t\n",
-        SERIALS,
+        "bits-shift-reaches-further",
+        BIT_LEVEL,
+        "if own < beyond:",
+        "if own <= beyond:",
+        (RULES.format("pragmatic"),),
+        "a lane reaches a power of two more than its shift has",
+    ),
+    Mutation(
+        "bits-presented-by-another-step",
+        PRESENTED,
+        "                    if place >= 0 and seen[place] != s * lines + t:\n"
+        "                        seen[place] = s * lines + t\n"
+        "                        is_any = True\n",
+        "                    if place >= 0 and seen[place] != t:\n"
+        "                        seen[place] = t\n"
+        "                        is_any = True\n",
+        (RULES.format("tclp"),),
         "a set does not wait for values that an earlier set waited for in the same line",
     ),
     Mutation(
-        "serial-slots",
-        SERIAL,
-        "filled[s, v] += slots * np.int64(took[v])",
-        "filled[s, v] += np.int64(took[v])",
-        SERIALS,
+        "bits-dearest-of-all-sets",
+        BIT_LEVEL,
+        "rows[s, t, lane])\n",
+        "rows[0, t, lane])\n",
+        (RULES.format("laconic"),),
+        "the weights of the first set stand for all",
+    ),
+    Mutation(
+        "bits-sign-of-a-group",
+        BIT_WIDTHS,
+        "axis=1)) + operand.signed\n        if",
+        "axis=1))\n        if",
+        (RULES.format("shapeshifter"),),
+        "the sign of a group takes no bit",
+    ),
+    Mutation(
+        "bits-serial-slots",
+        BIT_ACCOUNT,
+        '"serial": worked - nonzero',
+        '"serial": worked',
+        ("test_bit_level.py::test_stripes_by_hand",),
         "lost slots are accounted to the wrong cause",
+    ),
+    Mutation(
+        "bits-scale-of-a-part",
+        "hardware/bits.py",
+        "np.abs(whole.astype(float)).max",
+        "np.abs(values.astype(float)).max",
+        ("test_bit_level.py::test_the_scale_is_the_whole_tensor_s_though_a_pass_reads_a_part_of_it",),
+        "what lowering leaves out changes the scale of the rest",
     ),
     Mutation(
         "compressed-window",
@@ -775,20 +813,12 @@ MUTATIONS = [
         "a bound that no machine can keep",
     ),
     Mutation(
-        "bit-tactical-worth",
-        f"{MODELS}bit_tactical.py",
-        'return max(1, self.multipliers // (1 if self.back_end == "bit_parallel" else self.value_bits))',
-        "return self.multipliers",
-        ("test_published.py::test_a_bit_serial_machine_is_compared_with_the_bit_parallel_one_that_it_is_worth",),
+        "a-bit-level-lane-s-worth",
+        f"{MODELS}bit_level/model.py",
+        "self.multipliers // self._bits_of_a_product",
+        "self.multipliers",
+        ("test_bit_level.py::test_a_lane_is_worth_as_many_multipliers_as_a_full_product_has_bits",),
         "a bit-serial lane is compared with a full multiplier",
-    ),
-    Mutation(
-        "booth-of-negatives",
-        f"{MODELS}bit_tactical.py",
-        'work.slots["barrier"] += filled - products - work.slots["serial"]',
-        'work.slots["barrier"] += filled - products',
-        (f"{_REPLAYED}[bit_serial-fwd]",),
-        "lost slots no longer add up",
     ),
     # Movement --------------------------------------------------------------------------------------------------------
     Mutation(

@@ -48,16 +48,22 @@ def weight_grad(geometry, activation, gradient):
     return out
 
 
-def executed_lines(weights, lookahead, search_map):
-    """Bit-Tactical's schedule of one set, (lines, rows, lanes) booleans, as docs/model.md words it."""
+def scheduled_lines(weights, lookahead, search_map):
+    """Bit-Tactical's schedule of one set, (lines, rows, lanes) booleans, as docs/model.md words it.
+
+    Of each executed line its number, and of each of its slots, (rows, lanes), where the weight came from: (line, lane),
+    or None.
+    """
     lines, rows, lanes = weights.shape
     left = np.concatenate([weights, np.zeros((lookahead + 1, rows, lanes), bool)])
-    executed = dropped = 0
+    executed, dropped = [], 0
     for t in range(lines):
         if not left[t].any() and dropped < lookahead:
             dropped += 1
             continue
-        executed, dropped = executed + 1, 0
+        dropped = 0
+        sources = [[(t, lane) if left[t, row, lane] else None for lane in range(lanes)] for row in range(rows)]
+        executed.append((t, sources))
         for row in range(rows):
             empty = [lane for lane in range(lanes) if not left[t, row, lane]]
             while True:
@@ -70,10 +76,15 @@ def executed_lines(weights, lookahead, search_map):
                 lane = max(empty, key=lambda lane: (len(candidates[lane]), -lane), default=None)
                 if lane is None or not candidates[lane]:
                     break
-                line, other = candidates[lane][0]
+                line, other = sources[row][lane] = candidates[lane][0]
                 left[line, row, other] = False
                 empty.remove(lane)
     return executed
+
+
+def executed_lines(weights, lookahead, search_map):
+    """How many lines that are."""
+    return len(scheduled_lines(weights, lookahead, search_map))
 
 
 def dynamic_schedule(pairs, lookahead, lookaside, search_map):
@@ -215,18 +226,3 @@ def compressed_cycles(mask, lanes, window):
         taken = [place for place, there in enumerate(ahead[:window]) if there][:lanes]
         del ahead[: taken[-1] + 1 if len(taken) == lanes else window]
     return cycles
-
-
-def serial_cycles(source, rows, longest):
-    """Bit-serial Bit-Tactical: each executed line of a set takes the longest value that its weights meet in a visit."""
-    sets = [source[first : first + rows] for first in range(0, len(source), rows)]
-    cycles, filled = np.zeros((2, len(sets), longest.shape[1]), int)
-    for s, filters in enumerate(sets):
-        for line in filters.swapaxes(0, 1):
-            if (line != -2).all():
-                places = line[line >= 0]
-                for v in range(longest.shape[1]):
-                    took = max([1, *longest[places, v].tolist()])
-                    cycles[s, v] += took
-                    filled[s, v] += took * places.size
-    return cycles, filled

@@ -13,11 +13,17 @@ from strategies import layers
 from accelsim import ledger
 from accelsim.errors import MachineError
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.bit_tactical_serial import TCLe, TCLp
 from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.ideal import Ideal
+from accelsim.hardware.accelerators.laconic import Laconic
+from accelsim.hardware.accelerators.loom import Loom
 from accelsim.hardware.accelerators.pe_array.model import PEArray, bank
+from accelsim.hardware.accelerators.pragmatic import Pragmatic
+from accelsim.hardware.accelerators.shapeshifter import ShapeShifter
+from accelsim.hardware.accelerators.stripes import Stripes
 from accelsim.hardware.accelerators.structured import Structured
 from accelsim.hardware.accelerators.tensordash import TensorDash
 from accelsim.hardware.lines import space_to_depth, to_words
@@ -233,6 +239,8 @@ def ceil(a, b):
     return -(-a // b)
 
 
+BITS = {"tiles": 1, "rows": 16, "columns": 4, "lanes": 16, "pe_width": 16}
+T_2_5 = {"search_shape": "T", "lookahead_h": 2, "lookaside_d": 5}
 EXAMPLES = {
     "dadiannao": DaDianNao(model="dadiannao", tiles=1, rows=16, columns=4, lanes=16),
     "bit_tactical": BitTactical(
@@ -241,17 +249,13 @@ EXAMPLES = {
     "tensordash": TensorDash(
         model="tensordash", tiles=1, rows=16, columns=4, lanes=16, search_shape="T", lookahead_h=2, lookaside_d=5
     ),
-    "bit_serial": BitTactical(
-        model="bit_tactical",
-        tiles=1,
-        rows=16,
-        columns=4,
-        lanes=16,
-        search_shape="T",
-        lookahead_h=2,
-        lookaside_d=5,
-        back_end="TCLe",
-    ),
+    "stripes": Stripes(model="stripes", **BITS),
+    "shapeshifter": ShapeShifter(model="shapeshifter", **BITS, group_size=2, minor_bit=True, column_registers=1),
+    "loom": Loom(model="loom", **BITS, group_size=2, minor_bit=True, pe_serial_bits=2, dynamic_weights=True),
+    "pragmatic": Pragmatic(model="pragmatic", **BITS, bits_first_stage=2, column_registers=1),
+    "laconic": Laconic(model="laconic", **BITS),
+    "tclp": TCLp(model="tclp", **BITS, **T_2_5, group_size=2, minor_bit=False),
+    "tcle": TCLe(model="tcle", **BITS, **T_2_5, bits_first_stage=2),
     "pe_array": PEArray(
         model="pe_array",
         pe_rows=2,

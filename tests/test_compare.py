@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import MODELS
+from machines import MODELS, NEED_VALUES
 from strategies import layers
 from test_cli import fail, here, listing, one_object, succeed  # noqa: F401 - here is a fixture
 
@@ -30,7 +30,6 @@ from accelsim.workload.trace import Layer
 
 NAMES = sorted(file.stem for file in (Path(__file__).parents[1] / "configs").glob("*.yaml"))
 MACHINES = [load_machine(f"{name}.yaml") for name in NAMES]
-NEED_VALUES = ("tcle", "tclp")
 MEMORIES = {
     "as shipped": lambda machine: machine,
     "slow": lambda machine: machine.model_copy(update={"memory": load_section(Memory, "ddr4.yaml", "memory")}),
@@ -148,9 +147,9 @@ def test_a_bit_serial_machine_is_compared_with_what_it_is_worth(values):
 def test_machines_that_cannot_run_are_listed_with_their_reason(comparison):
     assert [c.machine for c in comparison.contenders] == [name for name in NAMES if name not in NEED_VALUES]
     assert list(comparison.refused) == list(NEED_VALUES)
-    assert "TCLe needs values of the activation" in comparison.refused["tcle"]
+    assert "tcle needs values of the activation" in comparison.refused["tcle"]
     text = render(shown(comparison, notes=False))
-    assert "tclp is left out: it cannot run the trace (dense/conv1: fwd: accelerator.back_end: TCLp" in text
+    assert "tclp is left out: it cannot run the trace (dense/conv1: fwd: accelerator.model: tclp" in text
 
 
 @pytest.mark.parametrize("memory", MEMORIES)

@@ -260,6 +260,9 @@ COUNT = """
 import json
 import numpy as np
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.bit_tactical_serial import TCLe, TCLp
+from accelsim.hardware.accelerators.laconic import Laconic
+from accelsim.hardware.accelerators.pragmatic import Pragmatic
 from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.accelerators.tensordash import TensorDash
@@ -268,6 +271,8 @@ from accelsim.workload.lowering import PASSES, lower
 from accelsim.workload.trace import Layer
 
 tiles = {"model": "bit_tactical", "tiles": 2, "rows": 3, "columns": 2, "lanes": 5, "strided_input_grad": "phase"}
+serial = tiles | {"pe_width": 16}
+t = {"search_shape": "T", "lookahead_h": 2, "lookaside_d": 5}
 pes = {"model": "pe_array", "pe_rows": 2, "pe_columns": 3, "activation_width": 4, "weight_width": 2,
        "accumulators": 40, "banks": 8, "halo_exchange": True, "strided_input_grad": "dilate", "reduction_width": 4}
 machines = {
@@ -277,7 +282,11 @@ machines = {
     "one-sided": TensorDash(**tiles | {"model": "tensordash", "search_shape": "T", "lookahead_h": 2, "lookaside_d": 5}),
     "two-sided": TensorDash(**tiles | {"model": "tensordash", "search_shape": "L", "lookahead_h": 3, "lookaside_d": 2,
                                        "skipping": "two_sided", "rows": 40}),
-    "TCLp": BitTactical(**tiles, search_shape="T", lookahead_h=2, lookaside_d=5, back_end="TCLp"),
+    "TCLp": TCLp(**serial | {"model": "tclp"}, **t, group_size=2, minor_bit=True, column_registers=1),
+    "TCLe, far": TCLe(**serial | {"model": "tcle"}, **t, bits_first_stage=4),
+    "TCLe, near": TCLe(**serial | {"model": "tcle"}, **t, bits_first_stage=1),
+    "Pragmatic": Pragmatic(**serial | {"model": "pragmatic"}, bits_first_stage=2, column_registers=2),
+    "Laconic": Laconic(**serial | {"model": "laconic"}),
     "Cambricon-X": CambriconX(model="cambricon_x", pes=3, lanes=4, window=9, strided_input_grad="phase",
                               weight_grad_rows="activation"),
     "phases": PEArray(**pes, stride_phases=True),

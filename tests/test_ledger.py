@@ -222,7 +222,7 @@ def named(tree):
     """Columns of counts, and what their names end in, that stand in code as text; docstrings may say what they like."""
     said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     known = {row.column for row in ledger.rows() if row.column != row.name or row.group == "actions"} - {
-        "multiplications", "accumulator_updates", "comparisons",
+        "multiplications", "bit_operations", "accumulator_updates", "comparisons",
     }  # fmt: skip
     return [
         node.value

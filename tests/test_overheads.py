@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from machines import NEED_VALUES
 
 import accelsim
 from accelsim import ledger
@@ -13,8 +14,7 @@ from accelsim.study.results import summarize
 from accelsim.study.tables import render, summary
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NEED_VALUES = ("tcle.yaml", "tclp.yaml")  # the trace has masks
-NAMES = sorted(file.name for file in CONFIGS.glob("*.yaml") if file.name not in NEED_VALUES)
+NAMES = sorted(file.name for file in CONFIGS.glob("*.yaml") if file.stem not in NEED_VALUES)
 SWAT = load_section(Overheads, "swat.yaml", "overheads")
 OFF, ON = load_machine("pe16x16.yaml"), load_machine("pe16x16.yaml", overheads="swat.yaml")
 ROTATE = Overheads(rotate_weights=RotateWeights(bytes_per_cycle=100))

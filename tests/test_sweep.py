@@ -192,7 +192,7 @@ def test_a_bad_point_is_a_row_that_says_why_and_types_stay(study, tmp_path):
     assert pd.isna(reasons[0]) and pd.isna(reasons[2]) and len(table) == 15
     assert "dadiannao.yaml with accelerator.tiles=0: accelerator.tiles: must be an integer in 1…" in reasons[1]
     assert reasons[3].endswith("snapshot: must be one of dense, swat80, got swat99")
-    assert reasons[4].startswith("tcle: swat80/conv1: fwd: accelerator.back_end: TCLe needs values")
+    assert reasons[4].startswith("tcle: swat80/conv1: fwd: accelerator.model: tcle needs values")
     counted = [name for name in good if name not in (TILES,)]
     assert table[counted].dtypes.tolist() == good[counted].dtypes.tolist()
     assert table["cycles"].dtype == "Int64" and good[TILES].dtype == "int64"
@@ -558,7 +558,7 @@ def test_the_command_fails_where_no_point_works(study, tmp_path):
     process = start_on(study(machine="tcle.yaml", passes=["fwd"]), tmp_path, "--quiet")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 2 and err == ""
-    assert "0 points computed, 1 failed\n  1 × tcle: swat80/conv1: fwd: accelerator.back_end: TCLe needs values" in out
+    assert "0 points computed, 1 failed\n  1 × tcle: swat80/conv1: fwd: accelerator.model: tcle needs values" in out
 
 
 def test_the_command_shows_a_sparsity_s_error(study, tmp_path):

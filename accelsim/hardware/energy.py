@@ -12,6 +12,9 @@ class EnergyTable(Parameters):
 
     node_nm: int = integer(1, 1000, "technology node that the figures are for", unit="nm")
     multiply_pj: float = number(0, 1e6, "a multiplication", unit="pJ")
+    bit_operation_pj: float = number(
+        0, 1e6, "a bit or power of two of a value times another value, and its addition", default=0.05, unit="pJ"
+    )
     add_pj: float = number(0, 1e6, "an addition, or a comparison", unit="pJ")
     sram_pj: float = number(0, 1e6, "32 bits read from or written to an SRAM of sram_bytes", unit="pJ/32 bits")
     sram_bytes: int = integer(1, 1 << 40, "SRAM that sram_pj is for; others cost the root of their size", unit="bytes")

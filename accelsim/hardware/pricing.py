@@ -45,9 +45,10 @@ def _spent_pj(machine: Machine, component: Count, told: Mapping[str, int]) -> fl
 
 
 def prices(machine: Machine, component: Count) -> Iterator[tuple[Count, Price]]:
-    """The counts that a component works for on this machine; of those that its adders may follow the one they do."""
+    """The counts that a component works for on this machine; of those that adders or multipliers may follow theirs."""
+    summation = machine.accelerator.summation
     for count, price in ledger.priced(component):
-        if not price.if_added or count.name == machine.accelerator.summation.additions:
+        if not price.if_counted_as or count.name == getattr(summation, price.if_counted_as):
             yield count, price
 
 
@@ -89,6 +90,7 @@ def _leakage_pj(machine: Machine, cycles: int) -> float:
 # What the rates of the ledger (``ledger.RATES``) are on a machine: pJ at a place for so many uses, or bytes.
 RATES_PJ: dict[str, Callable[[Machine, str, int], float]] = {
     "multiply": lambda machine, place, times: times * _table(machine).multiply_pj,
+    "bit operation": lambda machine, place, times: times * _table(machine).bit_operation_pj,
     "add": lambda machine, place, times: times * _table(machine).add_pj,
     "partial sum": lambda machine, place, times: times * (_array_pj(machine, place) * _partial_sum_bits(machine) / 32),
     "buffer": lambda machine, place, size: size * _array_pj(machine, place) / WORD_BYTES,

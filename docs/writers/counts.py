@@ -46,5 +46,5 @@ def _row(count: ledger.Count) -> list[str]:
 def _cost(price: ledger.Price) -> str:
     """What it costs, and on whose account."""
     times = f"{len(price.uses)} × " if len(price.uses) > 1 else ""
-    only = ", where they add as often" if price.if_added else ""
+    only = f", where they are its {price.if_counted_as}" if price.if_counted_as else ""
     return f"{times}{ledger.RATES[price.rate]} ({ledger.spelled(price.component)}{only})"

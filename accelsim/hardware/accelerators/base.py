@@ -78,15 +78,19 @@ class Summation:
     partial_sums : int
         Partial sums of the array that one is read from and written to: entries of an accumulator bank; 1 for a
         register behind an adder tree.
+    multiplications : str
+        The count that multipliers are as busy as: "multiplications"; "bit_operations" where they work bit by bit.
     """
 
     additions: Literal["multiplications", "accumulator_updates"]
     partial_sums: int
+    multiplications: Literal["multiplications", "bit_operations"] = "multiplications"
 
     def __post_init__(self) -> None:
-        if self.additions not in ledger.added():
-            rule = f"must be one of {', '.join(ledger.added())}"
-            raise MachineError(f"summation.additions: {rule}, got {self.additions!r}")
+        for key, got in (("additions", self.additions), ("multiplications", self.multiplications)):
+            known = [row.name for row in ledger.rows() if any(price.if_counted_as == key for price in row.prices)]
+            if got not in known:
+                raise MachineError(f"summation.{key}: must be one of {', '.join(known)}, got {got!r}")
         if not isinstance(self.partial_sums, int) or self.partial_sums < 1:
             raise MachineError(f"summation.partial_sums: must be an integer from 1, got {self.partial_sums!r}")
 

@@ -20,11 +20,17 @@ from typing import Any
 from accelsim.errors import ConfigError
 from accelsim.hardware.accelerators.base import Accelerator
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.bit_tactical_serial import TCLe, TCLp
 from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.ideal import Ideal
+from accelsim.hardware.accelerators.laconic import Laconic
+from accelsim.hardware.accelerators.loom import Loom
 from accelsim.hardware.accelerators.pe_array.model import PEArray
+from accelsim.hardware.accelerators.pragmatic import Pragmatic
+from accelsim.hardware.accelerators.shapeshifter import ShapeShifter
+from accelsim.hardware.accelerators.stripes import Stripes
 from accelsim.hardware.accelerators.structured import Structured
 from accelsim.hardware.accelerators.tensordash import TensorDash
 from accelsim.hardware.parameters import Parameters
@@ -34,11 +40,18 @@ GROUP = "accelsim.accelerators"
 SHIPPED: dict[str, type[Any]] = {
     "dadiannao": DaDianNao,
     "bit_tactical": BitTactical,
+    "tclp": TCLp,
+    "tcle": TCLe,
     "tensordash": TensorDash,
     "pe_array": PEArray,
     "cambricon_x": CambriconX,
     "cnvlutin": Cnvlutin,
     "structured": Structured,
+    "stripes": Stripes,
+    "shapeshifter": ShapeShifter,
+    "loom": Loom,
+    "pragmatic": Pragmatic,
+    "laconic": Laconic,
     "ideal": Ideal,
 }
 REFERENCE = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"

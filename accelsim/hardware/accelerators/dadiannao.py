@@ -6,11 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from accelsim.hardware.accelerators.tiled import FixedRows
-from accelsim.hardware.lines import Lines
+from accelsim.hardware.accelerators.tiled import EveryLine
 
 
-class DaDianNao(FixedRows):
+class DaDianNao(EveryLine):
     """Skips nothing: ceil(P·Q/columns) · ceil(ceil(K/rows)/tiles) · T cycles per sample and group."""
 
     model: Literal["dadiannao"]
@@ -18,18 +17,6 @@ class DaDianNao(FixedRows):
     def skips(self, which: str) -> dict[str, str]:
         """Nothing; see ``Accelerator``."""
         return {}
-
-    def _schedule(self, lines: Lines) -> tuple[np.ndarray, int, str]:
-        """Lines that each set executes; products executed; what an empty lane of a used row is."""
-        blocks, streams, depth = lines.shape
-        sets = blocks * -(-streams // self.rows)
-        return np.full(sets, depth, np.int64), lines.partners * blocks * streams * lines.elements, "edge"
-
-    def _sources(self, lines: Lines) -> np.ndarray:
-        """Each slot executes the value that stands there."""
-        blocks, streams, depth = lines.shape
-        places = np.arange(depth * self.lanes).reshape(depth, self.lanes)
-        return np.broadcast_to(places, (blocks, streams, depth, self.lanes))
 
     @classmethod
     def with_multipliers(cls, multipliers: int) -> DaDianNao:

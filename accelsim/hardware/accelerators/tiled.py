@@ -63,7 +63,10 @@ class TiledParameters(AcceleratorParameters):
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
-        works = [self._account(lines) for lines in self._lines(conv)]
+        return self._activity(conv, [self._account(lines) for lines in self._lines(conv)])
+
+    def _activity(self, conv: Convolution, works: list[Work]) -> Activity:
+        """What the groups of a convolution come to."""
         slots: Counter[str] = Counter()
         accesses: Counter[str] = Counter()
         for work in works:
@@ -224,3 +227,22 @@ class FixedRows(TiledParameters):
 
     def _row_tensor(self, which: str) -> str:
         return tensor_on(which, on_rows(which, self.weight_grad_rows))
+
+    def _column_tensor(self, which: str) -> str:
+        return tensor_on(which, "input" if on_rows(which, self.weight_grad_rows) == "kernel" else "kernel")
+
+
+class EveryLine(FixedRows):
+    """A tiled machine that executes each line of every stream, whatever stands in it."""
+
+    def _schedule(self, lines: Lines) -> tuple[np.ndarray, int, str]:
+        """Lines that each set executes; products executed; what an empty lane of a used row is."""
+        blocks, streams, depth = lines.shape
+        sets = blocks * -(-streams // self.rows)
+        return np.full(sets, depth, np.int64), lines.partners * blocks * streams * lines.elements, "edge"
+
+    def _sources(self, lines: Lines) -> np.ndarray:
+        """Each slot executes the value that stands there."""
+        blocks, streams, depth = lines.shape
+        places = np.arange(depth * self.lanes).reshape(depth, self.lanes)
+        return np.broadcast_to(places, (blocks, streams, depth, self.lanes))
