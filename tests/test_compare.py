@@ -100,8 +100,10 @@ def test_zeros_that_a_machine_skips_save_cycles(machine, which):
     layer = replace(bare, tensors=tensors)
     skips = small.skips(which)
     assert skips
+    # The widest of a layer's numbers is as wide as its fixed point, but where all are zero.
+    keep = 0.0 if getattr(small, "precision", "full") == "layer" else 0.02
     for tensor in skips:
-        assert cycles(small, thinned(layer, tensor, 0.02), which) < cycles(small, layer, which), tensor
+        assert cycles(small, thinned(layer, tensor, keep), which) < cycles(small, layer, which), tensor
 
 
 def test_what_is_skipped_in_bytes_is_what_is_stored_compressed(trace):

@@ -40,8 +40,6 @@ GROUP = "accelsim.accelerators"
 SHIPPED: dict[str, type[Any]] = {
     "dadiannao": DaDianNao,
     "bit_tactical": BitTactical,
-    "tclp": TCLp,
-    "tcle": TCLe,
     "tensordash": TensorDash,
     "pe_array": PEArray,
     "cambricon_x": CambriconX,
@@ -52,6 +50,8 @@ SHIPPED: dict[str, type[Any]] = {
     "loom": Loom,
     "pragmatic": Pragmatic,
     "laconic": Laconic,
+    "tclp": TCLp,
+    "tcle": TCLe,
     "ideal": Ideal,
 }
 REFERENCE = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
