@@ -48,12 +48,18 @@ def _add_import(commands: Commands, common: argparse.ArgumentParser) -> None:
         takers = ", ".join(row.name for row in readers() if name in row.options)
         kinds: dict[str, Callable[[str], Any]] = {"size": _sizes, "batch_axis": int, "map": _pairs}
         add(f"--{name.replace('_', '-')}", metavar=metavar, type=kinds.get(name, str), help=f"{text}; {takers}")
+    text = "a PyTorch model in place of a --topology: one of accelsim capture's, or your own package.module:factory"
+    add("--model", metavar="NAME", help=text)
+    add("--input", type=_shape, default=(1, 3, 224, 224), metavar="N,C,…", help="of the --model (1,3,224,224)")
+    add("--allow-code", action="store_true", help="import a --model of your own, which runs its code")
     add(
         "--batch",
         type=int,
         metavar="N",
         help="samples of the training batch (default: as in the file or in --like, or 1)",
     )
+    add("--nm", metavar="N:M", help="leave N of each M weights, the greatest, as SR-STE and ASP do, e.g. 2:4")
+    add("--axis", choices=("channels", "filters"), default="channels", help="along which --nm groups them (channels)")
     add("--seed", type=int, default=0, metavar="N", help="of what is drawn (0)")
     parser.set_defaults(command=lambda options: show(_import(options)))
 
@@ -61,6 +67,7 @@ def _add_import(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _import(options: argparse.Namespace) -> str:
     """Another tool's file → a trace, and lines about it."""
     from accelsim.workload.importers import read, said, to_trace
+    from accelsim.workload.importers.nm import Pattern
     from accelsim.workload.synthetic import write
     from accelsim.workload.trace import Trace
 
@@ -68,11 +75,17 @@ def _import(options: argparse.Namespace) -> str:
         raise OutputError(f"{options.out}: exists; --force replaces it")
     given = {name: getattr(options, name) for name in OPTIONS}
     given["topology"] = given["topology"] and _found(Path(given["topology"]))
+    if options.model:
+        from accelsim.capture.shapes import topology
+
+        given["topology"] = topology(options.model, options.input, allow_code=options.allow_code)
     imported = read(_found(options.file), options.format, **given)
     if options.strict:
         said.check_enough(imported)
     how = {"density_activation": options.density_activation, "density_gradient": options.density_gradient}
     how |= {"batch": options.batch, "seed": options.seed}
+    if options.nm:
+        how["pattern"] = Pattern.parse(options.nm, options.axis)
     if options.like:
         with Trace.open(find(options.like, "traces", TraceError)) as like:
             trace = to_trace(imported, options.sparsity, like=like, **how)
@@ -96,6 +109,14 @@ def _sizes(text: str) -> dict[str, int]:
     if not all(name.strip() and size.isascii() and size.isdecimal() and int(size[:9]) for name, _, size in pairs):
         raise argparse.ArgumentTypeError(f"must be NAME=N with commas between, got {text[:40]}")
     return {name.strip(): int(size[:9]) for name, _, size in pairs}
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """``1,3,224,224`` as sizes."""
+    sizes = text.split(",")
+    if not all(size.isascii() and size.isdecimal() and int(size[:9]) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"must be sizes with commas between, got {text[:40]}")
+    return tuple(int(size[:9]) for size in sizes)
 
 
 def _pairs(text: str) -> dict[str, str]:

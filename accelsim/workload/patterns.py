@@ -130,6 +130,47 @@ class Thinned:
 
 
 @dataclass(frozen=True, eq=False)
+class Grouped:
+    """N:M sparsity of another source's numbers: of each M neighbours along an axis the N greatest are left.
+
+    As SR-STE's and ASP's forward passes have it, along the channels: those of one tap of one filter.
+
+    Parameters
+    ----------
+    source : source
+    kept, size : int
+        N and M, which divides the axis.
+    axis : 0 or 1
+        Filters or channels.
+    """
+
+    source: Any
+    kept: int
+    size: int
+    axis: int = 1
+    has_zeros = True
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether a part can be had alone: filters can, of which each has its own groups."""
+        return self.axis == 1 and bool(self.source.is_divisible)
+
+    def scores(self, shape: Shape, rng: np.random.Generator, block: Block | None = None) -> np.ndarray:
+        """The source's, NEVER where a group has N greater ones; TraceError if a part cuts groups."""
+        if block is not None and block[1].indices(shape[1])[:2] != (0, shape[1]):
+            raise TraceError(f"a filter of {shape[1:]} weights is too large for N:M sparsity")
+        drawn = self.source.scores(shape, rng, block) if block is not None else self.source.scores(shape, rng)
+        last = np.moveaxis(drawn, self.axis, -1)
+        rows = last.reshape(-1, last.shape[-1])
+        chosen = _blocks_first(rows, np.full(len(rows), self.kept), self.size)
+        return np.ascontiguousarray(np.moveaxis(chosen.reshape(last.shape), -1, self.axis))
+
+    def count(self, size: int) -> int:
+        """All that are left."""
+        return int(self.source.count(size))
+
+
+@dataclass(frozen=True, eq=False)
 class Spread:
     """Another source's masks with zeros between their elements, as a transposed convolution sees its input.
 

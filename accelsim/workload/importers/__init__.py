@@ -20,6 +20,7 @@ from accelsim.errors import ImportFormatError
 from accelsim.workload.formats import Format, listed, named, readers
 from accelsim.workload.importers import said
 from accelsim.workload.importers.base import Imported, ImportedLayer, Names, blame
+from accelsim.workload.importers.nm import Pattern
 from accelsim.workload.mask_model import MaskModel
 from accelsim.workload.metadata import FIRST_LAYER, PASSES
 from accelsim.workload.patterns import Spread
@@ -109,6 +110,7 @@ def to_trace(
     density_gradient: float = 1.0,
     like: Trace | None = None,
     batch: int | None = None,
+    pattern: Pattern | None = None,
     seed: int = 0,
 ) -> SyntheticTrace:
     """A trace of what was imported: its own tensors where it has them, the others drawn.
@@ -127,6 +129,8 @@ def to_trace(
         as far from the first layer.
     batch : int, optional
         Samples of the training batch, by default as the file says, or ``like``, or those imported.
+    pattern : Pattern, optional
+        N:M, which weights have before any Top-K; not a network's first layer, and none whose axis M does not divide.
     seed : int
 
     Raises
@@ -149,12 +153,19 @@ def to_trace(
     blueprints = []
     for layer in imported.layers:
         blueprint = _blueprint(layer, drawn[layer.name], layer.name == first)
+        if pattern is not None and layer.name != first and pattern.fits(layer):
+            blueprint = replace(blueprint, weight=pattern.of(blueprint.weight))
         n = imported.samples_of(layer)
         blueprints.append(replace(blueprint, samples=n, batch=max(n, batch * n // imported.samples)))
     words = {name: how.words for name, how in drawn.items()}
     if first is not None and "weight" not in imported.layers[0].tensors:
         words[first] = {**words[first], "weight": "drawn, density 1"}
-    origin = said.provenance(imported, said.words(imported, words))
+    by_layer = said.words(imported, words)
+    if pattern is not None:
+        for layer in imported.layers:
+            is_left = layer.name != first and pattern.fits(layer)
+            by_layer[layer.name] += f"; weight {pattern.words}" if is_left else f"; weight not {pattern.words}"
+    origin = said.provenance(imported, by_layer)
     if like is not None:
         origin["like"] = f"{like.path.name}, sha256 {like.digest}"
     return assemble(

@@ -48,6 +48,8 @@ def read(path: Path, topology: Imported | None = None, size: Mapping[str, int] |
         else:
             if len(cells) != integer(head[2], "entries", 0):
                 raise ImportFormatError(f"entries: must be {head[2]}, are {len(cells)}")
+            if np.abs(cells[:, :2]).max(initial=0) > LARGEST_MATRIX:
+                raise ImportFormatError(f"entries: must be in {rows} rows and {columns} columns")
             row, column = (cells[:, axis].astype(np.int64) - 1 for axis in (0, 1))
             values = cells[:, 2:] if FIELDS[field] else np.ones((len(cells), 1))
         _check(row, column, len(values), rows, columns)
