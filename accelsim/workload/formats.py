@@ -86,6 +86,15 @@ FORMATS = (
         options=("size", "batch_axis"),
     ),
     Format(
+        "tflite",
+        "models of TensorFlow Lite",
+        (".tflite",),
+        shapes="from the file",
+        weights="from the file",
+        activations="drawn",
+        reader="tflite",
+    ),
+    Format(
         "trace",
         "accelsim's own traces",
         (".npz",),

@@ -43,6 +43,7 @@ def seeds() -> dict[str, list[tuple[str, bytes]]]:
         "scalesim": [(p.name, p.read_bytes()) for p in sorted((CASES / "scalesim").iterdir())],
         "dnnsim": [(p.name, p.read_bytes()) for p in sorted((CASES / "dnnsim" / "rnn").iterdir())],
         "onnx": [(p.name, p.read_bytes()) for p in sorted((CASES / "onnx").iterdir())],
+        "tflite": [(p.name, p.read_bytes()) for p in sorted((DATA / "tflite").iterdir())],
         "pytorch": [(p.name, p.read_bytes()) for p in sorted((CASES / "checkpoints").glob("*.pth"))],
         "trace": [("t.npz", (DATA / "traces" / "version1.npz").read_bytes())],
         "timeloop": [(p.name, p.read_bytes()) for p in sorted((DATA / "timeloop").glob("[AM]*.yaml"))],

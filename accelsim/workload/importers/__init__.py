@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from accelsim.errors import ImportFormatError
+from accelsim.errors import ImportFormatError, printable
 from accelsim.workload.formats import Format, listed, named, readers
 from accelsim.workload.importers import said
 from accelsim.workload.importers.base import Imported, ImportedLayer, Names, blame
@@ -58,9 +58,12 @@ def read(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> 
     if isinstance(given.get("topology"), str | os.PathLike):
         given["topology"] = read(given["topology"])
     reader: Callable[..., Imported] = _module(row).read
-    if path.is_dir() and row.is_layer:
-        return _folder(path, row, partial(reader, **given))
-    return reader(path, **given)
+    try:
+        if path.is_dir() and row.is_layer:
+            return _folder(path, row, partial(reader, **given))
+        return reader(path, **given)
+    except ImportFormatError as error:  # what it quotes of the file is the file's
+        raise ImportFormatError(printable(str(error))) from error
 
 
 def _module(row: Format) -> ModuleType:
