@@ -58,6 +58,14 @@ def test_forward_against_the_cpp_simulator(benchmark, layers, config, least_rati
     assert ratio >= least_ratio
 
 
+def test_forward_with_queues(benchmark, layers):
+    """SCNN, whose kernel goes through every pair of vectors: at most 2 s."""
+    machine = accelsim.load_machine("scnn.yaml")
+    simulate(layers, machine)  # compiles
+    assert benchmark.pedantic(lambda: simulate(layers, machine), rounds=3) == 1_697_970
+    assert benchmark.stats.stats.median < 2
+
+
 def test_the_scheduling_kernel_against_a_plain_pass(benchmark, layers):
     """What the schedule costs beyond touching each word once."""
     from accelsim.hardware.lines import to_lines

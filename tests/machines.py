@@ -7,11 +7,13 @@ from accelsim.hardware.accelerators.bit_tactical_serial import TCLe, TCLp
 from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.dcnn import DCNN
 from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.laconic import Laconic
 from accelsim.hardware.accelerators.loom import Loom
 from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.accelerators.pragmatic import Pragmatic
+from accelsim.hardware.accelerators.scnn import SCNN
 from accelsim.hardware.accelerators.shapeshifter import ShapeShifter
 from accelsim.hardware.accelerators.stripes import Stripes
 from accelsim.hardware.accelerators.structured import Structured
@@ -109,6 +111,34 @@ def pe_arrays():
     )
 
 
+def scnns():
+    return st.builds(
+        SCNN,
+        model=st.just("scnn"),
+        pe_rows=st.integers(1, 4),
+        pe_columns=st.integers(1, 4),
+        activation_width=st.integers(1, 5),
+        weight_width=st.integers(1, 5),
+        accumulators=st.sampled_from([1, 30, 1000]),
+        group_filters=st.sampled_from([1, 2, 3, 8]),
+        banks=st.sampled_from([1, 2, 4, 8, 16, 32]),
+        queue_depth=st.sampled_from([0, 1, 2, 8, 102]),
+        strided_input_grad=STRIDED,
+        reduction_width=st.sampled_from([0, 1, 4]),
+    )
+
+
+def dcnns():
+    return st.builds(
+        DCNN,
+        model=st.just("dcnn"),
+        pe_rows=st.integers(1, 4),
+        pe_columns=st.integers(1, 4),
+        lanes=st.sampled_from([1, 2, 3, 16]),
+        strided_input_grad=STRIDED,
+    )
+
+
 def cambricon_xs():
     return st.builds(
         CambriconX,
@@ -162,6 +192,8 @@ MODELS = {
     **{model: bit_level(model) for model in BIT_LEVEL},
     "tensordash": tensordashes(),
     "pe_array": pe_arrays(),
+    "scnn": scnns(),
+    "dcnn": dcnns(),
     "cambricon_x": cambricon_xs(),
     "cnvlutin": cnvlutins(),
     "structured": structureds(),

@@ -226,3 +226,26 @@ def compressed_cycles(mask, lanes, window):
         taken = [place for place, there in enumerate(ahead[:window]) if there][:lanes]
         del ahead[: taken[-1] + 1 if len(taken) == lanes else window]
     return cycles
+
+
+def banks_with_queues(pairs, depth):
+    """Cycles until the products of all pairs of vectors are in their banks; each pair is its products for each bank.
+
+    A cycle: if none of the last pair's products waits outside, the next pair is multiplied. Each bank takes one, the
+    head of its queue or else what has just come. What is left enters its queue while that holds fewer than ``depth``.
+    """
+    waiting, outside, queues, cycles = [list(pair) for pair in pairs], [], [], 0
+    while waiting or any(outside) or any(queues):
+        if waiting and not any(outside):
+            outside = waiting.pop(0)
+            queues = queues or [0] * len(outside)
+        for bank in range(len(queues)):
+            if queues[bank]:
+                queues[bank] -= 1
+            elif outside[bank]:
+                outside[bank] -= 1
+            while outside[bank] and queues[bank] < depth:
+                outside[bank] -= 1
+                queues[bank] += 1
+        cycles += 1
+    return cycles

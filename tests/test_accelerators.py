@@ -17,11 +17,14 @@ from accelsim.hardware.accelerators.bit_tactical_serial import TCLe, TCLp
 from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.dcnn import DCNN
 from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.laconic import Laconic
 from accelsim.hardware.accelerators.loom import Loom
-from accelsim.hardware.accelerators.pe_array.model import PEArray, bank
+from accelsim.hardware.accelerators.pe_array.mapping import bank
+from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.accelerators.pragmatic import Pragmatic
+from accelsim.hardware.accelerators.scnn import SCNN
 from accelsim.hardware.accelerators.shapeshifter import ShapeShifter
 from accelsim.hardware.accelerators.stripes import Stripes
 from accelsim.hardware.accelerators.structured import Structured
@@ -269,6 +272,20 @@ EXAMPLES = {
         strided_input_grad="phase",
         reduction_width=4,
     ),
+    "scnn": SCNN(
+        model="scnn",
+        pe_rows=2,
+        pe_columns=2,
+        activation_width=4,
+        weight_width=4,
+        accumulators=1024,
+        group_filters=3,
+        banks=32,
+        queue_depth=2,
+        strided_input_grad="phase",
+        reduction_width=4,
+    ),
+    "dcnn": DCNN(model="dcnn", pe_rows=2, pe_columns=2, lanes=4, strided_input_grad="phase"),
     "cambricon_x": CambriconX(
         model="cambricon_x", pes=4, lanes=8, window=64, strided_input_grad="phase", weight_grad_rows="activation"
     ),

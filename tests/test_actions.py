@@ -149,6 +149,8 @@ SMALL = [
     ("pe8x8.yaml", {**SMALL_PES, "strided_input_grad": "phase"}, (200, 20), "run_length"),
     ("pe16x16.yaml", {**SMALL_PES, "accumulators": 4, "spill_partial_sums": True}, (90, 90), "zvc"),
     ("pe16x16.yaml", {**SMALL_PES, "pe_columns": 4}, (30, 1000), "dense"),
+    ("scnn.yaml", {**SMALL_PES, "group_filters": 3}, (40, 400), "bitmask"),
+    ("dcnn.yaml", {"pe_rows": 2, "pe_columns": 3, "lanes": 5}, (90, 70), "run_length"),
     ("ideal.yaml", {"multipliers": 5, "fwd_skips": "weight"}, (0, 0), "bitmask"),
     ("ideal-one-sided.yaml", {"weight_grad_skips": "neither", "fwd_skips": "neither"}, (0, 100), "dense"),
 ]

@@ -37,7 +37,7 @@ def test_every_model_is_shipped_in_a_machine_file():
 def test_every_model_is_held_to_the_laws_and_to_examples_by_hand(model):
     assert model in machines.MODELS
     names = {model, *(file.removesuffix(".yaml") for file in SHIPPED if SHIPPED[file] == model)}
-    by_hand = TESTS["test_published.py"] + TESTS["test_golden.py"] + TESTS["test_tensordash.py"]
+    by_hand = TESTS["test_published.py"] + TESTS["test_golden.py"] + TESTS["test_tensordash.py"] + TESTS["test_scnn.py"]
     by_hand += TESTS["test_bit_level.py"]
     assert any(f'"{name}"' in by_hand for name in names)
 

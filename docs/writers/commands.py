@@ -15,7 +15,7 @@ Every command and every argument, as `accelsim COMMAND --help` says them; this p
 
 Results go to standard output, progress and errors to standard error. Exit code 0 says done; 2 bad input or output, in
 one line that names the file, the key or tensor, the rule and the value; 130 interrupted (Ctrl-C); 1 a defect of
-accelsim, or a figure that `accelsim reproduce` should reach and does not."""
+accelsim, or a figure that `accelsim reproduce` or `accelsim validate` should reach and does not."""
 
 
 def page() -> str:

@@ -18,7 +18,7 @@ def up(a: int, b: int) -> int:
 
 
 def pe_array(machine: dict, problem: Problem) -> Moved:
-    """All three passes."""
+    """All three passes, of `pe_array` and of `scnn`."""
     if problem.which == "weight_grad":
         return _weight_grad(machine, problem)
     return _convolution(machine, problem)
@@ -35,33 +35,37 @@ def _used(machine, sizes) -> int:
 
 
 def _convolution(machine, problem) -> Moved:
-    """Samples × groups × filter groups × channels, and a halo exchange that reads nothing."""
+    """Samples × groups × filter groups × parts of the channels, and a halo exchange that reads nothing."""
     samples, groups = len(problem.padded), problem.groups
     filters, channels = len(problem.kernel) // groups, problem.kernel.shape[1]
-    places = _share(machine, problem.places)
-    together = machine["accumulators"] // (places[0] * places[1]) or 1
-    used, all_places = _used(machine, problem.padded.shape[2:]), problem.places[0] * problem.places[1]
-    without = max(0, places[0] * places[1] - machine["accumulators"]) * _used(machine, problem.places)
+    together, used, without = _layout(machine, problem)
+    all_places = problem.places[0] * problem.places[1]
     first = "activation" if problem.which == "fwd" else "gradient"
     acts, weights = Operand(first, "activation", used, 1), Operand("weight", "weight", 1, used)
     moved = Moved([acts, weights], [], [], True, {})
     pairs = products = 0
-    acts.parts = [Part.of(problem.held[n, c]) for n, c in product(range(samples), range(groups * channels))]
     blocks = [
         problem.kernel[g * filters + k : g * filters + min(k + together, filters)]
         for g in range(groups) for k in range(0, filters, together)
     ]  # fmt: skip
-    weights.parts = [Part.of(block[:, c].transpose(1, 2, 0)) for block in blocks for c in range(channels)]
+    per_part = max(1, 256 // (together * problem.taps[0] * problem.taps[1])) if machine["model"] == "scnn" else 1
+    parts = [range(channels)[c : c + per_part] for c in range(0, channels, per_part)]
+    weights.parts = [Part.of(block[:, part].transpose(1, 2, 3, 0)) for block in blocks for part in parts]
+    acts.parts = [
+        Part.of(problem.held[n, [g * channels + c for c in part]])
+        for n, g, part in product(range(samples), range(groups), parts)
+    ]
     per_group = len(blocks) // groups
     for n, g, k in product(range(samples), range(groups), range(per_group)):
         block = blocks[g * per_group + k]
-        for c in range(channels):
-            acts.uses.append((n * groups + g) * channels + c)
-            weights.uses.append((g * per_group + k) * channels + c)
+        for number, part in enumerate(parts):
+            acts.uses.append((n * groups + g) * len(parts) + number)
+            weights.uses.append((g * per_group + k) * len(parts) + number)
             moved.results.append(0)
-            moved.spilled.append(without if c < channels - 1 else 0)
-            of_pair = _pairs(machine, problem, problem.padded[n, g * channels + c], block[:, c])
-            pairs, products = pairs + of_pair[0], products + of_pair[1]
+            moved.spilled.append(without if number < len(parts) - 1 else 0)
+            for c in part:
+                of_pair = _pairs(machine, problem, problem.padded[n, g * channels + c], block[:, c])
+                pairs, products = pairs + of_pair[0], products + of_pair[1]
         for operand in moved.operands:
             operand.uses.append(None)
         moved.results.append(len(block) * all_places)
@@ -70,11 +74,40 @@ def _convolution(machine, problem) -> Moved:
     return moved
 
 
+def _layout(machine, problem) -> tuple[int, int, int]:
+    """Filters of a group, PEs with a part of the map, partial sums that spill."""
+    places = _share(machine, problem.places)
+    if machine["model"] == "scnn":
+        rows, columns = (
+            tile + (taps - 1) * d // st
+            for tile, taps, d, st in zip(places, problem.taps, problem.dilation, problem.stride, strict=True)
+        )
+        filters = len(problem.kernel) // problem.groups
+        together = min(machine["group_filters"], machine["accumulators"] // (rows * columns), filters)
+        return max(1, together), _used(machine, problem.places), 0
+    without = max(0, places[0] * places[1] - machine["accumulators"]) * _used(machine, problem.places)
+    return machine["accumulators"] // (places[0] * places[1]) or 1, _used(machine, problem.padded.shape[2:]), without
+
+
+def _owners(machine, problem, channel, place) -> tuple[int, int]:
+    """The PE that has a place of the padded input."""
+    if machine["model"] == "pe_array":
+        return tuple(at // tile for at, tile in zip(place, _share(machine, channel.shape), strict=True))
+    found = []
+    for at, size, out, tile, st in zip(
+        place, channel.shape, problem.places, _share(machine, problem.places), problem.stride, strict=True
+    ):
+        before = (up(size, st) - out) // 2
+        found.append(min(max((at // st - before) // tile, 0), up(out, tile) - 1))
+    return tuple(found)
+
+
 def _pairs(machine, problem, channel, weights) -> tuple[int, int]:
     """Of a channel in all PEs: pairs of vectors, and products."""
-    st = problem.stride if machine["stride_phases"] else (1, 1)
-    tile = _share(machine, channel.shape)
-    acts = Counter((x // tile[0], y // tile[1], x % st[0], y % st[1]) for x, y in np.argwhere(channel).tolist())
+    st = problem.stride if machine.get("stride_phases", True) else (1, 1)
+    acts = Counter(
+        (*_owners(machine, problem, channel, (x, y)), x % st[0], y % st[1]) for x, y in np.argwhere(channel).tolist()
+    )
     there: Counter[tuple[int, int]] = Counter()
     for _, r, s in np.argwhere(weights).tolist():
         there[r * problem.dilation[0] % st[0], s * problem.dilation[1] % st[1]] += 1

@@ -151,6 +151,22 @@ class _Grid:
         return Moved([on_columns, on_rows], finished, [0] * len(finished), False, counts)
 
 
+def dcnn(machine: dict, problem: Problem) -> Moved:
+    """Every filter against the map, band by band; the map stays where it is, filters go to all PEs."""
+    pes, moved = machine["pe_rows"] * machine["pe_columns"], []
+    for group in range(problem.groups):
+        columns, rows = sides(problem, group, machine["lanes"])
+        tiled = {"model": "dadiannao", "tiles": 1, "rows": -(-rows.streams // 16), "columns": pes}
+        own = _of_tiles(tiled | {"lanes": machine["lanes"]}, rows, columns, machine["lanes"],
+                        _elements(machine, problem, machine["lanes"]))  # fmt: skip
+        for operand in own.operands:
+            operand.units, operand.copies = (pes, 1) if operand.buffer == "activation" else (1, pes)
+        reads = own.counts["accumulator_updates"] * machine["lanes"]
+        own.counts |= {"activation_buffer_reads": reads, "weight_buffer_reads": reads}
+        moved.append(own)
+    return one_after_another(moved)
+
+
 def cambricon_x(machine: dict, problem: Problem) -> Moved:
     """A filter in each PE, all see the same inputs, one output after another."""
     moved = []

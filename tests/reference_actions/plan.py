@@ -8,14 +8,14 @@ from math import sqrt
 
 from .array import pe_array
 from .lowering import Layer, problems
-from .machines import cambricon_x, cnvlutin, ideal, tiles
+from .machines import cambricon_x, cnvlutin, dcnn, ideal, tiles
 from .moved import Moved, Operand, bytes_of, one_after_another
 
 MODELS = {
     "dadiannao": tiles, "bit_tactical": tiles, "tensordash": tiles, "structured": tiles, "cambricon_x": cambricon_x,
-    "cnvlutin": cnvlutin, "ideal": ideal, "pe_array": pe_array,
+    "cnvlutin": cnvlutin, "ideal": ideal, "pe_array": pe_array, "scnn": pe_array, "dcnn": dcnn,
 }  # fmt: skip
-WITH_ADDER_TREES = ("dadiannao", "bit_tactical", "tensordash", "structured", "cambricon_x", "cnvlutin")
+WITH_ADDER_TREES = ("dadiannao", "bit_tactical", "tensordash", "structured", "cambricon_x", "cnvlutin", "dcnn")
 
 
 class Refused(Exception):
@@ -172,7 +172,7 @@ def price(machine: dict, counts: Counter, cycles: int) -> dict[str, float]:
         return table["sram_pj"] * sqrt(max(size, table["sram_smallest_bytes"]) / table["sram_bytes"])
 
     bits = memory["accumulator_bits"]
-    sums = own["accumulators"] // own["banks"] if own["model"] == "pe_array" else 1
+    sums = own["accumulators"] // own["banks"] if own["model"] in ("pe_array", "scnn") else 1
     held = sum(memory[place]["capacity_bytes"] for place in ("activation_memory", "weight_memory"))
     multipliers = machine["multipliers"]
     leakage = table["leakage_mw_per_multiplier"] * multipliers + table["leakage_mw_per_mib"] * held / 2**20

@@ -24,11 +24,13 @@ from accelsim.hardware.accelerators.bit_tactical_serial import TCLe, TCLp
 from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.dcnn import DCNN
 from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.laconic import Laconic
 from accelsim.hardware.accelerators.loom import Loom
 from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.accelerators.pragmatic import Pragmatic
+from accelsim.hardware.accelerators.scnn import SCNN
 from accelsim.hardware.accelerators.shapeshifter import ShapeShifter
 from accelsim.hardware.accelerators.stripes import Stripes
 from accelsim.hardware.accelerators.structured import Structured
@@ -42,6 +44,8 @@ SHIPPED: dict[str, type[Any]] = {
     "bit_tactical": BitTactical,
     "tensordash": TensorDash,
     "pe_array": PEArray,
+    "scnn": SCNN,
+    "dcnn": DCNN,
     "cambricon_x": CambriconX,
     "cnvlutin": Cnvlutin,
     "structured": Structured,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -109,3 +109,11 @@ def _with_values(cut: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
     new = np.array([part.size > 0 for part in cut])
     new[0] = True
     return [part for part, is_new in zip(cut, new, strict=True) if is_new], np.cumsum(new) - 1
+
+
+def stretched(traffic: Traffic, cycles: int) -> Traffic:
+    """The same jobs in so many cycles altogether, each in proportion; all in the last where none takes any."""
+    done = np.cumsum(traffic.job_cycles)
+    ends = cycles * done // max(1, int(done[-1]))
+    ends[-1] = cycles
+    return replace(traffic, job_cycles=np.diff(ends, prepend=0))

@@ -12,6 +12,7 @@ import numpy as np
 from accelsim.hardware.kernels.jit import Bools, Int32s, Int64s, Words, kernel
 
 Pair = tuple[int, int]
+Places = tuple[Int64s, Int64s]
 _HIGH = np.uint64(0x8080808080808080)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _NONE, _ONE = np.uint64(0), np.uint64(1)
@@ -20,7 +21,7 @@ _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 @kernel
 def activation_vectors(
-    acts: Bools, tile: Pair, grid: Pair, classes: tuple[Int64s, Int64s], phases: Pair, counters: Words, width: int
+    acts: Bools, edges: Places, classes: Places, phases: Pair, counters: Words, width: int
 ) -> tuple[Int64s, Int32s, Words]:
     """Cuts each PE's non-zero activations into vectors and names the distinct ones.
 
@@ -28,8 +29,8 @@ def activation_vectors(
     ----------
     acts : bool[C, H', W']
         One sample, padded.
-    tile, grid : (int, int)
-        Rows and columns of a PE's tile; PEs along H and W that own one.
+    edges : (int64[PEs along H + 1], int64[PEs along W + 1])
+        Rows and columns where the PEs' tiles begin, and where the last one ends.
     classes : (int64[H'], int64[W'])
         Rows and columns of a class act alike under every tap.
     phases : (int, int)
@@ -48,23 +49,24 @@ def activation_vectors(
     words : uint64[distinct, taps]
         The counters of each distinct vector under each tap.
     """
-    channels, height, breadth = acts.shape
-    pes, taps = grid[0] * grid[1], counters.shape[2]
+    channels = acts.shape[0]
+    rows, columns = edges
+    across = columns.size - 1
+    pes, taps = (rows.size - 1) * across, counters.shape[2]
     counts = np.zeros((channels, pes, phases[0] * phases[1]), np.int64)
     names = np.empty(acts.sum() // width + counts.size, np.int32)
-    found = np.empty((tile[0] * tile[1] + 1, 2), np.int64)
+    found = np.empty((np.diff(rows).max() * np.diff(columns).max() + 1, 2), np.int64)
     words = np.zeros((64, taps + 1), np.uint64)  # the last word of a vector is its phase
     table = np.full(256, -1, np.int32)
     known = at = 0
     for c in range(channels):
         for pe in range(pes):
-            top, left = pe // grid[1] * tile[0], pe % grid[1] * tile[1]
+            top, bottom = rows[pe // across], rows[pe // across + 1]
+            left, right = columns[pe % across], columns[pe % across + 1]
             for phase in range(phases[0] * phases[1]):
                 count = 0
-                for x in range(top + (phase // phases[1] - top) % phases[0], min(top + tile[0], height), phases[0]):
-                    for y in range(
-                        left + (phase % phases[1] - left) % phases[1], min(left + tile[1], breadth), phases[1]
-                    ):
+                for x in range(top + (phase // phases[1] - top) % phases[0], bottom, phases[0]):
+                    for y in range(left + (phase % phases[1] - left) % phases[1], right, phases[1]):
                         found[count, 0] = classes[0][x]
                         found[count, 1] = classes[1][y]
                         count += acts[c, x, y]

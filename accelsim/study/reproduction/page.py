@@ -114,20 +114,20 @@ def text(figures: list[Figure], full: bool = True) -> Iterator[Table | Text]:
         if full:
             yield Text(f"{figure.how}\n")
         if figure.comparisons:
-            yield _table("", HEADINGS, _grouped(figure))
+            yield laid_out("", HEADINGS, _grouped(figure))
         if full:
             for note in figure.notes:
                 yield Text(f"  {note}")
             for grid in figure.grids:
                 yield Text()
-                yield _table(grid.title, grid.headings, grid.rows)
+                yield laid_out(grid.title, grid.headings, grid.rows)
         yield Text()
-    yield _table("Verdicts", *overview(figures))
+    yield laid_out("Verdicts", *overview(figures))
 
 
 def listing(figures: dict[str, str]) -> Iterator[Table | Text]:
     """Names and what they are, for a terminal."""
-    yield _table("What accelsim reproduce knows", ("figure", "what"), [*figures.items(), ("all", "all of them")])
+    yield laid_out("What accelsim reproduce knows", ("figure", "what"), [*figures.items(), ("all", "all of them")])
 
 
 def frame(figures: Iterable[Figure]) -> pd.DataFrame:
@@ -186,7 +186,8 @@ def _escaped(cells: Iterable[str]) -> list[str]:
     return [cell.replace("|", "\\|") for cell in cells]
 
 
-def _table(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+def laid_out(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table for a terminal."""
     table = Table(title=title or None, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
     for heading in headings:
         table.add_column(heading, overflow="fold")

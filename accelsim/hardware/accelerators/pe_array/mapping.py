@@ -156,6 +156,32 @@ def phase_of_taps(conv: Convolution, phases: tuple[int, int]) -> np.ndarray:
     return np.ravel(rows[:, None] * phases[1] + columns)
 
 
+def position_classes(conv: Convolution, banks: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Classes of rows and columns that act alike under every tap, and what each pair adds to a tap's counters.
+
+    The place of an output (p, q) among a word's eight counters is its bank number with filter 0, divided by 4.
+    """
+    g = conv.geometry
+    codes = [
+        _outputs_modulo_4(size, taps, st, d, out)
+        for size, taps, st, d, out in zip(g.padded, g.kernel, g.stride, g.dilation, g.output, strict=True)
+    ]
+    (rows, row_of), (columns, column_of) = (np.unique(c, axis=0, return_inverse=True) for c in codes)
+    p, q = rows[:, None, :, None], columns[None, :, None, :]
+    place = (bank(0, p, q) % banks // 4).astype(np.uint64)
+    counters = np.where((p >= 0) & (q >= 0), np.uint64(1) << np.uint64(8) * place, np.uint64(0))
+    counters = np.ascontiguousarray(counters.reshape(len(rows), len(columns), -1))
+    return (row_of.ravel(), column_of.ravel()), counters
+
+
+def _outputs_modulo_4(size: int, taps: int, stride: int, dilation: int, outputs: int) -> np.ndarray:
+    """(size, taps): the output that a padded position feeds under each tap, modulo 4; −1 where it feeds none."""
+    distance = np.arange(size)[:, None] - np.arange(taps) * dilation
+    outputs_of = distance // stride
+    fed = (distance % stride == 0) & (outputs_of >= 0) & (outputs_of < outputs)
+    return np.where(fed, outputs_of % 4, -1)
+
+
 def operands(conv: Convolution) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Of each group of a lowered weight gradient: activations (C, N, H', W') and output gradients (K, N, P, Q)."""
     samples, filters = conv.kernel.shape[1], len(conv.kernel) // conv.groups
@@ -167,6 +193,12 @@ def operands(conv: Convolution) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def used_pes(sizes: Sequence[int], tile: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of PEs that own a part of the map; the others have nothing to do."""
     return -(-sizes[0] // tile[0]), -(-sizes[1] // tile[1])
+
+
+def tile_edges(sizes: Sequence[int], tile: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns where the PEs' tiles begin, and the map's end."""
+    rows, columns = (np.append(np.arange(0, size, t), size) for size, t in zip(sizes, tile, strict=True))
+    return rows, columns
 
 
 def vectors_of(elements: Count, width: int) -> Count:

@@ -15,9 +15,10 @@ from accelsim.hardware.accelerators.base import Activity
 from accelsim.hardware.accelerators.pe_array.mapping import (
     BANKS,
     Mapping,
-    bank,
     operands,
     phase_of_taps,
+    position_classes,
+    tile_edges,
     used_pes,
     vectors_of,
 )
@@ -71,17 +72,18 @@ class PEArray(Mapping):
             len(conv.kernel) // conv.groups,
             conv.kernel.shape[1],
         )
-        classes, counters = self._classes(conv)
+        classes, counters = position_classes(conv, self.banks)
         mask, turn = min(3, self.banks - 1), 4 if self.banks == BANKS else 0
         widths = self.activation_width, self.weight_width
         halo = [self.halo_cycles(conv, min(per_group, filters - k)) for k in range(0, filters, per_group)]
         used, tap_phase = used_pes(g.padded, tile), phase_of_taps(conv, phases)
+        edges = tile_edges(g.padded, tile)
         by_group = conv.kernel.reshape(conv.groups, filters, channels, -1).transpose(0, 2, 3, 1)
         weights = np.ascontiguousarray(by_group) != 0
         cycles_of, totals = [], np.zeros(3, np.int64)
         for n, group in np.ndindex(conv.samples, conv.groups):
             acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
-            vectors = activation_vectors(acts, tile, used, classes, phases, counters, self.activation_width)
+            vectors = activation_vectors(acts, edges, classes, phases, counters, self.activation_width)
             cycles, seen = channel_cycles(
                 *vectors, weights[group], group * filters, per_group, tap_phase, mask, turn, widths
             )
@@ -91,25 +93,17 @@ class PEArray(Mapping):
         jobs = np.concatenate(cycles_of)
         pairs, own, products = totals.tolist()
         return self._activity(
-            conv, jobs, pairs, own, products, exchanged, used, lambda: of_convolution(self, conv, jobs, weights, used)
+            conv,
+            jobs,
+            pairs,
+            own,
+            products,
+            exchanged,
+            used,
+            lambda: of_convolution(
+                conv, jobs, weights, used, per_group, spilled_per_channel=self.spilled_per_channel(conv)
+            ),
         )
-
-    def _classes(self, conv: Convolution) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-        """Classes of rows and columns that act alike under every tap, and what each pair adds to a tap's counters.
-
-        The place of an output (p, q) among a word's eight counters is its bank number with filter 0, divided by 4.
-        """
-        g = conv.geometry
-        codes = [
-            _outputs_modulo_4(size, taps, st, d, out)
-            for size, taps, st, d, out in zip(g.padded, g.kernel, g.stride, g.dilation, g.output, strict=True)
-        ]
-        (rows, row_of), (columns, column_of) = (np.unique(c, axis=0, return_inverse=True) for c in codes)
-        p, q = rows[:, None, :, None], columns[None, :, None, :]
-        place = (bank(0, p, q) % self.banks // 4).astype(np.uint64)
-        counters = np.where((p >= 0) & (q >= 0), np.uint64(1) << np.uint64(8) * place, np.uint64(0))
-        counters = np.ascontiguousarray(counters.reshape(len(rows), len(columns), -1))
-        return (row_of.ravel(), column_of.ravel()), counters
 
     def _weight_grad(self, conv: Convolution) -> Activity:
         from accelsim.hardware.kernels.cartesian import outer_product_cycles
@@ -174,11 +168,3 @@ class PEArray(Mapping):
             },
             traffic,
         )
-
-
-def _outputs_modulo_4(size: int, taps: int, stride: int, dilation: int, outputs: int) -> np.ndarray:
-    """(size, taps): the output that a padded position feeds under each tap, modulo 4; −1 where it feeds none."""
-    distance = np.arange(size)[:, None] - np.arange(taps) * dilation
-    outputs_of = distance // stride
-    fed = (distance % stride == 0) & (outputs_of >= 0) & (outputs_of < outputs)
-    return np.where(fed, outputs_of % 4, -1)

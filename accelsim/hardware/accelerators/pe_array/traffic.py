@@ -6,7 +6,7 @@ of the other, so one of the two must fit its buffer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -21,33 +21,52 @@ BAND_VALUES = 1 << 16
 
 
 def of_convolution(
-    array: Mapping, conv: Convolution, jobs: np.ndarray, weights: np.ndarray, used: tuple[int, int]
+    conv: Convolution,
+    jobs: np.ndarray,
+    weights: np.ndarray,
+    used: tuple[int, int],
+    per_group: int,
+    *,
+    spilled_per_channel: int = 0,
+    block: int = 1,
 ) -> Traffic:
     """Forward pass and input gradient: ``weights`` is bool[groups, C, R·S, K], ``used`` the rows and columns of PEs
-    that own a part of the map. Jobs: samples × groups × filter groups × (channels, and the halo exchange)."""
+    that own a part of the map. Jobs: samples × groups × filter groups × (blocks of channels, and the halo exchange)."""
     groups, channels, _, filters = weights.shape
-    per_group = array.filters_per_group(conv)
-    firsts = range(0, filters, per_group)
-    shape = (conv.samples, groups, len(firsts), channels + 1)
-    sample, group, filter_group, channel = np.indices(shape)
-    halo = channel == channels
-    held = conv.stored.reshape(conv.samples * groups * channels, -1)
-    activation = np.where(halo, -1, (sample * groups + group) * channels + channel).ravel()
-    weight = np.where(halo, -1, (group * len(firsts) + filter_group) * channels + channel).ravel()
-    blocks = (of_group[..., k : k + per_group].reshape(channels, -1) for of_group in weights for k in firsts)
+    firsts, blocks = range(0, filters, per_group), -(-channels // block)
+    shape = (conv.samples, groups, len(firsts), blocks + 1)
+    sample, group, filter_group, number = np.indices(shape)
+    halo = number == blocks
+    held = conv.stored.reshape(conv.samples * groups, channels, -1)
+    activation = np.where(halo, -1, (sample * groups + group) * blocks + number).ravel()
+    weight = np.where(halo, -1, (group * len(firsts) + filter_group) * blocks + number).ravel()
+    of_groups = (of_group[..., k : k + per_group] for of_group in weights for k in firsts)
     counts = np.array([min(per_group, filters - k) for k in firsts])
     places = conv.geometry.output[0] * conv.geometry.output[1]
     return Traffic(
         jobs,
         (
-            measured(tensor_on(conv.which, "input"), "activation", [held], activation, units=used[0] * used[1]),
-            measured("weight", "weight", blocks, weight, copies=used[0] * used[1]),
+            measured(
+                tensor_on(conv.which, "input"), "activation", _in_blocks(held, block), activation,
+                units=used[0] * used[1],
+            ),
+            measured("weight", "weight", _in_blocks(of_groups, block), weight, copies=used[0] * used[1]),
         ),
         np.where(halo, counts[filter_group] * places, 0).ravel(),
         # After a group's last channel they are results.
-        np.where(channel < channels - 1, array.spilled_per_channel(conv), 0).ravel(),
+        np.where(number < blocks - 1, spilled_per_channel, 0).ravel(),
         crossed=True,
-    )
+    )  # fmt: skip
+
+
+def _in_blocks(values: Iterable[np.ndarray], block: int) -> Iterator[np.ndarray]:
+    """Each (channels, …) in blocks of so many channels, the last one with what is left."""
+    for of_channels in values:
+        whole = len(of_channels) // block * block
+        if whole:
+            yield of_channels[:whole].reshape(whole // block, -1)
+        if whole < len(of_channels):
+            yield of_channels[whole:].reshape(1, -1)
 
 
 def of_weight_grad(array: Mapping, conv: Convolution, jobs: np.ndarray, used: tuple[int, int]) -> Traffic:

@@ -1,0 +1,263 @@
+"""SCNN as its publication has it: queues before the accumulator banks, and PEs that meet where a filter group ends.
+
+Parashar et al., "SCNN: An Accelerator for Compressed-sparse Convolutional Neural Networks", ISCA 2017. A PE owns a
+tile of the output map and forms Cartesian products of its non-zero activations with a group's non-zero weights, channel
+after channel without waiting for the others. ``pe_array`` is the machine of Table 6 with DNNsim's rules. docs/model.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from accelsim.hardware.accelerators.base import (
+    STRIDED_INPUT_GRAD,
+    AcceleratorParameters,
+    Activity,
+    Drawing,
+    Summation,
+)
+from accelsim.hardware.accelerators.pe_array.mapping import (
+    BANKS,
+    bank,
+    phase_of_taps,
+    position_classes,
+    used_pes,
+)
+from accelsim.hardware.accelerators.pe_array.model import PEArray
+from accelsim.hardware.accelerators.pe_array.traffic import of_convolution
+from accelsim.hardware.movement.traffic import Traffic
+from accelsim.hardware.parameters import check, integer, option
+from accelsim.workload.lowering import READS, Convolution, pad
+
+# Weights that come together, about what a PE's FIFO of 50 vectors of 4 holds.
+FIFO_VALUES = 256
+
+
+class SCNN(AcceleratorParameters):
+    """pe_rows × pe_columns PEs of activation_width × weight_width multipliers that scatter products to queues."""
+
+    model: Literal["scnn"]
+    pe_rows: int = integer(1, 256, "PEs along the height of the map")
+    pe_columns: int = integer(1, 256, "PEs along the width of the map")
+    activation_width: int = integer(1, 64, "activations that a PE multiplies at once, I")
+    weight_width: int = integer(1, 64, "weights that a PE multiplies at once, F")
+    accumulators: int = integer(1, 1 << 24, "partial sums that a PE holds, halo included", unit="partial sums")
+    group_filters: int = integer(1, 1 << 16, "filters of a group, Kc, at most; PEs meet where a group ends")
+    banks: Literal[1, 2, 4, 8, 16, 32] = option("accumulator banks of a PE; each takes one product a cycle")
+    queue_depth: int = integer(0, 126, "products that wait in front of a bank", unit="products")
+    strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD)
+    reduction_width: int = integer(
+        0, 1 << 16, "partial weight gradients that a PE passes on per cycle when PEs add theirs up; 0: free",
+        unit="partial sums/cycle",
+    )  # fmt: skip
+
+    @check
+    def _counters_fit_a_byte(self) -> SCNN:
+        if self.activation_width * self.weight_width + self.queue_depth > 127:
+            raise ValueError(
+                "activation_width × weight_width + queue_depth must be at most 127 products, "
+                f"got {self.activation_width} × {self.weight_width} + {self.queue_depth}"
+            )
+        return self
+
+    @property
+    def multipliers(self) -> int:
+        return self.pe_rows * self.pe_columns * self.activation_width * self.weight_width
+
+    @property
+    def summation(self) -> Summation:
+        """Each product is added to its partial sum, in an accumulator bank; see ``Accelerator``."""
+        return Summation(additions="accumulator_updates", partial_sums=max(1, self.accumulators // self.banks))
+
+    @property
+    def drawing(self) -> Drawing:
+        """Its PEs, and one of them; see ``Accelerator``."""
+        return Drawing(
+            "PEs", self.pe_rows * self.pe_columns, "product", rows=self.pe_rows,
+            down=self.weight_width, across=self.activation_width, accumulators=self.accumulators, banks=self.banks,
+        )  # fmt: skip
+
+    def skips(self, which: str) -> dict[str, str]:
+        """Both operands; see ``Accelerator``."""
+        return dict.fromkeys(READS[which], "zeros")
+
+    @property
+    def outer_products(self) -> PEArray:
+        """The same PEs as ``pe_array`` has them: what computes the weight gradient, whose products never collide."""
+        return PEArray(
+            model="pe_array", pe_rows=self.pe_rows, pe_columns=self.pe_columns,
+            activation_width=self.activation_width, weight_width=self.weight_width, accumulators=self.accumulators,
+            banks=self.banks, stride_phases=True, halo_exchange=False, strided_input_grad=self.strided_input_grad,
+            reduction_width=self.reduction_width,
+        )  # fmt: skip
+
+    def run(self, conv: Convolution) -> Activity:
+        """Counts the cycles of one convolution; see ``Accelerator``."""
+        from accelsim.hardware.kernels.cartesian import activation_vectors
+        from accelsim.hardware.kernels.queued import queued_cycles
+
+        if conv.which == "weight_grad":
+            return self.outer_products.run(conv)
+        filters, channels = len(conv.kernel) // conv.groups, conv.kernel.shape[1]
+        per_group, edges = self.filters_per_group(conv), self.edges(conv)
+        classes, counters = position_classes(conv, self.banks)
+        by_group = conv.kernel.reshape(conv.groups, filters, channels, -1).transpose(0, 2, 3, 1)
+        weights, tap_phase = np.ascontiguousarray(by_group) != 0, phase_of_taps(conv, conv.stride)
+        mask, turn = min(3, self.banks - 1), 4 if self.banks == BANKS else 0
+        widths = self.activation_width, self.weight_width
+        cycles_of, work_of, totals = [], [], np.zeros(3, np.int64)
+        for n, group in np.ndindex(conv.samples, conv.groups):
+            acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
+            vectors = activation_vectors(acts, edges, classes, conv.stride, counters, self.activation_width)
+            cycles, work, seen = queued_cycles(
+                *vectors, weights[group], group * filters, per_group, tap_phase, mask, turn, widths, self.queue_depth
+            )
+            cycles_of.append(cycles)
+            work_of.append(work)
+            totals += seen
+        jobs = np.concatenate(cycles_of)
+        return self._activity(conv, jobs, np.concatenate(work_of), weights, totals.tolist())
+
+    def _activity(
+        self, conv: Convolution, jobs: np.ndarray, work: np.ndarray, weights: np.ndarray, totals: list[int]
+    ) -> Activity:
+        """Slots by cause from counts over all PEs: pairs of vectors, cycles that each was busy, products executed."""
+        pairs, own, products = totals
+        pe, used = self.activation_width * self.weight_width, used_pes(conv.geometry.output, self.tile(conv))
+        cycles, working = int(jobs.sum()), used[0] * used[1]
+        slots = {
+            "effectual": conv.effectual,
+            "ineffectual": products - conv.effectual,
+            "edge": cycles * (self.pe_rows * self.pe_columns - working) * pe,
+            "imbalance": pairs * pe - products,
+            "barrier": (cycles * working - own) * pe,
+            "bank_conflict": (own - pairs) * pe,
+        }
+        accesses = {
+            "multiplications": products,
+            "activation_buffer_reads": pairs * self.activation_width,
+            "weight_buffer_reads": pairs * self.weight_width,
+            "accumulator_updates": conv.effectual,
+        }
+        return Activity(self.multipliers, jobs, slots, accesses, lambda: self._traffic(conv, jobs, work, weights))
+
+    def _traffic(self, conv: Convolution, jobs: np.ndarray, work: np.ndarray, weights: np.ndarray) -> Traffic:
+        """A filter group comes in blocks of channels, as many as fill a FIFO of weights; its cycles go by PEs' work.
+
+        There is no exchange at the end of a group: it hides behind the next one.
+        """
+        per_group = self.filters_per_group(conv)
+        block = max(1, FIFO_VALUES // (per_group * weights.shape[2]))
+        done = np.cumsum(np.add.reduceat(work, range(0, work.shape[1], block), axis=1), axis=1)
+        ends = jobs[:, None] * done // np.maximum(1, done[:, -1:])
+        cycles = np.column_stack([np.diff(ends, axis=1, prepend=0), np.zeros_like(jobs)]).ravel()
+        used = used_pes(conv.geometry.output, self.tile(conv))
+        return of_convolution(conv, cycles, weights, used, per_group, block=block)
+
+    def tile(self, conv: Convolution) -> tuple[int, int]:
+        """Rows and columns of the output map that a PE owns."""
+        places = conv.geometry.output
+        return -(-places[0] // self.pe_rows), -(-places[1] // self.pe_columns)
+
+    def edges(self, conv: Convolution) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the padded input where the PEs' tiles begin, and its end.
+
+        The tiles of the output are laid in the middle of the input, folded by the stride; what lies around belongs to
+        the PEs at the border.
+        """
+        g = conv.geometry
+        rows, columns = (
+            np.concatenate([[0], (-(-size // st) - out) // 2 * st + np.arange(tile, out, tile) * st, [size]])
+            for size, st, out, tile in zip(g.padded, conv.stride, g.output, self.tile(conv), strict=True)
+        )
+        return rows, columns
+
+    def filters_per_group(self, conv: Convolution) -> int:
+        """Filters whose partial sums a PE holds at once, Kc: at most ``group_filters``.
+
+        Partial sums are those of the tile and its halo. One filter is taken also where they do not fit.
+        """
+        extents = [
+            tile + (extent - 1) // st
+            for tile, extent, st in zip(self.tile(conv), conv.geometry.kernel_extent, conv.stride, strict=True)
+        ]
+        filters = len(conv.kernel) // conv.groups
+        return max(1, min(self.group_filters, filters, self.accumulators // (extents[0] * extents[1])))
+
+    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+        """Executes the schedule with numbers, the queues cycle by cycle; see ``Accelerator``."""
+        if conv.which == "weight_grad":
+            return self.outer_products.replay(conv)
+        g, per_group, (rows, columns) = conv.geometry, self.filters_per_group(conv), self.edges(conv)
+        filters = len(conv.kernel) // conv.groups
+        out = np.zeros((conv.samples, g.filters, *g.output), np.result_type(conv.input, conv.kernel))
+        cycles = 0
+        for n, group, first in np.ndindex(conv.samples, conv.groups, -(-filters // per_group)):
+            numbers = range(filters)[first * per_group : (first + 1) * per_group]
+            ks = [group * filters + k for k in numbers]
+            slowest = 0
+            for i, j in np.ndindex(rows.size - 1, columns.size - 1):
+                tile = range(rows[i], rows[i + 1]), range(columns[j], columns[j + 1])
+                pairs = self._replay_pe(conv, n, group, ks, tile, out[n])
+                slowest = max(slowest, self._replay_banks(pairs))
+            cycles += slowest
+        return out, cycles
+
+    def _replay_pe(
+        self, conv: Convolution, n: int, group: int, ks: list[int], tile: tuple[range, range], out: np.ndarray
+    ) -> list[np.ndarray]:
+        """Every pair of vectors that a PE multiplies for a filter group: the products that it sends to each bank."""
+        channels, padded = conv.kernel.shape[1], pad(conv.input, conv.padding)
+        (st, st2), (d, d2) = conv.stride, conv.dilation
+        pairs = []
+        for c, phase in np.ndindex(channels, st * st2):
+            plane = padded[n, group * channels + c]
+            acts = [
+                (x, y, plane[x, y])
+                for x in tile[0] for y in tile[1] if plane[x, y] and (x % st, y % st2) == divmod(phase, st2)
+            ]  # fmt: skip
+            weights = [
+                (r * d, s * d2, k, conv.kernel[k, c, r, s])
+                for r, s in np.ndindex(*conv.geometry.kernel) for k in ks
+                if conv.kernel[k, c, r, s] and (r * d % st, s * d2 % st2) == divmod(phase, st2)
+            ]  # fmt: skip
+            for a in range(0, len(acts), self.activation_width):
+                for w in range(0, len(weights), self.weight_width):
+                    chosen = acts[a : a + self.activation_width], weights[w : w + self.weight_width]
+                    pairs.append(self._multiply(*chosen, conv.stride, out))
+        return pairs
+
+    def _multiply(
+        self,
+        acts: list[tuple[int, int, Any]],
+        weights: list[tuple[int, int, int, Any]],
+        stride: tuple[int, int],
+        out: np.ndarray,
+    ) -> np.ndarray:
+        """All products of two vectors into their accumulators; how many go to each bank."""
+        banks = np.zeros(self.banks, np.int64)
+        for x, y, activation in acts:
+            for r, s, k, weight in weights:
+                p, q = (x - r) // stride[0], (y - s) // stride[1]
+                if 0 <= p < out.shape[1] and 0 <= q < out.shape[2]:
+                    out[k, p, q] += activation * weight
+                    banks[bank(k, p, q) % self.banks] += 1
+        return banks
+
+    def _replay_banks(self, pairs: list[np.ndarray]) -> int:
+        """Cycles until all products are in their banks: a latch behind the multipliers, then a queue for each bank."""
+        latch, queue = np.zeros(self.banks, np.int64), np.zeros(self.banks, np.int64)
+        cycles = fed = 0
+        while fed < len(pairs) or latch.any() or queue.any():
+            if fed < len(pairs) and not latch.any():
+                latch = pairs[fed].copy()
+                fed += 1
+            # Each bank takes one: the head of its queue, or what has just been multiplied.
+            latch -= (queue == 0) & (latch > 0)
+            queue -= queue > 0
+            enter = np.minimum(latch, self.queue_depth - queue)
+            latch, queue = latch - enter, queue + enter
+            cycles += 1
+        return cycles

@@ -1,0 +1,1 @@
+"""``accelsim validate``: machines beside their own publications, on inputs and results that others published."""
