@@ -121,7 +121,9 @@ def test_zigzag_s_and_stream_s_workloads_have_their_multiplications():
         assert got.format == "zigzag"
         for layer, operator in zip(got.layers, operators, strict=True):
             assert layer.geometry.multiplications * got.samples_of(layer) == prod(operator["loop_sizes"])
-    assert got.layers[1].geometry == Geometry(64, 3, 376, 8, (3, 3), padding=(1, 1, 1, 1))
+    first, second = (layer.geometry for layer in got.layers)
+    assert first == Geometry(3, 5, 376, 64, (3, 3), padding=(0, 0, 1, 1))
+    assert second == Geometry(64, 3, 376, 8, (3, 3), padding=(1, 1, 1, 1))
 
 
 CONV = """
@@ -340,7 +342,7 @@ def several(tmp_path_factory):
         " Stride width, Batch Size\na, 11, 9, 3, 1, 3, 4, 2, 1, 2\nDP_b, 5, 5, 3, 3, 4, 1, 1, 1, 2\n"
         "c, 6, 1, 1, 1, 12, 5, 1, 1, 2\n"
     )
-    return to_trace(written(tmp_path_factory.mktemp("several"), text), [0.6], density_activation=0.3)
+    return to_trace(written(tmp_path_factory.mktemp("several"), text), [0.6], density_activation=0.3, batch=8)
 
 
 BOTH = [row for row in FORMATS if row.writer and (row.reader or row.name == "timeloop-0.3")]
