@@ -246,6 +246,7 @@ def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None
     """One pass of one machine: the forward pass runs through the layers from first to last, the others back."""
     from accelsim.hardware.movement.planner import Planner
     from accelsim.hardware.movement.replay_simpy import replay
+    from accelsim.hardware.movement.traffic import in_order
 
     first = layers[0].record
     order = [counted for counted in layers if counted.traffic]
@@ -253,17 +254,23 @@ def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None
         order.reverse()
     if not order or machine.memory is None or machine.buffers is None:
         return [counted.record for counted in layers]
-    moved = [counted.traffic for counted in order if counted.traffic]
+    turns = in_order([counted.traffic for counted in order if counted.traffic], machine.memory.order)
     try:
-        plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, moved).plan()
+        plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, [moved for _, moved in turns]).plan()
     except MachineError as error:
         raise MachineError(f"{machine.name}: {first.snapshot}: {first.which}: {error}") from None
     played = replay(plan, timeline and timeline(machine, first.snapshot, first.which, plan))
+    waited: list[Counter[str]] = [Counter() for _ in order]
+    acted: list[Counter[str]] = [Counter() for _ in order]
+    for (number, _), stalls, actions in zip(turns, played.stalls, plan.actions, strict=True):
+        waited[number].update(stalls)
+        acted[number].update(actions)
     replayed = {}
-    for counted, stalls, actions in zip(order, played.stalls, plan.actions, strict=True):
+    for counted, stalls, actions in zip(order, waited, acted, strict=True):
         r = counted.record
         slots = r.slots | {cause: cycles * r.multipliers for cause, cycles in stalls.items()}
-        replayed[id(counted)] = replace(r, cycles=r.cycles + sum(stalls.values()), slots=slots, actions=actions)
+        cycles = r.cycles + sum(stalls.values())
+        replayed[id(counted)] = replace(r, cycles=cycles, slots=slots, actions=dict(actions))
     return [replayed.get(id(counted), counted.record) for counted in layers]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from accelsim.hardware.hierarchy import Buffer, Buffers, Formats, Memory, OffChip, OnChip
 from accelsim.hardware.movement import planner
-from accelsim.hardware.movement.traffic import LayerTraffic, Operand, Traffic
+from accelsim.hardware.movement.traffic import LayerTraffic, Operand, Traffic, in_order
 from accelsim.workload.geometry import Geometry
 
 CLOCK_MHZ = 1000  # 1000 MB/s are a byte a cycle
@@ -83,7 +83,7 @@ def memories():
         weight_memory=onchips(CAPACITIES),
         formats=st.builds(Formats, activation=FORMATS, weight=FORMATS, gradient=FORMATS),
         write_back=st.sampled_from(["always", "unless_kept"]),
-        weights_once_a_batch=st.booleans(),
+        order=st.sampled_from(["layer", "sample"]),
     )
 
 
@@ -102,7 +102,8 @@ def orders(parts, jobs):
 
 
 @st.composite
-def operands(draw, tensor, buffer, jobs, largest=24):
+def operands(draw, tensor, buffer, sample, largest=24):
+    jobs = sample.size
     parts = draw(st.integers(1, 4))
     values = draw(st.lists(st.integers(0, largest), min_size=parts, max_size=parts))
     values[0] = max(1, values[0])
@@ -110,9 +111,10 @@ def operands(draw, tensor, buffer, jobs, largest=24):
     placeholders = [draw(st.integers(0, (n - z) // 16)) for n, z in zip(values, nonzeros, strict=True)]
     part = draw(orders(parts, jobs))
     streamed = draw(st.one_of(st.none(), st.lists(st.integers(0, 2 * largest), min_size=jobs, max_size=jobs)))
-    if buffer == "activation":  # what a layer before may have left is read by some job
-        part[0] = 0
-        streamed = streamed and [max(1, streamed[0]), *streamed[1:]]
+    if buffer == "activation":  # what a layer before may have left is read by some job of each sample
+        for job in np.unique(sample, return_index=True)[1].tolist():
+            part[job] = 0
+            streamed = streamed and [*streamed[:job], max(1, streamed[job]), *streamed[job + 1 :]]
     counts = (np.array(c, np.int64) for c in (values, nonzeros, placeholders, part))
     return Operand(
         tensor, buffer, *counts, draw(st.integers(1, 3)), draw(st.integers(1, 3)),
@@ -122,12 +124,14 @@ def operands(draw, tensor, buffer, jobs, largest=24):
 
 @st.composite
 def layer_traffics(draw, which, position, geometry, batch, samples):
-    jobs = draw(st.integers(1, 6))
+    jobs = draw(st.integers(samples, 6))
+    sample = np.arange(jobs) * samples // jobs
     numbers = lambda most: np.array(draw(st.lists(st.integers(0, most), min_size=jobs, max_size=jobs)))  # noqa: E731
     spilled = numbers(8) if draw(st.integers(0, 3)) == 0 else np.zeros(jobs, np.int64)
-    spilled[-1] = 0
-    moved = tuple(draw(operands(*names, jobs)) for names in OPERANDS[which])
-    traffic = Traffic(numbers(12), moved, numbers(draw(st.sampled_from([0, 6, 40]))), spilled, draw(st.booleans()))
+    spilled[np.append(np.diff(sample) > 0, True)] = 0
+    moved = tuple(draw(operands(*names, sample)) for names in OPERANDS[which])
+    columns = numbers(12), moved, numbers(draw(st.sampled_from([0, 6, 40]))), spilled, draw(st.booleans())
+    traffic = Traffic(*columns, None if which == "weight_grad" else sample)
     accesses = dict.fromkeys(
         ("multiplications", "accumulator_updates", "activation_buffer_reads", "weight_buffer_reads"), 5
     )
@@ -138,7 +142,7 @@ def layer_traffics(draw, which, position, geometry, batch, samples):
 def passes(draw, most=4, which=None):
     """Layers of a pass as a trace has them, in the order of their execution; one feeds the next, or does not."""
     which, count = which or draw(st.sampled_from(list(OPERANDS))), draw(st.integers(1, most))
-    samples = draw(st.integers(1, 2))
+    samples = draw(st.integers(1, 4))
     batch = samples * draw(st.sampled_from([1, 1, 4]))
     channels = [draw(st.sampled_from([2, 2, 2, 3])) for _ in range(2 * count)]
     shapes = [Geometry(channels[2 * n], 1, 1, channels[2 * n + 1], (1, 1)) for n in range(count)]
@@ -170,7 +174,10 @@ def tight_cases(draw):
 
 
 def cases(layers=None):
-    """Anything, sensible or not; some are refused."""
-    return st.builds(
-        Case, memories(), buffers(), passes() if layers is None else layers, st.sampled_from([5, 32, 1 << 14])
-    )
+    """Anything, sensible or not; some are refused. Layers are as the order of the batch has them."""
+    drawn = passes() if layers is None else layers
+    return st.builds(Case, memories(), buffers(), drawn, st.sampled_from([5, 32, 1 << 14])).map(_in_turn)
+
+
+def _in_turn(case):
+    return replace(case, layers=tuple(moved for _, moved in in_order(case.layers, case.memory.order)))

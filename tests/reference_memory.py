@@ -193,6 +193,8 @@ class _Ledger:
                 self.wrong.append(f"{name} {number} is at {where}")
         self.jobs = [self.times["", job] for job in range(len(plan.job_cycles))]
         self.loads = Counter()
+        self.weights_of: dict[int, int] = {}
+        self.weights_stay = self.weights_of_all() <= case.memory.weight_memory.capacity_bytes
         self.read, self.written, self.outside = Counter(), Counter(), Counter()
         self.check_order(log)
         first = 0
@@ -201,6 +203,16 @@ class _Ledger:
             self.layer(index, layer, jobs)
             first = jobs.stop
         self.check_rooms()
+
+    def weights_of_all(self):
+        """Bytes of the weights of all layers, which stay from sample to sample if they fit."""
+        total = 0
+        for layer in self.case.layers:
+            for operand in layer.traffic.operands:
+                if operand.tensor == "weight" and not layer.turn:
+                    stored = self.memory.stored_bytes(operand)
+                    total += sum(int(stored[p]) for p in {int(p) for p in operand.part if p >= 0})
+        return total
 
     def complain(self, condition, what):
         if not condition:
@@ -271,18 +283,23 @@ class _Ledger:
                 arrived = max(self.times[f"fetch {operand.tensor}", n][1] for n in fetches[source])
             elif not stored[part[job]]:
                 arrived = 0
+            elif operand.tensor == "weight" and layer.turn and self.weights_stay:
+                arrived = self.weights_of[layer.position]
             else:
                 reused, arrived = True, self.kept_results(index, layer, operand)
             self.complain(
                 arrived <= self.times[f"load {operand.tensor}", number][0], f"{layer.name}: load {number} of nothing"
             )
+        if operand.tensor == "weight" and layer.turn == 0:
+            of_all = [self.times[f"fetch {operand.tensor}", n][1] for numbers in fetches.values() for n in numbers]
+            self.weights_of[layer.position] = max(of_all, default=0)
         for source, numbers in fetches.items():
             self.complain(source in users, f"{layer.name}: fetched for nobody")
             since = min(self.times[f"fetch {operand.tensor}", n][0] for n in numbers)
             until = self.jobs[max(users.get(source, [source]))][1]
             self.held.append(_Held(place, stored[part[source]], since, until))
             moved = sum(self.plan.streams[f"fetch {operand.tensor}"].size[n] for n in numbers)
-            once = self.memory.weights_once_a_batch and operand.tensor == "weight"
+            once = operand.tensor == "weight" and (layer.turn is None or self.weights_stay)
             share = -(-stored[part[source]] * layer.samples // layer.batch) if once else stored[part[source]]
             self.complain(moved == share, f"{layer.name}: {moved} bytes of {share}")
         self.to_pes(layer, operand, part, inside, through, loads, buffer)
@@ -368,7 +385,8 @@ class _Ledger:
                 )
                 self.count("write", write, f"{place}_read_bytes", "offchip_write_bytes")
                 until = max(until, left)
-                for fetch, _ in fetched:
+                # Of a share of the batch the results have left while others' were computed.
+                for fetch, _ in fetched if layer.turn is not None or layer.samples == layer.batch else ():
                     self.complain(left <= self.times[f"fetch {read}", fetch][0], f"{layer.name}: read too early")
             else:
                 self.complain(kept and self.memory.write_back == "unless_kept", f"{layer.name}: {number} vanishes")

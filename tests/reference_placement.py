@@ -44,6 +44,9 @@ class AskedByLayer:
     spilled: list[int]
     reads_result: int
     crossed: bool
+    samples: int = 1
+    batch: int = 1
+    weight_share: tuple[int, int] = (1, 1)
 
 
 @dataclass
@@ -101,7 +104,32 @@ def _asked(memory, layers, at) -> AskedByLayer:
             reads_result = number
     place = "weight_memory" if layer.which == "weight_grad" else "activation_memory"
     spilled = [up(sums * memory.accumulator_bits, 8) for sums in layer.traffic.spilled.tolist()]
-    return AskedByLayer(operands, place, _result(memory, layers, at), spilled, reads_result, layer.traffic.crossed)
+    return AskedByLayer(
+        operands,
+        place,
+        _result(memory, layers, at),
+        spilled,
+        reads_result,
+        layer.traffic.crossed,
+        layer.samples if layer.turn is None else 1,
+        layer.batch if layer.turn is None else 1,
+        _weight_share(memory, layers, layer),
+    )
+
+
+def _weight_share(memory, layers, layer) -> tuple[int, int]:
+    """Once a batch; or for each sample, unless the weights of all layers have room at once."""
+    if layer.turn is None:
+        return layer.samples, layer.batch
+    room = memory.weight_memory.capacity_bytes
+    for other in layers:
+        for operand in other.traffic.operands:
+            if operand.tensor == "weight" and other.turn == 0:
+                sizes = stored_bytes(memory, operand)
+                room -= sum(sizes[p] for p in set(operand.part.tolist()) if p >= 0)
+    if room < 0:
+        return 1, 1
+    return (layer.samples, layer.batch) if layer.turn == 0 else (0, 1)
 
 
 def _result(memory, layers, at) -> list[int]:
@@ -112,7 +140,7 @@ def _result(memory, layers, at) -> list[int]:
             whole = sum(up(values * memory.value_bits, 8) for values in operand.values.tolist())
             if operand.tensor == {"fwd": "activation"}.get(layer.which, "gradient") and whole:
                 return [up(size * sum(stored_bytes(memory, operand)), whole) for size in dense]
-    if layer.which == "weight_grad" and memory.weights_once_a_batch:
+    if layer.which == "weight_grad":
         return [up(size * layer.samples, layer.batch) for size in dense]
     return dense
 
@@ -249,7 +277,8 @@ class _Layer:
 
     def result(self):
         """Whether the result stays for the next layer, and in how many bytes it stays or passes through."""
-        name, total, piece = self.layer.result_memory, sum(self.layer.result), self.one_piece(self.at)
+        name, own, piece = self.layer.result_memory, sum(self.layer.result), self.one_piece(self.at)
+        total = up(own * self.layer.batch, self.layer.samples)  # of all samples before the next layer begins
         room = self.memories[name] - self.held_before(name) - self.spilled(self.at, name)
         beside_all = room - self.whole_parts(self.at, name, self.found)
         after = self.layers[self.at + 1] if self.at + 1 < len(self.layers) else None
@@ -259,14 +288,14 @@ class _Layer:
                 return True, total
         whole_next = 0
         if after:
-            own = sum(after.result) if name == after.result_memory else 0
-            whole_next = own + self.whole_parts(self.at + 1, name, None)
+            theirs = sum(after.result) if name == after.result_memory else 0
+            whole_next = theirs + self.whole_parts(self.at + 1, name, None)
         beside_both = min(beside_all, self.memories[name] - whole_next)
         two_pieces = min(2 * piece, room - self.amount(self.at, name, self.found, largest))
         most = max(beside_both, two_pieces)
         if most > self.memories[name] - self.least(self.at + 1, name, None):
             most = self.memories[name] - self.least(self.at + 1, name, None)
-        return False, min(total, max(piece, most))
+        return False, min(own, max(piece, most))
 
     def operands_in(self, name, leaving):
         """Which parts stay in a memory, and so what is fetched."""
@@ -276,19 +305,20 @@ class _Layer:
         wanted = {n: most_at_once(uses[n], sizes[n], in_order(uses[n])) for n in numbers if n != self.found}
         ones = {n: largest(uses[n], sizes[n]) for n in wanted}
         room = self.memories[name] - self.held_before(name) - self.spilled(self.at, name) - leaving
-        reserved = {n: min(wanted[n], 2 * ones[n]) for n in wanted}
-        if sum(reserved.values()) > room:
-            reserved = ones
-        spare = room - sum(reserved.values())
         for n in numbers:
             where = self.to_pes[self.at][n]
             where.found = n == self.found
-        for n in sorted(wanted, key=lambda n: (wanted[n], n)):
+        smallest = sorted(wanted, key=lambda n: (wanted[n], n))
+        # As many stay whole as leave a part of each other room; of those parts the first has what two of each leave.
+        fits = [sum(wanted[n] for n in smallest[:many]) + sum(ones[n] for n in smallest[many:]) <= room
+                for many in range(len(smallest) + 1)]  # fmt: skip
+        many = max((many for many, fit in enumerate(fits) if fit), default=0)
+        rest = room - sum(wanted[n] for n in smallest[:many])
+        rest -= sum(min(wanted[n], 2 * ones[n]) for n in smallest[many:])
+        for at, n in enumerate(smallest):
             where = self.to_pes[self.at][n]
-            if wanted[n] - reserved[n] <= spare:
+            if at < many:
                 where.stays = set(in_order(uses[n]))
-                spare -= wanted[n] - reserved[n]
             else:
-                where.stays = earliest_within(uses[n], sizes[n], spare)
-                spare = 0
+                where.stays = earliest_within(uses[n], sizes[n], rest if at == many and rest > 0 else 0)
             where.fetches, where.made = moves(uses[n], where.stays, sizes[n])

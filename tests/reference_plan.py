@@ -145,19 +145,17 @@ class Plan:
 
     def fetches(self, at, asked, where) -> list[int]:
         """Fetches; of so many parts, how many pieces have been asked for since the pass began."""
-        layer, start = self.layers[at], self.starts[at]
+        start = self.starts[at]
         stream, entries = self.stream(f"fetch {asked.tensor}"), []
         sizes = [size for _, _, _, size in where.fetches]
-        if asked.tensor == "weight" and self.memory.weights_once_a_batch:
-            sizes = [up(size * layer.samples, layer.batch) for size in sizes]
+        if asked.tensor == "weight":
+            sizes = [up(size * self.asked[at].weight_share[0], self.asked[at].weight_share[1]) for size in sizes]
         for job, part, until, _ in where.fetches:
             entries.append(Entry(job + start, False, asked.stored[part], until + start))
         self.rooms[asked.memory] += entries
-        rewritten = (
-            at
-            if self.asked[at].reads_result >= 0 and asked is self.asked[at].operands[self.asked[at].reads_result]
-            else 0
-        )
+        reads = self.asked[at].reads_result
+        own = reads >= 0 and asked is self.asked[at].operands[reads]
+        rewritten = at if own and self.asked[at].samples == self.asked[at].batch else 0
         arrived = [len(stream)]
         for entry, size in zip(entries, sizes, strict=True):
             for _, piece in pieces([size], self.piece):

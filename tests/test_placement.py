@@ -74,7 +74,7 @@ def as_lists(demand):
                 for o in layer.operands
             ],
             layer.result_memory, layer.result_bytes.tolist(), layer.spilled_bytes.tolist(), layer.reads_result,
-            layer.crossed,
+            layer.crossed, layer.samples, layer.batch, layer.weight_share,
         )
         for layer in demand
     ]  # fmt: skip
@@ -117,7 +117,8 @@ def asked_layers(draw, number):
     spilled = np.array(draw(st.lists(st.sampled_from([0, 0, 0, 3]), min_size=jobs, max_size=jobs)), np.int64)
     reads = draw(st.sampled_from([0, 0, -1])) if number else -1
     place = "weight_memory" if draw(st.integers(0, 4)) == 0 else "activation_memory"
-    return LayerDemand(f"layer{number}", operands, place, result, spilled, reads, draw(st.integers(0, 4)) == 0)
+    return LayerDemand(f"layer{number}", operands, place, result, spilled, reads, draw(st.integers(0, 4)) == 0,
+                       1, draw(st.sampled_from([1, 1, 2, 3])))  # fmt: skip
 
 
 @st.composite
@@ -127,7 +128,8 @@ def asked_passes(draw):
     place = layers[0].result_memory
     return tuple(
         LayerDemand(x.name, x.operands, place, x.result_bytes, x.spilled_bytes,
-                    x.reads_result if place == "activation_memory" else -1, x.crossed)
+                    x.reads_result if place == "activation_memory" else -1, x.crossed,
+                    x.samples, x.batch)
         for x in layers
     )  # fmt: skip
 
@@ -268,7 +270,9 @@ SHARED = {
     21: (1, 3),  # 9 + 8 + 4
     20: (0, 3),
     17: (0, 3),  # 9 + 8
-    16: (0, 0),  # room for two parts of each, 14; 2 bytes more hold none of 3
+    16: (0, 3),  # 9, and room for a part of 4, if not for two
+    13: (0, 3),
+    12: (0, 0),  # room for one part of each, 7, and 5 bytes of the 6 more that the small one lacks
     7: (0, 0),  # room for one of each
 }
 

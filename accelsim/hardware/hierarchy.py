@@ -120,9 +120,10 @@ class Memory(Parameters):
         "always: every result goes off chip, as training needs; unless_kept: not if the next layer finds it on chip",
         default="always",
     )
-    weights_once_a_batch: bool = option(
-        "weights and their gradients move once a training batch: a trace with n of its N samples is charged n/N of it",
-        default=True,
+    order: Literal["layer", "sample"] = option(
+        "layer: the batch's samples of a layer, then the next layer, as training runs; sample: a sample through all "
+        "layers, then the next sample",
+        default="layer",
     )
 
     def stored_bytes(self, operand: Operand) -> np.ndarray:

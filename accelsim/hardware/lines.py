@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -64,6 +65,11 @@ class Lines(ABC):
     def runs(self) -> int:
         """Runs of blocks, one after another: sets of streams of different runs never share a round of tiles."""
         return 1
+
+    @property
+    def samples_on(self) -> Literal["columns", "rows", "neither"]:
+        """What walks the samples: repeats of the columns, runs of the rows, or neither where streams sum over them."""
+        return "neither"
 
     @property
     @abstractmethod
@@ -132,6 +138,10 @@ class FilterLines(Lines):
     @property
     def repeats(self) -> int:
         return self.conv.samples
+
+    @property
+    def samples_on(self) -> Literal["columns", "rows", "neither"]:
+        return "columns"
 
     @property
     def windows(self) -> int:
@@ -237,6 +247,10 @@ class WindowLines(Exchanged):
     @property
     def runs(self) -> int:
         return self.conv.samples
+
+    @property
+    def samples_on(self) -> Literal["columns", "rows", "neither"]:
+        return "rows"
 
     @property
     def other(self) -> Lines:

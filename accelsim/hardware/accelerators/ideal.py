@@ -75,7 +75,8 @@ class Ideal(AcceleratorParameters):
             moved.append(lines_traffic(grid, Work(lines, nothing, nothing, streams, nothing[0], {}, {}), lines.conv))
         traffic = joined(moved)
         jobs = traffic.job_cycles.size
-        once = tuple(replace(operand, streamed=None, part=_firsts(operand.part)) for operand in traffic.operands)
+        sample = np.zeros(jobs, np.int64) if traffic.sample is None else traffic.sample
+        once = tuple(replace(o, streamed=None, part=_firsts(o.part, sample)) for o in traffic.operands)
         return replace(traffic, operands=once, job_cycles=np.diff(cycles * np.arange(jobs + 1) // jobs))
 
     def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
@@ -102,9 +103,9 @@ class Ideal(AcceleratorParameters):
         return conv
 
 
-def _firsts(part: np.ndarray) -> np.ndarray:
-    """The part of each job that no job before has read; −1 for the others."""
+def _firsts(part: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """The part of each job that no job before has read for its sample; −1 for the others."""
     once = np.full_like(part, -1)
-    first = np.unique(part, return_index=True)[1]
+    first = np.unique(np.stack([sample, part]), axis=1, return_index=True)[1]
     once[first] = part[first]
     return once

@@ -100,7 +100,10 @@ def lines_traffic(grid: Grid, work: Work, source: Convolution) -> Traffic:
         copies=grid.buffers, streamed=per_job(depth, windows),
     )  # fmt: skip
     cycles = summed(work.slowest)
-    return Traffic(cycles, (columns, rows), per_job(work.streams, windows), np.zeros(cycles.size, np.int64))
+    of_samples = {"columns": np.arange(lines.repeats)[:, None], "rows": run[:, None, None]}.get(lines.samples_on)
+    sample = None if of_samples is None else np.broadcast_to(of_samples, shape).ravel()
+    nothing = np.zeros(cycles.size, np.int64)
+    return Traffic(cycles, (columns, rows), per_job(work.streams, windows), nothing, sample=sample)
 
 
 def _with_values(cut: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:

@@ -64,6 +64,10 @@ class LayerDemand:
         Which operand is the result of the layer before; −1 if none.
     crossed : bool
         Whether every value of a part meets every value of the other operand's, so that a buffer must hold one.
+    samples, batch : int
+        Samples that its jobs are for, and how many there are before the next layer begins.
+    weight_share : tuple of int
+        Of each fetch of weights so much is moved, numerator and denominator.
     """
 
     name: str
@@ -73,6 +77,9 @@ class LayerDemand:
     spilled_bytes: np.ndarray
     reads_result: int = -1
     crossed: bool = False
+    samples: int = 1
+    batch: int = 1
+    weight_share: tuple[int, int] = (1, 1)
 
     @property
     def jobs(self) -> int:
@@ -98,7 +105,7 @@ class Capacities:
 
 def demands(memory: Memory, layers: list[LayerTraffic]) -> tuple[LayerDemand, ...]:
     """Of the layers of a pass, in the order of their execution."""
-    made = []
+    made, resident = [], _weights_stay(memory, layers)
     for index, layer in enumerate(layers):
         before, after = (layers[at] if 0 <= at < len(layers) else None for at in (index - 1, index + 1))
         fed = before is not None and before.feeds(layer)
@@ -112,9 +119,25 @@ def demands(memory: Memory, layers: list[LayerTraffic]) -> tuple[LayerDemand, ..
                 memory.partial_bytes(layer.traffic.spilled),
                 handed_on.index(True) if fed and any(handed_on) else -1,
                 layer.traffic.crossed,
+                *((layer.samples, layer.batch) if layer.turn is None else (1, 1)),
+                _weight_share(layer, resident=resident),
             )
         )
     return tuple(made)
+
+
+def _weights_stay(memory: Memory, layers: list[LayerTraffic]) -> bool:
+    """Whether the weights of all layers stay in their memory from sample to sample: where there is room for all."""
+    weights = [o for x in layers if not x.turn for o in x.traffic.operands if o.tensor == "weight"]
+    sizes = (memory.stored_bytes(o)[np.unique(o.part[o.part >= 0])].sum() for o in weights)
+    return bool(sum(sizes) <= memory.weight_memory.capacity_bytes)
+
+
+def _weight_share(layer: LayerTraffic, *, resident: bool) -> tuple[int, int]:
+    """Weights come once a batch, of which these are some samples; or with each sample, if they do not stay."""
+    if layer.turn is not None and not resident:
+        return 1, 1
+    return (0, 1) if layer.turn else (layer.samples, layer.batch)
 
 
 def _result_bytes(memory: Memory, layer: LayerTraffic, reader: LayerTraffic | None) -> np.ndarray:
@@ -126,6 +149,6 @@ def _result_bytes(memory: Memory, layer: LayerTraffic, reader: LayerTraffic | No
         dense = int(memory.value_bytes(operand.values).sum())
         if dense:  # else the next layer sees nothing but its padding
             return -(-sizes * stored // dense)
-    if layer.which == "weight_grad" and memory.weights_once_a_batch:
+    if layer.which == "weight_grad":
         return -(-sizes * layer.samples // layer.batch)
     return sizes

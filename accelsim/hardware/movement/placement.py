@@ -136,9 +136,12 @@ class _Placer:
     # Results
 
     def _result(self, index: int, before: LayerPlacement, found: int) -> tuple[bool, int]:
-        """Whether a layer's results stay for the next one, and the bytes of memory that they take."""
+        """Whether a layer's results stay for the next one, and the bytes of memory that they take: those of all samples
+        before the next layer begins, though not all may be stored; what leaves meanwhile is of those that are.
+        """
         layer = self.layers[index]
-        name, total = layer.result_memory, int(layer.result_bytes.sum())
+        name, own = layer.result_memory, int(layer.result_bytes.sum())
+        total = -(-own * layer.batch // layer.samples)
         capacity, fixed = self.memories[name], self._fixed_bytes(index, layer.result_memory, before)
         peaks, least = self._peak_bytes(index, name, found), self._largest_bytes(index, name, found)
         # What this layer leaves must not take the room without which the next one cannot run.
@@ -150,7 +153,7 @@ class _Placer:
         free = min(capacity - fixed - sum(peaks), capacity - self._whole_bytes(index + 1, name))
         some = min(2 * piece, capacity - fixed - sum(least))
         most = max(piece, min(max(free, some), capacity - self._least_bytes(index + 1, name, -1)))
-        return False, min(total, most)
+        return False, min(own, most)
 
     # What else a layer has in a memory. Of an operand that is found there nothing comes on top.
 
@@ -232,16 +235,19 @@ def _loads(operand: OperandDemand, capacity: int) -> Loads:
 
 
 def _chosen(visits: list[Visits], peaks: list[int], budget: int) -> list[np.ndarray]:
-    """The parts of each operand that stay for all their visits; of the others two at a time have room, or one."""
+    """The parts of each operand that stay for all their visits.
+
+    Which operands stay whole is decided with room for one part of each other; so more room never makes fewer of them
+    whole. Only what two parts of each other leave is for parts of the first of these.
+    """
+    order = sorted(range(len(visits)), key=peaks.__getitem__)
     least = [each.largest_bytes for each in visits]
-    reserves = [min(peak, 2 * size) for peak, size in zip(peaks, least, strict=True)]
-    if sum(reserves) > budget:
-        reserves = least
-    spare = budget - sum(reserves)
-    chosen = {}
-    for i in sorted(range(len(visits)), key=peaks.__getitem__):
-        if peaks[i] <= reserves[i] + spare:
-            chosen[i], spare = visits[i].all_parts(), spare - (peaks[i] - reserves[i])
-        else:
-            chosen[i], spare = visits[i].kept_within(spare), 0
+    spare, whole = budget - sum(least), 0
+    while whole < len(order) and peaks[order[whole]] - least[order[whole]] <= spare:
+        spare -= peaks[order[whole]] - least[order[whole]]
+        whole += 1
+    spare -= sum(min(peaks[i], 2 * least[i]) - least[i] for i in order[whole:])
+    chosen = {i: visits[i].all_parts() for i in order[:whole]}
+    for i in order[whole:]:
+        chosen[i], spare = visits[i].kept_within(max(0, spare)), 0
     return [chosen[i] for i in range(len(visits))]

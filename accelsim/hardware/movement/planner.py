@@ -138,7 +138,7 @@ class Planner:
 
     def _fetch(self, index: int, number: int, moves: Moves) -> np.ndarray:
         """Fetches of an operand; returns how many must have arrived before each of its loads."""
-        offchip, layer, demand = self.memory.offchip, self.layers[index], self.demands[index]
+        offchip, demand = self.memory.offchip, self.demands[index]
         operand = demand.operands[number]
         name, latency = operand.memory, offchip.latency_cycles(self.clock_mhz)
         stream = self._stream(f"fetch {operand.tensor}", OFFCHIP, operand.tensor, latency, name)
@@ -146,14 +146,16 @@ class Planner:
         jobs, sizes = moves.job + start, operand.stored_bytes[moves.part]
         room = self.rooms[name]
         begin, end = room.enter(jobs, sizes, moves.until + start)
-        if operand.tensor == "weight" and self.memory.weights_once_a_batch:
-            sizes = -(-sizes * layer.samples // layer.batch)
+        if operand.tensor == "weight":
+            moved, of_all = demand.weight_share
+            sizes = -(-sizes * moved // of_all)
         of, pieces = self._pieces(sizes)
         cycles = offchip.transfer_cycles(pieces, self.clock_mhz)
         stream.extend(jobs[of], pieces, cycles, {JOBS: of * 0, "write": of * 0}, begin + of)
         earliest = self.starts[max(0, index - 1)]
-        # What the layer before computed can be fetched when it has been written.
-        rewritten = index if number == demand.reads_result else 0
+        # What the layer before computed can be fetched when it has been written. Where a share of the batch is stored
+        # the others come between a sample's results and their use, and it has.
+        rewritten = index if number == demand.reads_result and demand.samples == demand.batch else 0
 
         def settle(opened: dict[int, np.ndarray], last: int = first + of.size) -> None:
             complete = np.maximum(opened[id(room)][begin:end][of] + 1, earliest)

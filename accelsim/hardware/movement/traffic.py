@@ -6,7 +6,7 @@ Accelerators say it in values, part by part and job by job; they know neither by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,6 +66,8 @@ class Traffic:
         Partial sums that a job leaves and no accumulator holds: written after it, read before the next.
     crossed : bool
         Whether every value of a part meets every value of the other operand's, so that one of the two must be held.
+    sample : ndarray of int64, (jobs,), optional
+        The sample that each job is for; None where jobs sum over samples.
     """
 
     job_cycles: np.ndarray
@@ -73,11 +75,27 @@ class Traffic:
     result: np.ndarray
     spilled: np.ndarray
     crossed: bool = False
+    sample: np.ndarray | None = None
+
+    def of_sample(self, sample: int) -> Traffic:
+        """The jobs of one sample."""
+        assert self.sample is not None
+        own = self.sample == sample
+        operands = tuple(
+            replace(o, part=o.part[own], streamed=None if o.streamed is None else o.streamed[own])
+            for o in self.operands
+        )
+        columns = (column[own] for column in (self.job_cycles, self.result, self.spilled, self.sample))
+        cycles, result, spilled, of = columns
+        return Traffic(cycles, operands, result, spilled, self.crossed, of)
 
 
 @dataclass(frozen=True, eq=False)
 class LayerTraffic:
-    """One pass of one layer; a plan is made from those of a pass in the order of their execution."""
+    """One pass of one layer; a plan is made from those of a pass in the order of their execution.
+
+    ``turn`` is the sample whose jobs these are, where a sample goes through all layers before the next; else None.
+    """
 
     name: str
     which: str
@@ -87,13 +105,20 @@ class LayerTraffic:
     batch: int
     accesses: Mapping[str, int]
     traffic: Traffic
+    turn: int | None = None
 
     def feeds(self, other: LayerTraffic) -> bool:
         """Whether the other reads this one's result: its neighbour, if the shapes agree. A trace knows no graph."""
         forward = self.which == "fwd"
         first, second = (self.geometry, other.geometry) if forward else (other.geometry, self.geometry)
         same = (first.filters, *first.output) == (second.channels, second.height, second.width)
-        return same and abs(self.position - other.position) == 1 and HANDED_ON[self.which] is not None
+        next_one = other.position - self.position == (1 if forward else -1)
+        return same and next_one and HANDED_ON[self.which] is not None
+
+    def of_sample(self, sample: int) -> LayerTraffic:
+        """One sample's jobs; accesses are told with the first one's."""
+        accesses = self.accesses if sample == 0 else dict.fromkeys(self.accesses, 0)
+        return replace(self, turn=sample, accesses=accesses, traffic=self.traffic.of_sample(sample))
 
     @property
     def handed_on(self) -> Operand | None:
@@ -104,6 +129,19 @@ class LayerTraffic:
     def result_memory(self) -> str:
         """Where its result goes."""
         return WEIGHTS if self.which == "weight_grad" else ACTIVATIONS
+
+
+def in_order(layers: Sequence[LayerTraffic], order: str) -> list[tuple[int, LayerTraffic]]:
+    """The layers of a pass as the batch goes through them, each with its number: all samples of a layer, then the next;
+    or, with ``order`` "sample", a sample through all layers, then the next.
+
+    A weight gradient is a sum over samples, so its layers always have all of them at once.
+    """
+    numbered = list(enumerate(layers))
+    if order == "layer" or any(layer.traffic.sample is None for layer in layers):
+        return numbered
+    most = max((layer.samples for layer in layers), default=0)
+    return [(at, x.of_sample(turn)) for turn in range(most) for at, x in numbered if turn < x.samples]
 
 
 def measured(
@@ -144,6 +182,7 @@ def joined(traffics: list[Traffic], *, shared: bool = False) -> Traffic:
         np.concatenate([traffic.result for traffic in traffics]),
         np.concatenate([traffic.spilled for traffic in traffics]),
         first.crossed,
+        None if first.sample is None else np.concatenate([t.sample for t in traffics if t.sample is not None]),
     )
 
 

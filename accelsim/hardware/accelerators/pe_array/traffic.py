@@ -56,6 +56,7 @@ def of_convolution(
         # After a group's last channel they are results.
         np.where(number < blocks - 1, spilled_per_channel, 0).ravel(),
         crossed=True,
+        sample=sample.ravel(),
     )  # fmt: skip
 
 
