@@ -157,13 +157,16 @@ SMALL = [
 
 
 def small(name, accelerator, capacities, form):
-    """A clone of a shipped machine. Its results stay on chip, or weights move for each sample, with some formats."""
+    """A clone of a shipped machine. Its results stay on chip, or samples go one by one, with some formats."""
     machine = sections(name)
     machine["accelerator"] |= accelerator
     for buffer, capacity in zip(("activation", "weight"), capacities, strict=True):
         machine["buffers"][buffer]["capacity_bytes"] = capacity
     machine["memory"] |= {"formats": dict.fromkeys(("activation", "weight", "gradient"), form)}
-    machine["memory"] |= {"value_bits": 8 if form == "run_length" else 16, "weights_once_a_batch": form != "bitmask"}
+    machine["memory"] |= {
+        "value_bits": 8 if form == "run_length" else 16,
+        "order": "sample" if form == "bitmask" else "layer",
+    }
     machine["memory"]["accumulator_bits"] = 24 if form == "zvc" else 32
     machine["memory"]["write_back"] = "unless_kept" if form == "zvc" else "always"
     machine["energy"] |= {"leakage_mw_per_multiplier": 0.3, "leakage_mw_per_mib": 0.7}

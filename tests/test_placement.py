@@ -290,6 +290,21 @@ def test_what_stays_in_a_memory_by_hand(capacity):
         assert stays["activation"].fetches.part.tolist() == [0, 1, 2, 3, *range(kept[0], 4)]
 
 
+@MANY
+@given(data=st.data())
+def test_more_room_never_fetches_more_of_two_operands(data):
+    operands = [data.draw(asked_operands(name, name, "activation_memory", 9)) for name in ("activation", "weight")]
+    layer = LayerDemand("layer", tuple(operands), "weight_memory", np.zeros(9, np.int64), np.zeros(9, np.int64))
+    least = sum(int(o.stored_bytes[o.part[o.part >= 0]].max()) for o in operands)
+    before = None
+    for capacity in range(least, least + 60):
+        sizes = (("activation_memory", capacity), ("weight_memory", 1)), (("activation", 0), ("weight", 0)), 4
+        (made,) = place((layer,), Capacities(*sizes))
+        fetched = sum(int(o.stored_bytes[x.fetches.part].sum()) for o, x in zip(operands, made.operands, strict=True))
+        assert before is None or fetched <= before
+        before = fetched
+
+
 def test_no_byte_less_than_the_least_would_do():
     large, small = asks([0, 1], [4, 4]), asks([0, 1], [3, 3], tensor="gradient")
     with pytest.raises(MachineError, match=r"must hold 7 bytes for a single job, got 6"):

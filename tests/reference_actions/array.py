@@ -42,7 +42,7 @@ def _convolution(machine, problem) -> Moved:
     all_places = problem.places[0] * problem.places[1]
     first = "activation" if problem.which == "fwd" else "gradient"
     acts, weights = Operand(first, "activation", used, 1), Operand("weight", "weight", 1, used)
-    moved = Moved([acts, weights], [], [], True, {})
+    moved = Moved([acts, weights], [], [], True, {}, [])
     pairs = products = 0
     blocks = [
         problem.kernel[g * filters + k : g * filters + min(k + together, filters)]
@@ -70,6 +70,7 @@ def _convolution(machine, problem) -> Moved:
             operand.uses.append(None)
         moved.results.append(len(block) * all_places)
         moved.spilled.append(0)
+        moved.sample += [n] * (channels + 1)
     moved.counts = _counts(machine, pairs, products, _effectual(problem))
     return moved
 

@@ -138,7 +138,7 @@ class _Grid:
         column_parts, column_reads = columns.parts([min(windows, cut * self.width) for cut in cuts[1:]])
         on_rows = Operand(rows.tensor, "weight", min(self.buffers, sets), 1, row_parts, [], [])
         on_columns = Operand(columns.tensor, "activation", 1, self.buffers, column_parts, [], [])
-        finished = []
+        finished, sample = [], []
         for at, (block, first) in enumerate(rounds):
             for repeat, band in product(range(len(columns.blocks)), range(bands)):
                 own = range(cuts[band], cuts[band + 1])
@@ -148,7 +148,9 @@ class _Grid:
                 between = min(windows, cuts[band + 1] * self.width) - cuts[band] * self.width
                 on_columns.passing.append(depth * between)
                 finished.append(sum(results[at, repeat, visit] for visit in own))
-        return Moved([on_columns, on_rows], finished, [0] * len(finished), False, counts)
+                sample.append(block if rows.apart else repeat)
+        by_sample = sample if rows.apart or columns.apart else None
+        return Moved([on_columns, on_rows], finished, [0] * len(finished), False, counts, by_sample)
 
 
 def dcnn(machine: dict, problem: Problem) -> Moved:
@@ -235,8 +237,9 @@ def ideal(machine: dict, problem: Problem) -> Moved:
         results = {(at, n, 0): min(size, second.streams - at * size) * first.streams for at, n, _ in every}
         own = grid.moved(second, first, rounds, 0, results, results, dict.fromkeys(NAMES, products))
         for operand in own.operands:
-            seen: set[int] = set()
+            seen: set[tuple[int, int]] = set()
             operand.passing = None
-            operand.uses = [None if use in seen else seen.add(use) or use for use in operand.uses]
+            uses = list(zip(own.sample or [0] * len(operand.uses), operand.uses, strict=True))
+            operand.uses = [None if use in seen else seen.add(use) or use[1] for use in uses]
         moved.append(own)
     return one_after_another(moved)

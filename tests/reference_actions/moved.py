@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -63,13 +63,24 @@ class Operand:
 
 @dataclass
 class Moved:
-    """What convolutions move and count: operands, and for each job values of the result and partial sums spilled."""
+    """What convolutions move and count: operands, and for each job values of the result and partial sums spilled.
+
+    ``sample``: the one that each job is for; None where jobs sum over samples.
+    """
 
     operands: list[Operand]
     results: list[int]
     spilled: list[int]
     crossed: bool
     counts: dict[str, int]
+    sample: list[int] | None = None
+
+    def of_sample(self, sample: int) -> Moved:
+        """Its jobs alone."""
+        jobs = [job for job, of in enumerate(self.sample) if of == sample]
+        own = lambda column: column and [column[job] for job in jobs]  # noqa: E731
+        operands = [replace(o, uses=own(o.uses), passing=own(o.passing)) for o in self.operands]
+        return replace(self, operands=operands, results=own(self.results), spilled=own(self.spilled))
 
 
 def one_after_another(all_moved: list[Moved], phases: bool = False) -> Moved:
@@ -99,4 +110,5 @@ def one_after_another(all_moved: list[Moved], phases: bool = False) -> Moved:
         [n for moved in all_moved for n in moved.spilled],
         first.crossed,
         {name: sum(moved.counts[name] for moved in all_moved) for name in first.counts},
+        None if first.sample is None else [n for moved in all_moved for n in moved.sample],
     )

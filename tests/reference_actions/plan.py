@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from math import sqrt
 
 from .array import pe_array
@@ -30,6 +30,7 @@ class Run:
     moved: Moved
     samples: int
     batch: int
+    turn: int | None = None
 
 
 def count(machine: dict, layers: list[Layer], which: str, batch: int) -> dict[str, Counter]:
@@ -48,18 +49,22 @@ def count(machine: dict, layers: list[Layer], which: str, batch: int) -> dict[st
             samples = len(layer.masks["activation"])
             runs.append(Run(layer, one_after_another(made, phases=True), samples, batch))
     order = {id(layer): i for i, layer in enumerate(layers)}
-    found, kept = {}, False
+    found, kept = defaultdict(Counter), False
+    if machine["memory"]["order"] == "sample" and which != "weight_grad":
+        most = max(run.samples for run in runs)
+        runs = [replace(run, moved=run.moved.of_sample(n), turn=n) for n in range(most) for run in runs]
     for i, run in enumerate(runs):
         after = runs[i + 1] if i + 1 < len(runs) else None
         reads = after if after and _feeds(run, after, which, order) else None
-        found[run.layer.name] = _of_layer(machine, run, which, kept, reads)
+        found[run.layer.name] += _of_layer(machine, run, which, kept, reads)
         kept = reads is not None
     return found
 
 
 def _feeds(run, after, which, order) -> bool:
     """Whether the next layer reads this one's result: its neighbour, if the shapes agree."""
-    if which == "weight_grad" or abs(order[id(run.layer)] - order[id(after.layer)]) != 1:
+    forth = 1 if which == "fwd" else -1
+    if which == "weight_grad" or order[id(after.layer)] - order[id(run.layer)] != forth:
         return False
     first, second = (run.layer, after.layer) if which == "fwd" else (after.layer, run.layer)
     return first.masks["gradient"].shape[1:] == second.masks["activation"].shape[1:]
@@ -70,7 +75,7 @@ def _handed_on(moved: Moved, which: str) -> Operand:
 
 
 def _of_layer(machine, run, which, kept, reads) -> Counter:
-    memory, counts, once = machine["memory"], Counter(), machine["memory"]["weights_once_a_batch"]
+    memory, counts = machine["memory"], Counter()
     bits, burst = memory["value_bits"], memory["offchip"]["burst_bytes"]
     bursts = lambda size: -(-size // burst) * burst  # noqa: E731
     share = lambda size: -(-size * run.samples // run.batch)  # noqa: E731
@@ -84,11 +89,13 @@ def _of_layer(machine, run, which, kept, reads) -> Counter:
         counts[f"{place}_read_bytes"] += size
         if held:
             counts[f"{operand.buffer}_buffer_write_bytes"] += size * operand.copies
-            reads_bytes = bytes_of(moved.counts[f"{operand.buffer}_buffer_reads"], bits)
+            reads_bytes = 0 if run.turn else bytes_of(moved.counts[f"{operand.buffer}_buffer_reads"], bits)
             counts[f"{operand.buffer}_buffer_read_bytes"] += reads_bytes
         if not (kept and which != "weight_grad" and operand is _handed_on(moved, which)):
             for part in {part for part, _ in loads}:
-                size = share(stored[part]) if once and operand.tensor == "weight" else stored[part]
+                size = stored[part]
+                if operand.tensor == "weight":  # once a batch, for they have room from sample to sample
+                    size = 0 if run.turn else share(size)
                 counts["offchip_read_bytes"] += bursts(size)
                 counts[f"{place}_write_bytes"] += size
     if moved.crossed and not any_held:
@@ -103,7 +110,7 @@ def _of_layer(machine, run, which, kept, reads) -> Counter:
         for way in ("read", "write"):
             counts[f"{place}_{way}_bytes"] += bytes_of(sums, memory["accumulator_bits"])
     for name in ("multiplications", "accumulator_updates"):
-        counts[name] = moved.counts[name]
+        counts[name] = 0 if run.turn else moved.counts[name]
     return counts
 
 
@@ -116,7 +123,7 @@ def _result_bytes(memory, run, which, reads) -> list[int]:
         stored = sum(part.stored_bytes(memory["formats"][operand.tensor], bits) for part in operand.parts)
         dense = sum(bytes_of(part.values, bits) for part in operand.parts)
         return [-(-size * stored // dense) for size in sizes]
-    if which == "weight_grad" and memory["weights_once_a_batch"]:
+    if which == "weight_grad":
         return [-(-size * run.samples // run.batch) for size in sizes]
     return sizes
 
