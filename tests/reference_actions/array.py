@@ -70,7 +70,7 @@ def _convolution(machine, problem) -> Moved:
             operand.uses.append(None)
         moved.results.append(len(block) * all_places)
         moved.spilled.append(0)
-        moved.sample += [n] * (channels + 1)
+        moved.sample += [n] * (len(parts) + 1)
     moved.counts = _counts(machine, pairs, products, _effectual(problem))
     return moved
 
