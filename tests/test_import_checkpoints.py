@@ -68,6 +68,16 @@ def test_a_moving_average_beside_the_model_is_a_choice():
         read(path, topology=CHECKPOINTS / "t.csv", entry="x")
 
 
+def test_of_two_models_side_by_side_one_is_read_and_told(topology, tmp_path):
+    both = {
+        who: {f"backbone.{n}": t for n, t in state(seed).items()} for seed, who in enumerate(("teacher", "student"))
+    }
+    got = saved(tmp_path / "w.pt", both, topology)
+    assert any("begin with teacher.backbone. (--entry student.backbone reads another)" in text for text in got.told)
+    other = saved(tmp_path / "w.pt", both, topology, entry="student.backbone")
+    assert np.array_equal(numbers(got), state(0)["fc.weight"]) and np.array_equal(numbers(other), state(1)["fc.weight"])
+
+
 def test_coordinates_are_read():
     path = CHECKPOINTS / "coo.pth"
     wanted = torch.load(path, weights_only=True)["c2.weight"].to_dense().ne(0).float().mean()

@@ -129,6 +129,13 @@ def _of(path: Path, content: Any, entry: str | None, told: list[str]) -> dict[st
         if chosen is None:
             return dict(named(content, LONGEST_LIST * 4))
         if chosen not in top:
+            below = {
+                name.removeprefix(f"{chosen}."): tensor
+                for name, tensor in named(content, LONGEST_LIST * 4)
+                if name.startswith(f"{chosen}.")
+            }
+            if below:
+                return below
             rule = f"entry: must be one of {', '.join(map(str, top))[:200]}"
             raise ImportFormatError(f"{rule}; got {chosen[:40]}")
         inner = top[chosen]
