@@ -25,7 +25,7 @@ from accelsim import ledger
 from accelsim.errors import AccelsimError, MachineError, TraceError
 from accelsim.hardware.movement.traffic import LayerTraffic, Traffic, joined
 from accelsim.ledger import Record
-from accelsim.workload.lowering import PASSES, READS, lower
+from accelsim.workload.lowering import PASSES, READS, lower, stacked
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ class Task:
                 slots.update(activity.slots)
                 accesses.update(activity.accesses)
             if machine.memory and activities:
-                place = layer.name, which, self.position, layer.geometry, layer.samples, layer.batch
-                traffic = LayerTraffic(*place, accesses, moved(accelerator))
+                of = layer.geometry, layer.samples, layer.batch
+                of = (stacked(layer), 1, 1) if layer.kind == "matmul" else of  # nothing in it is a batch's
+                traffic = LayerTraffic(layer.name, which, self.position, *of, accesses, moved(accelerator))
         except MachineError as error:
             return MachineError(f"{machine.name}: {s.name}/{layer.name}: {which}: {error}")
         cycles = sum(activity.cycles for activity in activities)

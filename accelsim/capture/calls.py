@@ -1,139 +1,157 @@
-"""What one convolution multiplied, as ``conv2d`` or ``linear`` was given it, or as a layer hands it over itself."""
+"""Which module is running, with what inputs, and what SWAT's layers and their like hand over themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from accelsim.errors import TraceError
-from accelsim.workload.geometry import Geometry
-
-Sizes = int | Sequence[int]  # of both axes, or of each
+_call = torch.nn.Module.__call__
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """What one convolution multiplied.
+@dataclass(eq=False)
+class Frame:
+    """A module that is running.
 
     Parameters
     ----------
-    kind : "conv" or "linear"
-    geometry : Geometry
-    tensors : dict of str to Tensor
-        As the operation was given them; :meth:`stored` brings them into the trace's form.
-    output : Tensor
-        What the operation returned. Its dtype is the one that was computed in, also under autocast.
-    input_grad : bool
-        Whether autograd is asked for the gradient of the input.
-    late : dict of str to Tensor, optional
-        Where a layer that hands over its tensors itself puts the gradient that its backward pass uses.
+    module : Module
+    name : str or None
+        Its path in the model; None of a module that is none of the model's.
+    task : int
+        The backward pass that it runs in, −1 for none.
+    handed, late : dict of str to Tensor
+        What it handed over, in its forward and in its backward pass, where it is a layer that does.
+    products : list of (str, int)
+        Operation and multiplications of the products in it that the layer stands for.
+    nodes : list
+        Autograd nodes of Functions in it, and the records that each gets.
     """
 
-    kind: str
-    geometry: Geometry
-    tensors: dict[str, torch.Tensor]
-    output: torch.Tensor
-    input_grad: bool
-    late: dict[str, torch.Tensor] | None = None
+    module: torch.nn.Module
+    name: str | None
+    task: int
+    is_own: bool = False
+    handed: dict[str, torch.Tensor] = field(default_factory=dict)
+    late: dict[str, torch.Tensor] = field(default_factory=dict)
+    products: list[tuple[str, int]] = field(default_factory=list)
+    nodes: list[tuple[Any, list[Any]]] = field(default_factory=list)
+
+    def record(self, name: str, tensor: torch.Tensor) -> None:
+        """What such a layer calls."""
+        (self.late if name == "gradient" else self.handed).setdefault(name, tensor)
+
+
+class Calls:
+    """A stack of the modules that run, kept by standing in for ``torch.nn.Module.__call__`` while it is attached.
+
+    Parameters
+    ----------
+    model : Module
+    entered : callable
+        Told of each call of one of the model's modules, and whether it is an outermost one:
+        ``entered(args, kwargs, outermost)``.
+    left : callable
+        Told of the end of each: ``left(frame, args, kwargs, output)``.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, entered: Callable[..., None], left: Callable[[Frame, Any, Any, Any], None]
+    ):
+        self._names = {id(module): _clean(name) or type(module).__name__ for name, module in model.named_modules()}
+        self._entered, self._left = entered, left
+        self.stack: list[Frame] = []
+        self.called: set[str] = set()
+
+    def attach(self) -> None:
+        """Watch."""
+        stand_in = self
+
+        def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            return stand_in._run(module, args, kwargs)
+
+        torch.nn.Module.__call__ = call  # type: ignore[method-assign]
+
+    def remove(self) -> None:
+        """Leave everything as it was."""
+        torch.nn.Module.__call__ = _call  # type: ignore[method-assign]
 
     @property
-    def batch(self) -> int:
-        """Size of the first dimension."""
-        return len(self.output)
+    def frame(self) -> Frame | None:
+        """The innermost of the model's modules that is running."""
+        return next((frame for frame in reversed(self.stack) if frame.name is not None), None)
 
-    def stored(self, name: str, samples: slice | Sequence[int]) -> torch.Tensor:
-        """A tensor in four dimensions and in the dtype that was computed in; of all but the weight only ``samples``."""
-        tensor = self.tensors[name].detach()
-        if name == "weight":
-            return as_conv_weight(tensor).to(self.output.dtype)
-        return as_map(self.kind, tensor[samples]).to(self.output.dtype)
+    @property
+    def own(self) -> Frame | None:
+        """The layer that is running and hands its tensors over itself."""
+        return self.stack[-1] if self.stack and self.stack[-1].is_own else None
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether modules are running, and none is the model's."""
+        return bool(self.stack) and self.frame is None
 
-def as_map(kind: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Activations and gradients as N, C, H, W; those of a linear layer, (N, …, C), as a T×1 map."""
-    if kind == "conv":
-        return tensor
-    return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1]).transpose(1, 2).unsqueeze(-1)
-
-
-def as_conv_weight(weight: torch.Tensor) -> torch.Tensor:
-    """A linear layer's weight as that of a 1×1 convolution."""
-    return weight[:, :, None, None] if weight.ndim == 2 else weight
-
-
-def conv_call(
-    output: torch.Tensor,
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: Sizes = 1,
-    padding: Sizes | str = 0,
-    dilation: Sizes = 1,
-    groups: int = 1,
-) -> Call:
-    """What ``conv2d`` with these arguments multiplied.
-
-    Raises
-    ------
-    TraceError
-        If the input has no batch dimension.
-    GeometryError
-        If a size is zero.
-    """
-    if input.ndim != 4:
-        raise TraceError(f"input must have a batch dimension, N×C×H×W; got shape {tuple(input.shape)}")
-    kernel, strides, spacing = _pair(weight.shape[2:]), _pair(stride), _pair(dilation)
-    if padding == "same":  # what is odd goes to the bottom and to the right
-        rows, columns = (d * (k - 1) for d, k in zip(spacing, kernel, strict=True))
-        sides = rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
-    else:
-        rows, columns = (0, 0) if isinstance(padding, str) else _pair(padding)
-        sides = rows, rows, columns, columns
-    channels, height, width, filters = map(int, (*input.shape[1:], weight.shape[0]))
-    geometry = Geometry(channels, height, width, filters, kernel, strides, sides, spacing, int(groups))
-    return _call("conv", geometry, {"activation": input, "weight": weight}, output)
+    def _run(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        name = self._names.get(id(module))
+        frame = Frame(module, name, torch._C._current_graph_task_id())
+        if name is not None:
+            self.called.add(name)
+            self._entered(args, kwargs, self.frame is None)
+            frame.is_own = getattr(module, "record", "absent") is None
+        self.stack.append(frame)
+        before = module.__dict__.get("record", frame)
+        if frame.is_own:
+            module.__dict__["record"] = frame.record
+        fused = _step_by_step(module)
+        try:
+            output = _call(module, *args, **kwargs)
+        finally:
+            if fused is not None:
+                _set_fused(*fused)
+            if frame.is_own:
+                if before is frame:
+                    module.__dict__.pop("record", None)
+                else:
+                    module.__dict__["record"] = before
+            self.stack.remove(frame)
+        if name is not None:
+            self._left(frame, args, kwargs, output)
+        return output
 
 
-def linear_call(
-    output: torch.Tensor, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
-) -> Call:
-    """What ``linear`` with these arguments multiplied; raises as :func:`conv_call`."""
-    if input.ndim < 2 or weight.ndim != 2:
-        raise TraceError(f"input must have a batch dimension, N×C or N×T×C; got shape {tuple(input.shape)}")
-    tokens = input[0, ..., 0].numel()
-    geometry = Geometry(input.shape[-1], tokens, 1, weight.shape[0], (1, 1))
-    return _call("linear", geometry, {"activation": input, "weight": weight}, output)
+def _clean(name: str) -> str:
+    for wrapper in ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"):
+        name = name.replace(f"{wrapper}.", "").removesuffix(f".{wrapper}")
+    return "" if name in ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module") else name
 
 
-def _call(kind: str, geometry: Geometry, tensors: dict[str, torch.Tensor], output: torch.Tensor) -> Call:
-    needed = output.requires_grad and tensors["activation"].requires_grad
-    return Call(kind, geometry, tensors, output, needed)
+def _step_by_step(module: torch.nn.Module) -> tuple[bool, bool] | None:
+    """Recurrent layers are one operation in libraries; step by step their products are seen. Gives what was set."""
+    if not isinstance(module, torch.nn.RNNBase):
+        return None
+    before = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
+    _set_fused(False, False)
+    return before
 
 
-def _pair(value: Sizes) -> tuple[int, int]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    first, second = values * 2 if len(values) == 1 else values
-    return int(first), int(second)
+def _set_fused(mkldnn: bool, cudnn: bool) -> None:
+    torch._C._set_mkldnn_enabled(mkldnn)
+    torch._C._set_cudnn_enabled(cudnn)
 
 
-def own_call(
-    module: torch.nn.Module,
-    handed: dict[str, torch.Tensor],
-    late: dict[str, torch.Tensor],
-    input: torch.Tensor,
-    output: torch.Tensor,
-) -> Call:
-    """The call of a layer that handed over its tensors itself, in the shape that its attributes tell."""
-    needed, known = {"weight", "activation"}, {"weight", "activation", "saved_activation"}
-    if not needed <= handed.keys() <= known:  # a trace has one weight, for the forward pass and the input gradient
-        got = ", ".join(sorted(handed)) or "nothing"
-        raise TraceError(f"must record weight, activation and maybe saved_activation, nothing else; got {got}")
-    activation, weight = handed["activation"], handed["weight"]
-    if isinstance(module, torch.nn.Conv2d):  # any other padding is in the activation already
-        padding = module.padding if module.padding_mode == "zeros" else 0
-        call = conv_call(output, activation, weight, None, module.stride, padding, module.dilation, module.groups)
-    else:
-        call = linear_call(output, activation, weight)
-    return Call(call.kind, call.geometry, handed, output, output.requires_grad and input.requires_grad, late)
+def is_recomputing() -> bool:
+    """Whether activation checkpointing is running a forward pass again, within a backward pass."""
+    if torch._C._current_graph_task_id() == -1 or not torch.is_grad_enabled():
+        return False
+    frame = inspect.currentframe()
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.endswith("autograd/graph.py") and frame.f_code.co_name == "_engine_run_backward":
+            return False
+        if file.endswith("utils/checkpoint.py"):
+            return True
+        frame = frame.f_back
+    return False

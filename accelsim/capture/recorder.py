@@ -40,8 +40,6 @@ from accelsim.workload.metadata import META_RULES, check_keys, check_snapshot
 from accelsim.workload.npz import blame, json_bytes
 from accelsim.workload.trace_writer import TraceWriter
 
-SUPPORTED = (torch.nn.Conv2d, torch.nn.Linear)
-
 
 class Recorder:
     """Records chosen steps of a training run; the model, its results and the random numbers stay as they are.
@@ -129,6 +127,7 @@ class Recorder:
         layers: str | Iterable[str] = "*",
         skip: str | Iterable[str] = (),
         calls: int | None = None,
+        batch_dim: int = 0,
         allow_nan: bool = False,
         force: bool = False,
         provenance: dict[str, Any] | None = None,
@@ -137,39 +136,41 @@ class Recorder:
         self._path, self._level = Path(path), (0 if values else 6) if level is None else level
         self._entry: dict[str, Any] = {"name": name, "sparsity": sparsity, "algorithm": algorithm}
         self._patterns = [[p] if isinstance(p, str) else list(p) for p in (layers, skip)]
-        self.values, self.calls, self.allow_nan = values, calls, allow_nan
+        self.values, self.calls, self.allow_nan, self.batch_dim = values, calls, allow_nan, batch_dim
         with blame("Recorder"):
             check_model(model)
-            self._model = inner_model(model)
-            self.find_layers()
+            self.model = inner_model(model)
+            self._check_patterns()
             _check_entry({**self._entry, "step": 0})
             self._wanted, self.samples = _checked_steps(steps), _checked_samples(samples)
             if calls is not None and (type(calls) is not int or calls < 1):
                 raise TraceError(f"calls: must be an integer from 1 or None, got {calls!r}")
             if self._level not in range(10):
                 raise TraceError(f"level: must be 0…9, got {level!r}")
-            self._header = {"network": network or type(self._model).__name__, "dataset": dataset}
+            self._header = {"network": network or type(self.model).__name__, "dataset": dataset}
             check_keys(self._header, {key: META_RULES[key] for key in self._header}, "trace")
             with blame("provenance"):
                 json_bytes({**(provenance or {})})
         _check_path(self._path, force)
-        self.provenance = {**(provenance or {}), "recorder": _versions() | {"not_recorded": others(self._model)}}
-        self.provenance["recorder"]["not_called"] = {}
+        self.provenance = {**(provenance or {}), "recorder": _versions() | {"not_called": {}}}
         self.recorded: list[str] = []
         self._writer: TraceWriter | None = None
         self._closed = False
         self.under_way: Step | None = None
         self._number = -1
 
-    def find_layers(self) -> dict[str, torch.nn.Module]:
-        """The layers to record, by name. Raises TraceError if there is none."""
+    def wants(self, name: str) -> bool:
+        """Whether a product of that name is to be recorded, by its name or that of its module."""
         keep, leave = self._patterns
-        found = find_layers(self._model)
-        chosen = {name: found[name] for name in found if _matches(name, keep) and not _matches(name, leave)}
-        if not chosen:
-            of = f"layers and skip must leave one of {', '.join(list(found)[:3])}, …" if found else "has none"
-            raise TraceError(f"model: must have a Conv2d or Linear to record, {type(self._model).__name__}: {of}")
-        return chosen
+        names = {name, name.partition(":")[0]}
+        return any(_matches(n, keep) for n in names) and not any(_matches(n, leave) for n in names)
+
+    def _check_patterns(self) -> None:
+        names = [name or type(m).__name__ for name, m in self.model.named_modules() if has_weight(m)]
+        names = [name.replace("_orig_mod.", "") for name in names]
+        if not any(map(self.wants, names)):
+            of = f"layers and skip must leave one of {', '.join(names[:3])}, …" if names else "has none"
+            raise TraceError(f"model: must have a layer to record, {type(self.model).__name__}: {of}")
 
     @property
     def recording(self) -> bool:
@@ -282,13 +283,9 @@ def inner_model(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def find_layers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """The layers that can be recorded, by name, without what torch.compile adds to it."""
-    return {
-        name.replace("_orig_mod.", "") or type(module).__name__: module
-        for name, module in model.named_modules()
-        if isinstance(module, SUPPORTED)
-    }
+def has_weight(module: torch.nn.Module) -> bool:
+    """Whether a module has a parameter of its own that could be multiplied with."""
+    return any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
 
 
 def check_model(model: torch.nn.Module) -> None:
@@ -301,17 +298,6 @@ def check_model(model: torch.nn.Module) -> None:
         where = f"model.{name}" if name else "model"
         if isinstance(module, torch.jit.ScriptModule):
             raise TraceError(f"{where}: must not be TorchScript, which runs past its layers' forward")
-
-
-def others(model: torch.nn.Module) -> dict[str, str]:
-    """Name and class of the layers with a weight that are not supported."""
-    return {
-        name: type(module).__name__
-        for name, module in model.named_modules()
-        if not isinstance(module, SUPPORTED)
-        and ".parametrizations." not in f".{name}."
-        and any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
-    }
 
 
 def _matches(name: str, patterns: list[str]) -> bool:

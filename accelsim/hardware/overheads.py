@@ -42,13 +42,14 @@ class Tensors:
 def tensors_of(layer: Layer, which: str, snapshot: Snapshot, *, saved: bool, value_bits: int) -> Tensors:
     """What a pass of a layer of a snapshot handles; ``saved``: whether Top-K made its saved activation another one.
 
-    Weights are rotated, searched and converted once a batch, of which some samples are stored.
+    Weights are rotated, searched and converted once a batch, of which some samples are stored; a matmul layer has
+    none.
     """
     geometry, selected = layer.geometry, []
-    if snapshot.sparsity and which == "fwd":
+    if snapshot.sparsity and which == "fwd" and layer.kind != "matmul":
         selected += ["weight"] if not np.all(layer.tensor("weight")) else []
         selected += ["activation"] if saved else []
-    weights = -(-prod(geometry.weight_shape) * layer.samples // layer.batch)
+    weights = -(-prod(geometry.weight_shape) * layer.samples // layer.batch) if layer.kind != "matmul" else 0
     activations, results = (
         prod(shape) for shape in (geometry.activation_shape(layer.samples), geometry.gradient_shape(layer.samples))
     )

@@ -153,7 +153,20 @@ def lower(layer: Layer, which: str, *, strided: str = "phase") -> list[Convoluti
     if which not in layer.passes:
         return []
     first, second = (layer.tensor(name) for name in READS[which])
+    if layer.kind == "matmul":  # samples' channels one after another; the second operands are so already
+        heights = (-1, *first.shape[2:]), (-1, *second.shape[2:])
+        first, second = (
+            array if name == "weight" else array.reshape(1, *shape)
+            for name, array, shape in zip(READS[which], (first, second), heights, strict=True)
+        )
+        return lower_tensors(stacked(layer), which, first, second)
     return lower_tensors(layer.geometry, which, first, second, strided=strided, batch=layer.batch)
+
+
+def stacked(layer: Layer) -> Geometry:
+    """A matmul layer as it is computed: one sample, whose groups are the heads of all that are stored."""
+    g, n = layer.geometry, layer.samples
+    return Geometry(n * g.channels, g.height, 1, n * g.filters, (1, 1), groups=n * g.groups)
 
 
 def lower_tensors(

@@ -17,6 +17,7 @@ from accelsim.workload.npz import ENCODINGS, blame
 TENSORS = ("weight", "activation", "saved_activation", "gradient")
 PASSES = ("fwd", "input_grad", "weight_grad")
 FIRST_LAYER = ("fwd", "weight_grad")  # whose input nobody needs the gradient of
+KINDS = ("conv", "linear", "matmul")
 FORMAT, VERSION = "accelsim-trace", 2
 META = "meta"
 LONGEST_NAME = 255
@@ -76,7 +77,7 @@ SNAPSHOT_RULES: dict[str, Rule] = {
 }
 LAYER_RULES: dict[str, Rule] = {
     "name": PATH,
-    "kind": ("conv or linear", lambda v: v in ("conv", "linear")),
+    "kind": (f"one of {', '.join(KINDS)}", lambda v: isinstance(v, str) and v in KINDS),
     "passes": (f"a list of some of {', '.join(PASSES)}, in this order", _is_passes),
     "batch": _integer(1, LARGEST_SIZE),
     "samples": _integer(1, LARGEST_SIZE),
@@ -89,6 +90,7 @@ COVERAGE_RULES = {"multiplications": COUNT, "not_stored": OBJECT}
 SNAPSHOT_RULES_1 = {key: rule for key, rule in SNAPSHOT_RULES.items() if key != "coverage"}
 SNAPSHOT_RULES_1["samples"] = LAYER_RULES["samples"]
 LAYER_RULES_1 = {key: LAYER_RULES[key] for key in ("name", "kind", "geometry", "tensors")}
+LAYER_RULES_1["kind"] = ("conv or linear", lambda v: v in ("conv", "linear"))
 LAYER_RULES_1["input_grad"] = ("true or false", lambda v: type(v) is bool)
 GEOMETRY_RULES = dict.fromkeys((field.name for field in fields(Geometry)), SIZES)  # which has rules of its own
 TENSOR_RULES: dict[str, Rule] = {
@@ -170,6 +172,9 @@ def check_layer(found: object, where: str, origin: str) -> Geometry:
         pointwise = Geometry(geometry.channels, geometry.height, 1, geometry.filters, (1, 1))
         if entry["kind"] == "linear" and geometry != pointwise:
             raise TraceError(f"a linear layer must be a plain 1×1 convolution on a T×1 map, got {geometry}")
+        stack = Geometry(geometry.channels, geometry.height, 1, geometry.filters, (1, 1), groups=geometry.groups)
+        if entry["kind"] == "matmul" and geometry != stack:
+            raise TraceError(f"a matmul layer must be a plain 1×1 convolution in groups on a T×1 map, got {geometry}")
         for name, how in entry["tensors"].items():
             if name not in TENSORS:
                 raise TraceError(f"tensors: must be of {', '.join(TENSORS)}; got {reprlib.repr(name)}")
@@ -189,10 +194,11 @@ def named(entries: Sequence[Entry], where: str) -> Iterator[tuple[str, Entry]]:
         raise TraceError(f"{where}: must hold at least one")
 
 
-def tensor_shape(geometry: Geometry, samples: int, tensor: str) -> tuple[int, int, int, int]:
-    """The shape of a tensor of a layer."""
+def tensor_shape(geometry: Geometry, samples: int, tensor: str, kind: str = "conv") -> tuple[int, int, int, int]:
+    """The shape of a tensor of a layer. Of a matmul each sample has a second operand of its own."""
     if tensor == "weight":
-        return geometry.weight_shape
+        filters, *rest = geometry.weight_shape
+        return filters * (samples if kind == "matmul" else 1), rest[0], rest[1], rest[2]
     if tensor == "gradient":
         return geometry.gradient_shape(samples)
     if tensor in TENSORS:

@@ -39,8 +39,10 @@ class Layer:
     Parameters
     ----------
     name : str
-    kind : "conv" or "linear"
-        Linear is a 1×1 convolution on a 1×1 map, or a T×1 map for T tokens.
+    kind : "conv", "linear" or "matmul"
+        Linear is a 1×1 convolution on a 1×1 map, or a T×1 map for T tokens. Matmul is the product of two activations,
+        X·Y of each head of each sample: X's rows are the map, its columns times the heads the channels, Y's columns
+        times the heads the filters, the heads the groups; "weight" holds Y, of all samples one after another.
     geometry : Geometry
     samples : int
         N: how many samples of the batch the tensors hold.
@@ -84,8 +86,9 @@ class Layer:
         return array
 
     def shape_of(self, name: str) -> tuple[int, int, int, int]:
-        """The shape that a tensor must have: weight K,C/groups,R,S; activations N,C,H,W; gradient N,K,P,Q."""
-        return tensor_shape(self.geometry, self.samples, name)
+        """The shape that a tensor must have: weight K,C/groups,R,S (matmul: N·K,C/groups,1,1); activations
+        N,C,H,W; gradient N,K,P,Q."""
+        return tensor_shape(self.geometry, self.samples, name, self.kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +240,7 @@ def _read_layers(snapshot: Entry, file: NpzReader) -> Iterator[Layer]:
     origin = f"{snapshot['name']}/"
     for where, entry in named(snapshot["layers"], f"{snapshot['name']}: layers"):
         geometry = check_layer(entry, where, origin)
-        shapes = {name: tensor_shape(geometry, entry["samples"], name) for name in entry["tensors"]}
+        shapes = {name: tensor_shape(geometry, entry["samples"], name, entry["kind"]) for name in entry["tensors"]}
         stored: dict[str, tuple[str, tuple[int, ...]]] = {
             name: (how["encoding"], shapes[name]) for name, how in entry["tensors"].items()
         }

@@ -114,6 +114,17 @@ class TraceWriter:
         current["layers"].append(entry)
         self._layers[name] = entry, geometry
 
+    def passes(self, layer: str, passes: Iterable[str]) -> None:
+        """Say which passes of a layer begun before ran, where that is known only now."""
+        with blame(self.path):
+            snapshot = self._under_way()
+            if layer not in self._layers:
+                raise TraceError(f"{snapshot['name']}: layer must have begun before its passes, got {layer!r}")
+            entry, _ = self._layers[layer]
+            changed = entry | {"passes": list(passes)}
+            check_layer(changed, f"{snapshot['name']}/layer", snapshot["name"] + "/")
+        entry["passes"] = changed["passes"]
+
     def coverage(self, multiplications: int, not_stored: Mapping[str, int]) -> None:
         """Say what the whole step under way multiplied, and what of it is not stored; see :class:`Snapshot`."""
         with blame(self.path):
@@ -155,7 +166,8 @@ class TraceWriter:
             entry, geometry = self._layers[layer]
             member = f"{snapshot['name']}/{layer}/{name}"
             with blame(member):
-                shape, encoding = tensor_shape(geometry, entry["samples"], name), _encoding(array, as_mask, bfloat16)
+                shape = tensor_shape(geometry, entry["samples"], name, entry["kind"])
+                encoding = _encoding(array, as_mask, bfloat16)
                 if array.shape != shape:
                     raise TraceError(f"must have shape {shape}, got {array.shape}")
                 if name in entry["tensors"]:
