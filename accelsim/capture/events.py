@@ -18,7 +18,7 @@ from accelsim.capture.lineage import Lineage
 from accelsim.capture.naming import product_name
 from accelsim.capture.pairing import IN_FUNCTION, Record, operand_of, put_records, records_here, tag
 from accelsim.capture.products import Convolution, Form, NoForm, Product, convolution_form, matrix_form
-from accelsim.capture.samples import tensors_in
+from accelsim.capture.samples import Rows, tensors_in
 from accelsim.capture.seeing import Watch
 
 Guard = Callable[..., None]
@@ -55,6 +55,7 @@ class Events:
         self.pending: tuple[Record, torch.Tensor] | None = None
         self.due = self.came = False
         self.hooks: list[Any] = []
+        self.is_twice = False  # a product of a backward pass may be differentiated
         self.used: set[str] = set()  # parameters
         self._threads: set[int] = set()  # that are watched for the length of a node
 
@@ -135,10 +136,18 @@ class Events:
         for which in (0, 1):
             self.book.write(record.layer, form.names[which], form.takes[which](operands[which]))
 
+    def _of_state(self, product: Product) -> Rows | None:
+        """The initial state of a recurrent layer has a row for each sample."""
+        frame = self.calls.frame
+        is_state = frame is not None and isinstance(frame.module, torch.nn.RNNBase) and bool(self.lineage.batches)
+        if not is_state or len(product.first) != self.lineage.batches[-1]:
+            return None
+        return self.lineage.all_rows(0, len(product.first))
+
     def form(self, product: Product, result: int = 2) -> tuple[Form, int]:
         x, y = self.lineage.find(product.first), self.lineage.find(product.second)
-        if product.second.ndim != product.first.ndim or (product.second.ndim > 1 and y is None):
-            y = self.lineage.find(product.second)
+        if x is None and y is None and not product.convolution:
+            x = self._of_state(product)
         keep, (x, y) = self.lineage.keep(self.samples, x, y)
         make = partial(convolution_form, result=result) if product.convolution else matrix_form
         form = make(product, x, y, keep)
@@ -236,7 +245,7 @@ class Events:
         if grad:
             second = Record(f"{first.name}:second", product.operation, product.inputs, product.multiplications)
             second.held = product
-            self.pending = second, output
+            self.pending, self.is_twice = (second, output), True
 
     def _alone(self, name: str, product: Product, result: int = 2) -> None:
         record = Record(name, product.operation, product.inputs, product.multiplications)
@@ -261,7 +270,7 @@ class Events:
         if record is not None and grad and not record.is_loose:
             second = Record(f"{record.name}:second", "convolution", (0, 1), product.multiplications, is_loose=True)
             tensor = next(t for t in output if t is not None)
-            self.pending = second, tensor
+            self.pending, self.is_twice = (second, tensor), True
 
     def _of_function(self, records: list[Record], product: Product, which: int, gradient: torch.Tensor) -> None:
         """A convolution's gradient within a custom Function."""

@@ -83,8 +83,11 @@ class Lineage:
             self.batches.append(size)
         for tensor in tensors:
             if tensor.shape[axis] == size and self.find(tensor) is None and self.batches[-1] == size:
-                first = (len(self.batches) - 1) << BATCH_BITS
-                self.put(tensor, Rows(axis % tensor.ndim, first + np.arange(size)))
+                self.put(tensor, self.all_rows(axis % tensor.ndim, size))
+
+    def all_rows(self, axis: int, size: int) -> Rows:
+        """The samples of the last batch, one after another."""
+        return Rows(axis, ((len(self.batches) - 1) << BATCH_BITS) + np.arange(size))
 
     def follow(self, func: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """What an operation makes of the facts."""

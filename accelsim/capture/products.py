@@ -249,6 +249,8 @@ def convolution_form(product: Product, x: Rows | None, y: Rows | None, keep: Kee
     samples. A transposed convolution is the input gradient of one.
     """
     conv = product.convolution
+    if conv is not None and x is not None and y is not None and x.axis == 1 == y.axis:
+        return _over_samples(product, conv, x, y, keep)
     if conv is None or x is None or x.axis != 0:
         raise NoForm("samples not known" if x is None else "kernels of samples")
     if y is not None:
@@ -277,6 +279,29 @@ def convolution_form(product: Product, x: Rows | None, y: Rows | None, keep: Kee
     parts.append(parts.pop(result))
     names, takes = zip(*parts, strict=True)
     return Form("conv", geometry, len(x.labels) * depth, samples, names, takes)
+
+
+def _over_samples(product: Product, conv: Convolution, x: Rows, y: Rows, keep: Keep) -> Form:
+    """A weight gradient computed as a convolution: samples are its channels, and the gradient its kernel."""
+    if (x.labels != y.labels).any() or conv.groups > 1 or conv.transposed or product.first.ndim != 4:
+        raise NoForm("kernels of samples")
+    chosen, _ = keep.rows(x)
+    pick = _picker(chosen)
+    result = conv.output(product.first.shape[2:], product.second.shape[2:])
+    rows, columns = conv.padding
+    (channels, batch, height, width), filters = product.first.shape, product.second.shape[0]
+    geometry = Geometry(
+        channels, height, width, filters, (result[0], result[1]), (conv.dilation[0], conv.dilation[1]),
+        (rows, rows, columns, columns), (conv.stride[0], conv.stride[1]),
+    )  # fmt: skip
+    if geometry.output != tuple(product.second.shape[2:]):
+        raise NoForm("a weight gradient with more rows than the kernel")
+
+    def turned(t: torch.Tensor) -> torch.Tensor:
+        return pick(t, 1).transpose(0, 1)
+
+    takes = turned, turned, (lambda t: t.transpose(0, 1))
+    return Form("conv", geometry, batch, chosen.size, ("activation", "gradient", "weight"), takes)
 
 
 @dataclass(frozen=True)

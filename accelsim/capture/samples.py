@@ -80,20 +80,32 @@ def tensors_in(args: Any) -> list[torch.Tensor]:
 
 def reshaped(rows: Rows, old: Shape, new: Shape) -> Rows | None:
     """The order of the elements stays: the axis that holds all of the old one, or a part on which alone they depend."""
-    count = len(rows.labels)
     inner = math.prod(old[rows.axis + 1 :])
-    if not count or not inner:
+    if not len(rows.labels) or not inner:
         return None
+    run, labels = _shortest(rows.labels)
+    inner, count = inner * run, len(labels)
     for axis, size in enumerate(new):
         stride = math.prod(new[axis + 1 :])
         whole = stride * size
         if stride <= inner and whole >= inner * count and inner % stride == 0 and whole % (inner * count) == 0:
-            return Rows(axis, rows.labels[np.arange(size) // (inner // stride) % count])
+            return Rows(axis, labels[np.arange(size) // (inner // stride) % count])
         if stride >= inner and whole <= inner * count and stride % inner == 0 and (inner * count) % whole == 0:
-            parts = rows.labels.reshape(-1, size, stride // inner)
+            parts = labels.reshape(-1, size, stride // inner)
             if size > 1 and (parts == parts[:1, :, :1]).all():
                 return Rows(axis, parts[0, :, 0])
     return _constant(rows, new)
+
+
+def _shortest(labels: np.ndarray) -> tuple[int, np.ndarray]:
+    """Labels that come in runs of equal length, and again and again: the length, and one label for each run, once."""
+    changes = np.flatnonzero(np.diff(labels)) + 1
+    run = math.gcd(len(labels), *map(int, changes))
+    labels = labels[::run]
+    again = np.flatnonzero(labels[1:] == labels[0]) + 1
+    if len(again) and len(labels) % again[0] == 0 and (labels.reshape(-1, again[0]) == labels[: again[0]]).all():
+        labels = labels[: again[0]]
+    return run, labels
 
 
 def _constant(rows: Rows, new: Shape) -> Rows | None:
@@ -289,6 +301,13 @@ def _first(given: dict[str, Any], output: torch.Tensor, find: Find) -> Rows | No
     return rows if is_first else None
 
 
+def _input_gradient(given: dict[str, Any], output: torch.Tensor, find: Find) -> Rows | None:
+    """The gradient of a convolution's input has its samples; those of its weight and bias have none."""
+    rows = find(given["input"]) or find(given["grad_output"])
+    is_input = output.shape == given["input"].shape != given["weight"].shape
+    return rows if is_input and rows is not None and rows.axis == 0 else None
+
+
 def _matrix(given: dict[str, Any], output: torch.Tensor, find: Find) -> Rows | None:
     """Products of matrices: rows of the first, columns of the second, and the batch of both."""
     first, second = (given[a] for a in (("mat1", "mat2") if "mat1" in given else _factors(given)))
@@ -329,7 +348,8 @@ RULES: dict[str, Callable[..., Rows | None]] = {
     **dict.fromkeys(("index_add_", "index_add", "index_copy_", "index_copy", "index_put_", "index_put"), _put),
     **dict.fromkeys(("_unsafe_index_put", "_index_put_impl_"), _put),
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot"), _matrix),
-    **dict.fromkeys(("nonzero", "as_strided", "convolution_backward"), _none),
+    **dict.fromkeys(("nonzero", "as_strided"), _none),
+    "convolution_backward": _input_gradient,
     "convolution": _first,
     "permute": _permute,
     "unsqueeze": _unsqueeze,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 # What multiplies, and in how far nobody counts; and words that are found in the names of others that do.
 OPAQUE_PARTS = ("rnn", "cdist", "sparse", "_mm", "trilinear", "linalg", "einsum", "attention", "int8", "lstm_cell_")
 NOT_OPAQUE = ("linalg_vector_norm", "linalg_cross", "sparse_coo_tensor", "_sparse_semi_structured_tile")
+
+BACKENDS = ("CPU", "CUDA")
 
 See = Callable[[Any, str, Sequence[Any], dict[str, Any], Any], None]
 
@@ -33,7 +36,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(t not in (torch.Tensor, torch.nn.Parameter) and _wraps(t) for t in types):
             return NotImplemented  # DTensor and its like call what they are made of, which is seen then
         self._before()
-        if self._is_composite(func):  # as under inference_mode
+        if torch.is_inference_mode_enabled() and self._is_composite(func):
             with self:
                 output = func.decompose(*args, **kwargs)
             if output is not NotImplemented:
@@ -44,8 +47,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _is_composite(self, func: Any) -> bool:
         if func not in self._composite:
-            key = "CompositeImplicitAutograd"
-            self._composite[func] = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+            has_kernel = partial(torch._C._dispatch_has_kernel_for_dispatch_key, func.name())
+            # One with a kernel of its own may round otherwise than what it is made of.
+            self._composite[func] = has_kernel("CompositeImplicitAutograd") and not any(map(has_kernel, BACKENDS))
         return self._composite[func]
 
     def begin(self) -> None:

@@ -196,7 +196,7 @@ class Step:
             self._opaque.add(name)
         elif name == "_amp_foreach_non_finite_check_and_unscale_":
             self._found_inf.append(args[1])
-        if not backward or grad or name in ("t", "transpose", "detach"):
+        if not backward or grad or self._events.is_twice or name in ("t", "transpose", "detach"):
             self._lineage.follow(func, args, kwargs, output)
 
     def _refuse_transforms(self) -> None:
