@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from fractions import Fraction
 from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -95,10 +96,11 @@ class Task:
         except MachineError as error:
             return MachineError(f"{machine.name}: {s.name}/{layer.name}: {which}: {error}")
         cycles = sum(activity.cycles for activity in activities)
+        stored = max(1, layer.samples * s.batch // layer.batch)  # of the training batch; a layer may cut them up
         multiplications = layer.samples * layer.geometry.multiplications if activities else 0
         record = Record(
             snapshot=s.name, sparsity=s.sparsity, step=s.step, algorithm=s.algorithm, batch=s.batch,
-            samples=layer.samples, layer=layer.name, kind=layer.kind, which=which, machine=machine.name,
+            samples=stored, layer=layer.name, kind=layer.kind, which=which, machine=machine.name,
             multipliers=accelerator.multipliers, clock_mhz=machine.clock_mhz, cycles=cycles, compute_cycles=cycles,
             dense_multiplications=multiplications,
             slots=dict(slots), actions=ledger.among(accesses, "actions"),
@@ -308,11 +310,11 @@ def _tasks(
 
 def _check_shares(where: str, layers: list[Layer]) -> None:
     """Totals over layers are of what is stored: of a share of the batch, which must be the same for all of them."""
-    names: dict[tuple[int, int], str] = {}
+    shares: dict[Fraction, Layer] = {}
     for layer in layers:
-        names.setdefault((layer.samples, layer.batch), layer.name)
-    if len(names) > 1:
-        texts = [f"{name} {samples} of {batch}" for (samples, batch), name in list(names.items())[:2]]
+        shares.setdefault(Fraction(layer.samples, layer.batch), layer)
+    if len(shares) > 1:
+        texts = [f"{layer.name} {layer.samples} of {layer.batch}" for layer in list(shares.values())[:2]]
         rule = "layers simulated together must store the same share of their batch"
         raise TraceError(f"{where}: {rule}, got {' and '.join(texts)} samples")
 

@@ -49,17 +49,22 @@ def form_of(module: torch.nn.Module, handed: dict[str, torch.Tensor], rows: Rows
         return matrix_form(product, rows, None, keep)
     if not isinstance(module, torch.nn.Conv2d):
         raise NoForm("neither Conv2d nor linear")
-    padding = module.padding if module.padding_mode == "zeros" else 0  # any other is in the activation already
     stride, dilation = module.stride, module.dilation
-    if padding == "same":  # what is odd goes to the bottom and to the right
-        spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        sides = spans[0] // 2, spans[0] - spans[0] // 2, spans[1] // 2, spans[1] - spans[1] // 2
-    else:
-        rows_columns = (0, 0) if isinstance(padding, str) else (padding,) * 2 if isinstance(padding, int) else padding
-        sides = rows_columns[0], rows_columns[0], rows_columns[1], rows_columns[1]
     how = Convolution.of(2, [stride, (0,), dilation, False, (0,), module.groups])
     plain = convolution_form(Product("own", activation, weight, IN_FUNCTION, how), rows, None, keep)
-    return replace(plain, geometry=replace(plain.geometry, padding=sides))
+    return replace(plain, geometry=replace(plain.geometry, padding=sides(module, weight.shape[2:])))
+
+
+def sides(module: torch.nn.Conv2d, kernel: Sequence[int]) -> tuple[int, int, int, int]:
+    """Zeros around the input: top, bottom, left, right. Any other padding is in the activation already."""
+    padding = module.padding if module.padding_mode == "zeros" else 0
+    if padding == "same":  # what is odd goes to the bottom and to the right
+        rows, columns = (d * (k - 1) for d, k in zip(module.dilation, kernel, strict=True))
+        return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
+    if isinstance(padding, int | str):
+        padding = (0, 0)
+    rows, columns = padding
+    return rows, rows, columns, columns
 
 
 def stored(form: Form, name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from accelsim.capture.calls import conv_call, linear_call
 from accelsim.capture.models import MODELS, build
+from accelsim.capture.own import sides
 from accelsim.errors import AccelsimError, ImportFormatError
+from accelsim.workload.geometry import Geometry
 from accelsim.workload.importers.base import Imported, ImportedLayer, LeftOut, Names
 
 OTHERS = (
@@ -48,15 +49,11 @@ def topology(name: str, size: Sequence[int], *, allow_code: bool = False) -> Imp
 
     def noted(label: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if isinstance(module, nn.Conv2d):
-                how = (module.stride, module.padding, module.dilation, module.groups)
-                call = conv_call(output, inputs[0], module.weight, None, *how)
-            elif isinstance(module, nn.Linear):
-                call = linear_call(output, inputs[0], module.weight)
-            else:
+            if not isinstance(module, (nn.Conv2d, nn.Linear)):
                 left_out.append(LeftOut(label, f"{type(module).__name__}, which is not read of a model"))
                 return
-            layers.append(ImportedLayer(names.add(label), call.kind, call.geometry))
+            kind = "conv" if isinstance(module, nn.Conv2d) else "linear"
+            layers.append(ImportedLayer(names.add(label), kind, _geometry(module, inputs[0])))
 
         return hook
 
@@ -75,3 +72,16 @@ def topology(name: str, size: Sequence[int], *, allow_code: bool = False) -> Imp
                 f"{name}: must run on an input of {shape}: {' '.join(str(error).split())[:200]}"
             ) from error
     return Imported(Path(name), "model", name.rpartition(":")[2], tuple(layers), size[0], left_out=tuple(left_out))
+
+
+def _geometry(module: nn.Conv2d | nn.Linear, input: torch.Tensor) -> Geometry:
+    """Of a layer on an input; the tokens of a linear layer are a map of one column."""
+    if isinstance(module, nn.Linear):
+        return Geometry(input.shape[-1], input[0, ..., 0].numel(), 1, module.out_features, (1, 1))
+    channels, height, width = input.shape[1:]
+    rows, columns = module.kernel_size
+    stride, dilation = (module.stride[0], module.stride[1]), (module.dilation[0], module.dilation[1])
+    padding = sides(module, (rows, columns))
+    return Geometry(
+        channels, height, width, module.out_channels, (rows, columns), stride, padding, dilation, module.groups
+    )

@@ -74,7 +74,8 @@ def capture(options: argparse.Namespace) -> None:
         if error.name != "torch":
             raise
         raise AccelsimError("capture needs PyTorch: pip install 'accelsim[capture]'") from error
-    from accelsim.study.tables import capture_tables, render
+    from accelsim.study.tables import capture_tables, coverage_notes, render
+    from accelsim.workload.trace import Trace
 
     swat = ("distribution", "structure", "activation_sparsity", "activation_scope", "period")
     other = ("command", "command_line", "debug", "quiet", *swat)
@@ -85,7 +86,10 @@ def capture(options: argparse.Namespace) -> None:
     steps = options.steps * len(options.sparsities)
     with bar(options, _told, after="{task.description}", description="training", total=steps) as tell:
         history = train.capture(plan, tell)
-    show(render(capture_tables(list(train.last_of(history)), plan.out), is_terminal(sys.stdout)))
+    with Trace.open(plan.out) as trace:
+        covered = list(coverage_notes(trace.snapshots))
+    shown = [*capture_tables(list(train.last_of(history)), plan.out), *covered]
+    show(render(shown, is_terminal(sys.stdout)))
 
 
 def _told(p: Progress) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def compare(options: argparse.Namespace) -> None:
         )  # fmt: skip
         origin = export.provenance(trace, machines, options.command_line)
         title = f"{trace.network} on {trace.dataset}"
-    parts = list(compare.shown(comparison, notes=not options.quiet))
+        covered = list(tables.coverage_notes(trace.snapshots, options.snapshots))
+    parts = [*compare.shown(comparison, notes=not options.quiet), *covered]
     data = compare.report(comparison, origin)
     if options.out:
         compare.write(options.out, comparison, data, tables.render(parts))

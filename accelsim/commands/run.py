@@ -101,9 +101,10 @@ def run(options: argparse.Namespace) -> None:
         everything = summarize(table, machine.name, other)
         chosen = summarize(convolutions(table), machine.name, other)
         comparable = covers(table, trace)
+        covered = list(tables.coverage_notes(trace.snapshots, options.snapshots))
         paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]
     shown = {"full": not options.quiet, "explain": options.explain}
-    parts: list[object] = list(tables.summary(chosen, everything, table, paper, **shown))
+    parts: list[object] = [*tables.summary(chosen, everything, table, paper, **shown), *covered]
     data = export.report(chosen, everything, table, paper, origin)
     if options.plots:
         from accelsim.study.plots import write_plots

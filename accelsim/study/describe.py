@@ -13,6 +13,8 @@ from rich.text import Text
 from accelsim.errors import printable
 from accelsim.hardware.machine import Machine
 from accelsim.hardware.parameters import Parameters
+from accelsim.workload.coverage import coverage_text
+from accelsim.workload.formats import ENOUGH
 from accelsim.workload.metadata import TENSORS
 from accelsim.workload.trace import Layer, Trace
 
@@ -23,7 +25,9 @@ def trace_facts(trace: Trace) -> dict[str, Any]:
     facts |= {key: getattr(trace, key) for key in ("version", "network", "dataset", "provenance")}
     keys = ("name", "sparsity", "algorithm", "step", "batch", "coverage")
     facts["snapshots"] = [
-        {key: getattr(s, key) for key in keys} | {"layers": [_layer_facts(layer) for layer in s.layers]}
+        {key: getattr(s, key) for key in keys}
+        | {"covers": coverage_text(s)}
+        | {"layers": [_layer_facts(layer) for layer in s.layers]}
         for s in trace.snapshots
     ]
     return facts
@@ -54,6 +58,10 @@ def trace_tables(facts: dict[str, Any]) -> Iterator[Table | Text]:
             yield Text(f"  {label}{part}: {printable(str(text))}")
     for snapshot in facts["snapshots"]:
         yield _snapshot_table(snapshot)
+        if snapshot["covers"]:
+            counted = snapshot["coverage"]
+            is_enough = sum(counted["not_stored"].values()) <= (1 - ENOUGH) * counted["multiplications"]
+            yield Text(f"{snapshot['name']} holds {snapshot['covers']}", style="" if is_enough else "red")
 
 
 def _snapshot_table(snapshot: dict[str, Any]) -> Table:

@@ -19,6 +19,7 @@ from accelsim.hardware.yaml_file import to_yaml
 from accelsim.ledger import CYCLES
 from accelsim.study.results import Summary, fold
 from accelsim.version import __version__
+from accelsim.workload.coverage import coverage_text
 from accelsim.workload.trace import Trace
 
 LIBRARIES = ("numpy", "numba", "pandas", "pyarrow", "pydantic")
@@ -37,10 +38,17 @@ def provenance(trace: Trace, machines: list[Machine], command: list[str]) -> dic
             "network": trace.network,
             "dataset": trace.dataset,
             "provenance": trace.provenance,
+            **_covered(trace),
         },
         "versions": versions(),
         "seed": None,
     }
+
+
+def _covered(trace: Trace) -> dict[str, Any]:
+    """Of each snapshot, what of the step's multiplications the trace holds, where that was counted."""
+    told = {s.name: {"text": coverage_text(s), **s.coverage} for s in trace.snapshots if s.coverage}
+    return {"coverage": told} if told else {}
 
 
 def versions() -> dict[str, str | None]:

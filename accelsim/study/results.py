@@ -151,7 +151,7 @@ def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) ->
     cycles, effectual = _totals(own, CYCLES), _totals(own, EFFECTUAL)
     multipliers = int(own["multipliers"].iloc[0])
     slots = [row | {c: row[c] and row[c] * multipliers for c in COLUMNS} for row in cycles]
-    kinds = {"conv": "convolutions", "linear": "linear layers"}
+    kinds = {"conv": "convolutions", "linear": "linear layers", "matmul": "products of activations"}
     others = _totals(other, CYCLES)
     return Summary(
         machine=machine,
@@ -215,9 +215,9 @@ def _overheads(own: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def convolutions(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of convolutions, which the paper's Table 6 is over; where there are none, all rows."""
+    """The rows of convolutions, which the paper's Table 6 is over; all where there are none, or attention is."""
     rows = table[table["kind"] == "conv"]
-    return table if rows.empty else rows
+    return table if rows.empty or (table["kind"] == "matmul").any() else rows
 
 
 def covers(table: pd.DataFrame, trace: Trace | SyntheticTrace) -> bool:

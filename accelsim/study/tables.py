@@ -17,6 +17,8 @@ from rich.text import Text
 from accelsim import ledger
 from accelsim.ledger import Count
 from accelsim.study.results import COLUMNS, Energy, Summary, fold, slots_of
+from accelsim.workload.coverage import coverage_text, is_enough
+from accelsim.workload.trace import Snapshot
 
 HEADINGS = {
     "fwd": "forward",
@@ -204,6 +206,14 @@ def cause_notes(table: pd.DataFrame, machine: str) -> Iterator[Text]:
 def _causes(rows: pd.DataFrame) -> list[Count]:
     """What slots of these rows went to."""
     return [cause for cause in ledger.rows("slots") if rows[cause.column].any()]
+
+
+def coverage_notes(snapshots: Iterable[Snapshot], names: Iterable[str] | None = None) -> Iterator[Text]:
+    """What share of the step each snapshot holds, where somebody counted; in red where too little."""
+    for snapshot in snapshots:
+        text = coverage_text(snapshot)
+        if text and (names is None or snapshot.name in names):
+            yield Text(f"{snapshot.name}: {text}", style="" if is_enough(snapshot) else "red")
 
 
 def capture_tables(runs: list[Any], trace: Path) -> Iterator[Table | Text]:

@@ -327,7 +327,8 @@ def _provenance(origin: dict[str, Any]) -> str:
     known = {
         "command": shlex.join(origin["command"]),
         "accelsim": origin["accelsim"],
-        **{f"trace: {key}": value for key, value in origin["trace"].items() if key != "provenance"},
+        **{f"trace: {key}": value for key, value in origin["trace"].items() if key not in ("provenance", "coverage")},
+        **{f"{name} holds": told["text"] for name, told in origin["trace"].get("coverage", {}).items()},
         "seed": origin.get("seed"),
         "versions": ", ".join(f"{name} {version}" for name, version in origin["versions"].items()),
     }
