@@ -84,7 +84,7 @@ def test_the_second_operand_is_fetched_once_a_sample_and_not_once_a_batch(tmp_pa
     """Of a batch of 8, of which 2 are stored: a weight would be fetched for a quarter of its bytes."""
     with Trace.open(attention(tmp_path / "t.npz")) as trace:
         layer = trace.snapshots[0].layers[0]
-        machine = load_machine("pe16x16.yaml", memory="ddr4.yaml", settings={"memory.weights_once_a_batch": True})
+        machine = load_machine("pe16x16.yaml", memory="ddr4.yaml")
         table = accelsim.simulate(machine, trace, passes="fwd")
         value_bytes = machine.memory.value_bits // 8
         least = (layer.tensor("weight").size + layer.tensor("activation").size) * value_bytes
