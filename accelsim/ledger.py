@@ -345,6 +345,7 @@ _bar = Bar("lookahead", "#a1d99b", "||||", "#1b5e20")
 _slots("lookahead", "empty lanes that the lookahead window could not fill", _bar, "#c9b400")
 _slots("exchange", "partial sums moving between PEs", Bar("exchange", "#54278f", "----", "white"), "#0072b2")
 _OPERANDS = {"weight": "weights", "activation": "activations", "gradient": "output gradients"}
+_slots("load", "waiting while what multipliers hold is loaded", Bar("load", "#c7e9b4", "++", "#1b5e20"), "#5ab4ac")
 _bar = Bar("waiting off chip", "#000000", "////", "white")
 for (_name, _what), _colour in zip(_OPERANDS.items(), ("#8e63c7", "#b48be6", "#7658c9"), strict=True):
     _waiting("offchip", _name, f"waiting for {_what} from off-chip memory", _bar, _colour, "/")

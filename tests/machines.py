@@ -8,6 +8,7 @@ from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.dcnn import DCNN
+from accelsim.hardware.accelerators.dstc import DSTC
 from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.laconic import Laconic
 from accelsim.hardware.accelerators.loom import Loom
@@ -15,6 +16,7 @@ from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.accelerators.pragmatic import Pragmatic
 from accelsim.hardware.accelerators.scnn import SCNN
 from accelsim.hardware.accelerators.shapeshifter import ShapeShifter
+from accelsim.hardware.accelerators.sigma import Sigma
 from accelsim.hardware.accelerators.stripes import Stripes
 from accelsim.hardware.accelerators.structured import Structured
 from accelsim.hardware.accelerators.tensordash import TensorDash
@@ -139,6 +141,30 @@ def dcnns():
     )
 
 
+def sigmas():
+    return st.builds(
+        Sigma,
+        model=st.just("sigma"),
+        multipliers=st.sampled_from([1, 3, 16, 1000]),
+        reduction_cut=st.sampled_from([1, 4, 9, 128]),
+        load_width=st.sampled_from([1, 3, 128]),
+        strided_input_grad=STRIDED,
+        weight_grad_rows=st.sampled_from(["activation", "gradient"]),
+    )
+
+
+def dstcs():
+    return st.builds(
+        DSTC,
+        model=st.just("dstc"),
+        tile_rows=st.sampled_from([1, 3, 32]),
+        tile_columns=st.sampled_from([1, 4, 32]),
+        step_rows=st.sampled_from([1, 2, 8]),
+        step_columns=st.sampled_from([1, 3, 16]),
+        strided_input_grad=STRIDED,
+    )
+
+
 def cambricon_xs():
     return st.builds(
         CambriconX,
@@ -194,6 +220,8 @@ MODELS = {
     "pe_array": pe_arrays(),
     "scnn": scnns(),
     "dcnn": dcnns(),
+    "sigma": sigmas(),
+    "dstc": dstcs(),
     "cambricon_x": cambricon_xs(),
     "cnvlutin": cnvlutins(),
     "structured": structureds(),

@@ -1580,4 +1580,28 @@ MUTATIONS = [
         IMPORT_FORMATS,
         "a topology has the batch for the samples",
     ),
+    Mutation(
+        "SIGMA's chunks are those of the whole reduction",
+        "hardware/accelerators/sigma.py",
+        "firsts = np.arange(0, mask.shape[1], self.reduction_cut)",
+        "firsts = np.arange(0, 1)",
+        ("test_published.py::test_sigma_by_hand",),
+        "multipliers are filled better than they are",
+    ),
+    Mutation(
+        "what SIGMA loads last is free",
+        "hardware/accelerators/sigma.py",
+        "- (-rest // self.load_width)",
+        "+ rest // self.load_width",
+        ("test_published.py::test_sigma_by_hand",),
+        "a chunk that is not full loads a cycle faster",
+    ),
+    Mutation(
+        "DSTC's steps are not whole",
+        "hardware/accelerators/dstc.py",
+        "return -(-counts // step)",
+        "return counts // step",
+        ("test_published.py::test_dstc_by_hand",),
+        "the last step of a column is free",
+    ),
 ]

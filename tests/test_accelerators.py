@@ -18,6 +18,7 @@ from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.dcnn import DCNN
+from accelsim.hardware.accelerators.dstc import DSTC
 from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.laconic import Laconic
 from accelsim.hardware.accelerators.loom import Loom
@@ -26,6 +27,7 @@ from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.accelerators.pragmatic import Pragmatic
 from accelsim.hardware.accelerators.scnn import SCNN
 from accelsim.hardware.accelerators.shapeshifter import ShapeShifter
+from accelsim.hardware.accelerators.sigma import Sigma
 from accelsim.hardware.accelerators.stripes import Stripes
 from accelsim.hardware.accelerators.structured import Structured
 from accelsim.hardware.accelerators.tensordash import TensorDash
@@ -285,6 +287,15 @@ EXAMPLES = {
         strided_input_grad="phase",
         reduction_width=4,
     ),
+    "sigma": Sigma(
+        model="sigma",
+        multipliers=64,
+        reduction_cut=9,
+        load_width=8,
+        strided_input_grad="phase",
+        weight_grad_rows="activation",
+    ),
+    "dstc": DSTC(model="dstc", tile_rows=8, tile_columns=4, step_rows=3, step_columns=2, strided_input_grad="phase"),
     "dcnn": DCNN(model="dcnn", pe_rows=2, pe_columns=2, lanes=4, strided_input_grad="phase"),
     "cambricon_x": CambriconX(
         model="cambricon_x", pes=4, lanes=8, window=64, strided_input_grad="phase", weight_grad_rows="activation"

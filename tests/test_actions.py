@@ -151,6 +151,8 @@ SMALL = [
     ("pe16x16.yaml", {**SMALL_PES, "pe_columns": 4}, (30, 1000), "dense"),
     ("scnn.yaml", {**SMALL_PES, "group_filters": 3}, (40, 400), "bitmask"),
     ("dcnn.yaml", {"pe_rows": 2, "pe_columns": 3, "lanes": 5}, (90, 70), "run_length"),
+    ("sigma.yaml", {"multipliers": 7, "reduction_cut": 5}, (60, 0), "bitmask"),
+    ("dstc.yaml", {"tile_rows": 5, "tile_columns": 3, "step_rows": 2}, (0, 0), "zvc"),
     ("ideal.yaml", {"multipliers": 5, "fwd_skips": "weight"}, (0, 0), "bitmask"),
     ("ideal-one-sided.yaml", {"weight_grad_skips": "neither", "fwd_skips": "neither"}, (0, 100), "dense"),
 ]

@@ -307,3 +307,37 @@ def test_bit_serial_back_ends_gain_more_than_skipping_weights_alone():
     skipping = baseline / shipped("bit-tactical", columns=1).run(conv).cycles
     precise, exact = (baseline / shipped(name).run(conv).cycles for name in ("tclp", "tcle"))
     assert skipping < precise < exact < 16 * skipping
+
+
+def test_sigma_by_hand():
+    """4 multipliers, cuts of 3, loading 2 a cycle. 3 filters of 5 channels, 2 places.
+
+    Cut 0 holds 3 + 2 + 1 = 6 non-zeros: a chunk of 4, 2 cycles to load, and one of 2, 1 cycle, each with 2 columns: 7
+    cycles. Cut 1, two channels, holds 1: 1 + 2. Filter 1's are in both chunks of cut 0: 2 + 2 partial sums a column.
+    """
+    g = Geometry(5, 1, 2, 3, (1, 1))
+    weights = np.zeros((3, 5, 1, 1), bool)
+    weights[0, :3] = weights[1, :2] = weights[2, 2] = weights[2, 4] = True
+    machine = shipped("sigma", multipliers=4, reduction_cut=3, load_width=2)
+    activity = machine.run(lower_tensors(g, "fwd", np.ones(g.activation_shape(1), bool), weights)[0])
+    assert activity.job_cycles.tolist() == [7, 3]
+    assert activity.slots == {"effectual": 14, "ineffectual": 0, "imbalance": (2 + 3) * 2, "load": 4 * 4}
+    assert activity.accesses == {
+        "multiplications": 14, "accumulator_updates": (2 + 2 + 1) * 2, "weight_buffer_reads": 7,
+        "activation_buffer_reads": (3 + 3 + 2) * 2,
+    }  # fmt: skip
+
+
+def test_dstc_by_hand():
+    """Tiles of 3 × 2, 2 × 1 at once. 4 places of 2 channels, 3 filters.
+
+    Channel 0: places 0, 1, 2 (2 steps), and 3 (1); filters 0, 1 (2 steps), and 2 (1): (2 + 1)·(2 + 1) = 9 cycles.
+    Channel 1: places 0 (1 step), and none; filter 1 (1): 1 cycle. By rows of tiles: 2·3 + 1 and 3.
+    """
+    g = Geometry(2, 1, 4, 3, (1, 1))
+    acts, weights = np.zeros((1, 2, 1, 4), bool), np.zeros((3, 2, 1, 1), bool)
+    acts[0, 0] = acts[0, 1, 0, 0] = weights[:, 0] = weights[1, 1] = True
+    machine = shipped("dstc", tile_rows=3, tile_columns=2, step_rows=2, step_columns=1)
+    activity = machine.run(lower_tensors(g, "fwd", acts, weights)[0])
+    assert activity.job_cycles.tolist() == [7, 3]
+    assert activity.slots == {"effectual": 13, "ineffectual": 0, "imbalance": 2 * 10 - 13}

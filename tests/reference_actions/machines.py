@@ -230,16 +230,63 @@ def ideal(machine: dict, problem: Problem) -> Moved:
             for side, kept in zip((first, second), keep, strict=True)
         ]
         products = sum(int(np.einsum("ael,bel->", a.astype(int), b.astype(int))) for a, b in product(*counted))
-        size = -(-second.streams // 16)
-        grid = _Grid(1, size, first.streams, 1)
-        rounds = [(0, i) for i in range(-(-second.streams // size))]
-        every = list(product(range(len(rounds)), range(len(first.blocks)), [0]))
-        results = {(at, n, 0): min(size, second.streams - at * size) * first.streams for at, n, _ in every}
-        own = grid.moved(second, first, rounds, 0, results, results, dict.fromkeys(NAMES, products))
-        for operand in own.operands:
-            seen: set[tuple[int, int]] = set()
-            operand.passing = None
-            uses = list(zip(own.sample or [0] * len(operand.uses), operand.uses, strict=True))
-            operand.uses = [None if use in seen else seen.add(use) or use[1] for use in uses]
-        moved.append(own)
+        moved.append(_once(second, first, dict.fromkeys(NAMES, products)))
+    return one_after_another(moved)
+
+
+def _once(rows: Side, columns: Side, counts) -> Moved:
+    """Each operand once: what is on rows in 16 bands at most, and the other with the first of them."""
+    size = -(-rows.streams // 16)
+    grid = _Grid(1, size, columns.streams, 1)
+    bands = range(-(-rows.streams // size))
+    rounds = [(number, i) for number in range(len(rows.blocks)) for i in bands]
+    every = list(product(range(len(rounds)), range(len(columns.blocks)), [0]))
+    results = {
+        (at, n, 0): min(size, rows.streams - rounds[at][1] * size) * columns.streams for at, n, _ in every
+    }  # fmt: skip
+    own = grid.moved(rows, columns, rounds, 0, results, results, counts)
+    for operand in own.operands:
+        seen: set[tuple[int, int]] = set()
+        operand.passing = None
+        uses = list(zip(own.sample or [0] * len(operand.uses), operand.uses, strict=True))
+        operand.uses = [None if use in seen else seen.add(use) or use[1] for use in uses]
+    return own
+
+
+def sigma(machine: dict, problem: Problem) -> Moved:
+    """Non-zeros of one operand stand in the multipliers, cut by cut and in chunks; columns of the other stream by."""
+    moved = []
+    for group in range(problem.groups):
+        rows, columns = _placed(machine, problem, sides(problem, group, 1))
+        partners = len(columns.blocks) * columns.streams
+        counts = dict.fromkeys(NAMES, 0)
+        for block in rows.blocks:
+            elements = block.reshape(len(block), -1)
+            for cut in chunks(range(elements.shape[1]), machine["reduction_cut"]):
+                held = [stream for stream in range(len(elements)) for e in cut if elements[stream, e]]
+                for chunk in chunks(held, machine["multipliers"]):
+                    counts["multiplications"] += len(chunk) * partners
+                    counts["weight_buffer_reads"] += len(chunk)
+                    counts["activation_buffer_reads"] += len(cut) * partners
+                    counts["accumulator_updates"] += len(set(chunk)) * partners
+        moved.append(_once(rows, columns, counts))
+    return one_after_another(moved)
+
+
+def dstc(machine: dict, problem: Problem) -> Moved:
+    """Outer products of the non-zeros of columns and rows of tiles."""
+    moved = []
+    for group in range(problem.groups):
+        rows, columns = sides(problem, group, 1)
+        counts = dict.fromkeys(NAMES, 0)
+        for first, second in product(rows.blocks, columns.blocks):
+            for left in chunks(first.reshape(len(first), -1), machine["tile_rows"]):
+                for right in chunks(second.reshape(len(second), -1), machine["tile_columns"]):
+                    a, b = left.sum(axis=0), right.sum(axis=0)
+                    steps = int((-(-a // machine["step_rows"]) * -(-b // machine["step_columns"])).sum())
+                    counts["activation_buffer_reads"] += steps * machine["step_rows"]
+                    counts["weight_buffer_reads"] += steps * machine["step_columns"]
+                    counts["multiplications"] += int(a @ b)
+                    counts["accumulator_updates"] += int(a @ b)
+        moved.append(_once(rows, columns, counts))
     return one_after_another(moved)

@@ -8,14 +8,15 @@ from math import sqrt
 
 from .array import pe_array
 from .lowering import Layer, problems
-from .machines import cambricon_x, cnvlutin, dcnn, ideal, tiles
+from .machines import cambricon_x, cnvlutin, dcnn, dstc, ideal, sigma, tiles
 from .moved import Moved, Operand, bytes_of, one_after_another
 
 MODELS = {
     "dadiannao": tiles, "bit_tactical": tiles, "tensordash": tiles, "structured": tiles, "cambricon_x": cambricon_x,
     "cnvlutin": cnvlutin, "ideal": ideal, "pe_array": pe_array, "scnn": pe_array, "dcnn": dcnn,
+    "sigma": sigma, "dstc": dstc,
 }  # fmt: skip
-WITH_ADDER_TREES = ("dadiannao", "bit_tactical", "tensordash", "structured", "cambricon_x", "cnvlutin", "dcnn")
+WITH_ADDER_TREES = ("dadiannao", "bit_tactical", "tensordash", "structured", "cambricon_x", "cnvlutin", "dcnn", "sigma")
 
 
 class Refused(Exception):
@@ -180,6 +181,7 @@ def price(machine: dict, counts: Counter, cycles: int) -> dict[str, float]:
 
     bits = memory["accumulator_bits"]
     sums = own["accumulators"] // own["banks"] if own["model"] in ("pe_array", "scnn") else 1
+    sums = own["tile_rows"] * own["tile_columns"] if own["model"] == "dstc" else sums
     held = sum(memory[place]["capacity_bytes"] for place in ("activation_memory", "weight_memory"))
     multipliers = machine["multipliers"]
     leakage = table["leakage_mw_per_multiplier"] * multipliers + table["leakage_mw_per_mib"] * held / 2**20

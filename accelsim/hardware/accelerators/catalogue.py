@@ -25,6 +25,7 @@ from accelsim.hardware.accelerators.cambricon_x import CambriconX
 from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.dcnn import DCNN
+from accelsim.hardware.accelerators.dstc import DSTC
 from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.laconic import Laconic
 from accelsim.hardware.accelerators.loom import Loom
@@ -32,6 +33,7 @@ from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.accelerators.pragmatic import Pragmatic
 from accelsim.hardware.accelerators.scnn import SCNN
 from accelsim.hardware.accelerators.shapeshifter import ShapeShifter
+from accelsim.hardware.accelerators.sigma import Sigma
 from accelsim.hardware.accelerators.stripes import Stripes
 from accelsim.hardware.accelerators.structured import Structured
 from accelsim.hardware.accelerators.tensordash import TensorDash
@@ -46,6 +48,8 @@ SHIPPED: dict[str, type[Any]] = {
     "pe_array": PEArray,
     "scnn": SCNN,
     "dcnn": DCNN,
+    "sigma": Sigma,
+    "dstc": DSTC,
     "cambricon_x": CambriconX,
     "cnvlutin": Cnvlutin,
     "structured": Structured,

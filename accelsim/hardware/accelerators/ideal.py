@@ -18,9 +18,8 @@ from accelsim.hardware.accelerators.base import (
     Activity,
     Summation,
 )
-from accelsim.hardware.accelerators.tiled_traffic import BANDS, Grid, Work, lines_traffic
+from accelsim.hardware.accelerators.tiled_traffic import moved_once
 from accelsim.hardware.lines import to_lines
-from accelsim.hardware.movement.traffic import Traffic, joined
 from accelsim.hardware.parameters import integer, option
 from accelsim.workload.lowering import READS, Convolution
 
@@ -62,22 +61,13 @@ class Ideal(AcceleratorParameters):
         }
         reads = dict.fromkeys(ledger.names("reads", always=True), products)
         accesses = reads | {"multiplications": products, "accumulator_updates": products}
-        return Activity(self.multipliers, np.array([cycles]), slots, accesses, lambda: self._traffic(conv, cycles))
-
-    def _traffic(self, conv: Convolution, cycles: int) -> Traffic:
-        """Both operands move once, and the result: in bands of filters, the input with the first of them."""
-        moved = []
-        for lines in to_lines(conv, 1, "kernel"):
-            grid = Grid(tiles=1, rows=-(-lines.shape[1] // BANDS), columns=lines.windows, lanes=1, buffers=1)
-            sets = -(-lines.shape[1] // grid.rows) * lines.shape[0]
-            streams = np.minimum(grid.rows, lines.shape[1] - grid.rows * (np.arange(sets) % (sets // lines.shape[0])))
-            nothing = np.zeros((1, sets), np.int64)
-            moved.append(lines_traffic(grid, Work(lines, nothing, nothing, streams, nothing[0], {}, {}), lines.conv))
-        traffic = joined(moved)
-        jobs = traffic.job_cycles.size
-        sample = np.zeros(jobs, np.int64) if traffic.sample is None else traffic.sample
-        once = tuple(replace(o, streamed=None, part=_firsts(o.part, sample)) for o in traffic.operands)
-        return replace(traffic, operands=once, job_cycles=np.diff(cycles * np.arange(jobs + 1) // jobs))
+        return Activity(
+            self.multipliers,
+            np.array([cycles]),
+            slots,
+            accesses,
+            lambda: moved_once(to_lines(conv, 1, "kernel"), cycles),
+        )
 
     def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
         """Executes the products with numbers, as many as there are multipliers at a time; see ``Accelerator``."""
@@ -101,11 +91,3 @@ class Ideal(AcceleratorParameters):
         if skips not in (second, "both"):
             conv = replace(conv, kernel=np.ones(conv.kernel.shape, bool))
         return conv
-
-
-def _firsts(part: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """The part of each job that no job before has read for its sample; −1 for the others."""
-    once = np.full_like(part, -1)
-    first = np.unique(np.stack([sample, part]), axis=1, return_index=True)[1]
-    once[first] = part[first]
-    return once

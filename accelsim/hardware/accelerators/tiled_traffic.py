@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from accelsim.hardware.lines import Lines
-from accelsim.hardware.movement.traffic import Traffic, measured
+from accelsim.hardware.movement.traffic import Traffic, joined, measured
 from accelsim.workload.lowering import Convolution
 
 # Cuts of what is on the columns: fine enough for a fetch to hide behind compute, coarse enough to be simulated quickly.
@@ -120,3 +121,27 @@ def stretched(traffic: Traffic, cycles: int) -> Traffic:
     ends = cycles * done // max(1, int(done[-1]))
     ends[-1] = cycles
     return replace(traffic, job_cycles=np.diff(ends, prepend=0))
+
+
+def moved_once(groups: Iterable[Lines], cycles: int) -> Traffic:
+    """Both operands move once, and the result: in bands of what is on the rows, the other with the first of them."""
+    moved = []
+    for lines in groups:
+        grid = Grid(tiles=1, rows=-(-lines.shape[1] // BANDS), columns=lines.windows, lanes=1, buffers=1)
+        sets = -(-lines.shape[1] // grid.rows) * lines.shape[0]
+        streams = np.minimum(grid.rows, lines.shape[1] - grid.rows * (np.arange(sets) % (sets // lines.shape[0])))
+        nothing = np.zeros((1, sets), np.int64)
+        moved.append(lines_traffic(grid, Work(lines, nothing, nothing, streams, nothing[0], {}, {}), lines.conv))
+    traffic = joined(moved)
+    jobs = traffic.job_cycles.size
+    sample = np.zeros(jobs, np.int64) if traffic.sample is None else traffic.sample
+    once = tuple(replace(o, streamed=None, part=_firsts(o.part, sample)) for o in traffic.operands)
+    return replace(traffic, operands=once, job_cycles=np.diff(cycles * np.arange(jobs + 1) // jobs))
+
+
+def _firsts(part: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """The part of each job that no job before has read for its sample; −1 for the others."""
+    once = np.full_like(part, -1)
+    first = np.unique(np.stack([sample, part]), axis=1, return_index=True)[1]
+    once[first] = part[first]
+    return once

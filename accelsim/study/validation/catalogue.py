@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from accelsim.errors import AccelsimError
-from accelsim.study.validation import others, scnn
+from accelsim.study.validation import others, products, scnn
 from accelsim.study.validation.check import Validation
 
 # Name → what it is in a line, and what compares, on so many threads; this is the order of the page.
@@ -13,6 +13,8 @@ VALIDATIONS: dict[str, tuple[str, Callable[[int], Validation]]] = {
     "scnn": ("SCNN over DCNN, by network and by density", scnn.scnn),
     "scnn-rules": ("what SCNN's rules are worth", scnn.rules),
     "eyeriss-v2-pe": ("a PE of Eyeriss v2, on real masks", others.eyeriss_v2_pe),
+    "dstc": ("the dual-side sparse tensor core, by densities", products.dstc),
+    "sigma": ("SIGMA on ten products of matrices", products.sigma),
     "cnvlutin": ("Cnvlutin over DaDianNao", others.cnvlutin),
 }
 
