@@ -1389,12 +1389,12 @@ MUTATIONS = [
         "banks with k & 3 = 3 lose what waits",
     ),
     Mutation(
-        "a queue holds one less",
+        "a queue holds one more",
         "hardware/kernels/queued.py",
         "full = (np.uint64(126) - np.uint64(depth))",
-        "full = (np.uint64(127) - np.uint64(depth))",
+        "full = (np.uint64(125) - np.uint64(depth))",
         ("test_scnn.py::test_queues_by_words_are_the_banks_cycle_by_cycle",),
-        "a pair without a conflict costs nothing",
+        "multipliers go on for a product too many",
     ),
     Mutation(
         "what is left in queues costs nothing",

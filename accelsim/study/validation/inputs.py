@@ -6,15 +6,15 @@ import csv
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
+from accelsim.files import PACKAGE
 from accelsim.hardware.accelerators.base import Accelerator
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import Convolution, lower_tensors
 
-FOLDER = Path(__file__).parent
+FOLDER = PACKAGE / "study" / "validation"
 SEEDS = (0, 1, 2)
 
 
