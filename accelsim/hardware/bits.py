@@ -36,18 +36,17 @@ def fixed_point(values: np.ndarray, whole: np.ndarray, bits: int, key: str) -> n
         If an integer needs more bits, or a number is none.
     """
     if values.dtype.kind in "biu":
-        integers = values.astype(np.int64)
-        needed = bits_needed(integers)
+        needed = bits_needed(values)
         if needed > bits:
             raise MachineError(f"accelerator.{key}: must hold the integers of the trace, {needed} bits, got {bits}")
-        return integers
+        return values.astype(np.int32)
     greatest = float(np.abs(whole.astype(float)).max(initial=0))
     if not np.isfinite(greatest):
         raise MachineError(f"accelerator.{key}: the values must be finite to be quantised, got NaN or infinity")
     numbers = values.astype(float)
     scaled = np.abs(numbers) * (((1 << (bits - 1)) - 1) / (greatest or 1.0))
     magnitude = np.where(numbers != 0, np.maximum(np.rint(scaled), 1), 0)
-    return np.asarray(np.copysign(magnitude, numbers).astype(np.int64))
+    return np.asarray(np.copysign(magnitude, numbers).astype(np.int32))
 
 
 def significands(values: np.ndarray, key: str) -> np.ndarray:
@@ -64,7 +63,7 @@ def significands(values: np.ndarray, key: str) -> np.ndarray:
     fraction, _ = np.frexp(numbers)
     rounded = np.rint(np.abs(fraction) * (1 << SIGNIFICAND))
     rounded = np.where(rounded == 1 << SIGNIFICAND, 1 << (SIGNIFICAND - 1), rounded)
-    return np.copysign(rounded, numbers).astype(np.int64)
+    return np.copysign(rounded, numbers).astype(np.int32)
 
 
 def is_signed(integers: np.ndarray) -> bool:
@@ -84,6 +83,8 @@ def sliced(words: np.ndarray, width: int, slices: int) -> np.ndarray:
     Negative words are taken in two's complement.
     """
     mask = (1 << width) - 1
+    if slices == 1:
+        return (words & mask).astype(np.uint32)[:, None]
     return np.stack([(words >> (width * i)) & mask for i in range(slices)], axis=1).astype(np.uint32)
 
 
@@ -107,6 +108,17 @@ def powers(words: np.ndarray, recoded: bool) -> np.ndarray:
         return words.astype(np.uint32)
     plus, minus = recoding()
     return np.asarray((plus | minus)[words])
+
+
+def counts(words: np.ndarray, recoded: bool) -> np.ndarray:
+    """How many powers of two each word has, uint8."""
+    return np.asarray(_recoded_counts()[words] if recoded else np.bitwise_count(words))
+
+
+@cache
+def _recoded_counts() -> np.ndarray:
+    plus, minus = recoding()
+    return np.asarray(np.bitwise_count(plus | minus))
 
 
 @cache

@@ -29,13 +29,14 @@ class Laconic(Terms):
 
     def _seen(self, mapping: Mapping) -> object:
         """The most powers of two on the rows of each set, (sets, lines, lanes)."""
-        return np.stack([self._counts(mapping.on_rows, own).max(axis=(0, 1)) for own in mapping.row_sets()])
+        most = [self._counts(mapping.on_rows, own).max(axis=(0, 1)) for own in mapping.row_sets()]
+        return np.stack(most).astype(np.int64)
 
     def _costs(self, mapping: Mapping, rows: object, windows: np.ndarray) -> np.ndarray:
         """Cycles of each column in each step: one for all; see ``BitLevel``."""
         from accelsim.hardware.kernels.bit_level import dearest_products
 
-        most = mapping.on_each_column(self._counts(mapping.on_columns, windows)).max(axis=1)
+        most = mapping.on_each_column(self._counts(mapping.on_columns, windows)).max(axis=1).astype(np.int64)
         cycles = dearest_products(most, cast(np.ndarray, rows), self.tiles)
         in_use = mapping.on_each_column(np.ones((len(windows), mapping.on_columns.slices), np.int64))
         return np.asarray(cycles[..., None] * in_use[:, None, None])
@@ -43,7 +44,7 @@ class Laconic(Terms):
     def _worked(self, mapping: Mapping, values: np.ndarray, side: Literal["columns", "rows"]) -> np.ndarray:
         """Powers of two of each value, on both sides; see ``BitLevel``."""
         operand = mapping.on_columns if side == "columns" else mapping.on_rows
-        return np.asarray(self._counts(operand, values).sum(axis=1))
+        return np.asarray(self._counts(operand, values).sum(axis=1, dtype=np.uint8))
 
     def _product(self, mapping: Mapping, windows: np.ndarray, costs: np.ndarray) -> np.ndarray:
         """Of each slice of a value and of a weight a pair of powers of two in each cycle; see ``BitLevel``."""

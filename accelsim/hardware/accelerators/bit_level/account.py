@@ -52,7 +52,7 @@ def accounted(machine: Hooks, mapping: Mapping) -> Work:
 def _own(machine: Hooks, mapping: Mapping, values: np.ndarray, side: Literal["columns", "rows"]) -> np.ndarray:
     """Bits that the values at each place are worked off in, and values that need any: (2, T, lanes)."""
     worked = machine._worked(mapping, values, side)
-    return np.stack([worked.sum(axis=0), np.count_nonzero(worked, axis=0)])
+    return np.stack([worked.sum(axis=0, dtype=np.int64), np.count_nonzero(worked, axis=0)])
 
 
 def _timed(mapping: Mapping, count: np.ndarray, costs: np.ndarray, registers: int, is_dealt: bool) -> np.ndarray:

@@ -33,11 +33,13 @@ class Terms(BitLevel):
 
     def _counts(self, operand: Operand, values: np.ndarray) -> np.ndarray:
         """How many."""
-        return np.asarray(np.bitwise_count(self._powers(operand, values)).astype(np.int64))
+        return bits.counts(self._slices(operand, values), self.booth_encoding)
 
     def _worked(self, mapping: Mapping, values: np.ndarray, side: Literal["columns", "rows"]) -> np.ndarray:
         """Powers of two of each value; on the rows, which are bit-parallel, 1; see ``BitLevel``."""
-        return np.asarray(values != 0 if side == "rows" else self._counts(mapping.on_columns, values).sum(axis=1))
+        return np.asarray(
+            values != 0 if side == "rows" else self._counts(mapping.on_columns, values).sum(axis=1, dtype=np.uint8)
+        )
 
     @property
     def _reach(self) -> int:
