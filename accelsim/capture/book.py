@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from accelsim.capture.products import Form
+from accelsim.capture.quantise import Scales, Values, quantised
 from accelsim.errors import TraceError
 from accelsim.workload.metadata import PASSES
 from accelsim.workload.npz import blame
@@ -22,7 +23,8 @@ class Keeper(Protocol):
     """What a step asks of the recorder that keeps it."""
 
     samples: Any
-    values: bool
+    values: bool | Values
+    scales: Scales
     calls: int | None
     allow_nan: bool
     batch_dim: int
@@ -125,7 +127,10 @@ class Book:
                 raise TraceError(f"must be dense and real, got {tensor.dtype}, {tensor.layout}")
             if not self._keeper.allow_nan and tensor.is_floating_point() and tensor.amin().isnan():
                 raise TraceError("must be numbers, has NaN, which is not zero; allow_nan=True records it")
-        array, bfloat16 = as_array(tensor, self._keeper.values)
+        keeper = self._keeper
+        with blame(f"{self._name}/{layer}/{name}"):
+            tensor = quantised(tensor, keeper.values, keeper.scales, name)
+        array, bfloat16 = as_array(tensor, bool(keeper.values))
         self._open.tensor(name, array, layer=layer, bfloat16=bfloat16)
 
     def complete(self, opaque: Sequence[str]) -> None:

@@ -34,6 +34,8 @@ from typing import Any
 
 import torch
 
+from accelsim.capture import quantise
+from accelsim.capture.quantise import Scales, Values
 from accelsim.capture.step import Step
 from accelsim.errors import OutputError, TraceError
 from accelsim.workload.metadata import META_RULES, check_keys, check_snapshot
@@ -59,8 +61,11 @@ class Recorder:
         Which steps to record, by number from 0; a callable is asked for each number.
     samples : int or sequence of int
         How many samples of the batch to keep, the first ones (fewer, where the batch has fewer), or which.
-    values : bool
-        Store numbers, as float16, bfloat16 or float32 (to which float64 is rounded), instead of masks.
+    values : bool or str
+        Store numbers, as float16, bfloat16 or float32 (to which float64 is rounded), instead of masks. "int8", "int16":
+        integers in proportion to the greatest magnitude; "bf16": bfloat16; "as_trained": as True.
+    scales : str
+        Of these integers: "tensor", or "channel", where each filter of the weights has its own.
     network, dataset : str
         For the trace; the network is by default the model's class.
     name : str
@@ -79,8 +84,8 @@ class Recorder:
     provenance : dict, optional
         Plain JSON to keep in the trace.
     level : int, optional
-        Of deflate, 0 (fastest, nothing is compressed) to 9 (small); by default 6 for masks and 0 for values, whose
-        compression takes longer than many a training step.
+        Of deflate, 0 (fastest, nothing is compressed) to 9 (small); by default 6 for masks and integers, and 0 for
+        numbers, whose compression takes longer than many a training step.
 
     Attributes
     ----------
@@ -118,7 +123,8 @@ class Recorder:
         *,
         steps: Collection[int] | Callable[[int], bool],
         samples: int | Sequence[int] = 1,
-        values: bool = False,
+        values: bool | Values = False,
+        scales: Scales = "tensor",
         network: str | None = None,
         dataset: str = "unstated",
         name: str = "step{step}",
@@ -133,11 +139,14 @@ class Recorder:
         provenance: dict[str, Any] | None = None,
         level: int | None = None,
     ):
-        self._path, self._level = Path(path), (0 if values else 6) if level is None else level
+        is_large = values and values not in quantise.BITS
+        self._path, self._level = Path(path), (0 if is_large else 6) if level is None else level
         self._entry: dict[str, Any] = {"name": name, "sparsity": sparsity, "algorithm": algorithm}
         self._patterns = [[p] if isinstance(p, str) else list(p) for p in (layers, skip)]
-        self.values, self.calls, self.allow_nan, self.batch_dim = values, calls, allow_nan, batch_dim
+        self.values, self.scales = values, scales
+        self.calls, self.allow_nan, self.batch_dim = calls, allow_nan, batch_dim
         with blame("Recorder"):
+            quantise.check(values, scales)
             check_model(model)
             self.model = inner_model(model)
             self._check_patterns()

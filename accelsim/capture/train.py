@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from accelsim.capture import checkpoint, models
+from accelsim.capture import checkpoint, models, quantise
 from accelsim.capture.data import Dataset, open_dataset
 from accelsim.capture.recorder import Recorder
 from accelsim.capture.swat import Swat, SwatConfig, convert
@@ -50,8 +50,8 @@ class Plan:
         Iterations to record, from 0; by default the last.
     samples : int
         Samples of the batch to keep.
-    values : bool
-        Keep numbers instead of masks.
+    values, scales
+        Numbers instead of masks, as ``Recorder`` has them.
     learning_rate, momentum, weight_decay, label_smoothing : float
         Of SGD and its loss.
     schedule : {"constant", "cosine", "step"}
@@ -81,7 +81,8 @@ class Plan:
     batch: int = 32
     record: tuple[int, ...] | None = None
     samples: int = 1
-    values: bool = False
+    values: bool | quantise.Values = False
+    scales: quantise.Scales = "tensor"
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -110,6 +111,7 @@ class Plan:
         for name, known in (("schedule", SCHEDULES), ("precision", tuple(PRECISIONS))):
             if getattr(self, name) not in known:
                 raise AccelsimError(f"{name}: must be one of {', '.join(known)}, got {getattr(self, name)}")
+        quantise.check(self.values, self.scales)
         if not self.sparsities or len(set(self.sparsities)) < len(self.sparsities):
             raise AccelsimError(f"sparsity: must be different numbers in [0, 1), got {list(self.sparsities)}")
         if len(self.weights) not in (0, 1, len(self.sparsities)):
@@ -190,6 +192,7 @@ def capture(plan: Plan, tell: Callable[[Progress], None] = lambda progress: None
         steps=plan.recorded_steps,
         samples=plan.samples,
         values=plan.values,
+        scales=plan.scales,
         network=plan.network or plan.model,
         dataset=plan.dataset or _data_name(plan),
         force=plan.force,

@@ -41,7 +41,10 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=32, metavar="N", help="samples of an iteration (32)")
     add("--record", type=_numbers(int), metavar="STEP,…", help="iterations to record, from 0 (default: the last)")
     add("--samples", type=int, default=1, metavar="N", help="samples of the batch to keep (1)")
-    add("--values", action="store_true", help="keep numbers instead of masks")
+    kinds = ("as_trained", "int8", "int16", "bf16")  # what accelsim.capture.quantise has
+    add("--values", nargs="?", const="as_trained", default=False, choices=kinds, metavar="KIND",
+        help="keep numbers instead of masks: as_trained (the default), int8, int16 or bf16")  # fmt: skip
+    add("--scales", choices=("tensor", "channel"), default="tensor", help="of int8 and int16 weights (tensor)")
     add("--learning-rate", type=float, default=0.1, metavar="X", help="of SGD (0.1)")
     add("--momentum", type=float, default=0.9, metavar="X", help="of SGD (0.9)")
     add("--weight-decay", type=float, default=1e-4, metavar="X", help="of SGD (0.0001)")
