@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from accelsim.errors import MachineError
+from accelsim.hardware import bits
 from accelsim.hardware.accelerators.bit_level.mapping import Mapping, Operand, is_linear
 from accelsim.hardware.accelerators.bit_level.model import BitLevel
 from accelsim.hardware.parameters import option
@@ -31,11 +33,24 @@ class DifferenceParameters(BitLevel):
         return replace(operand, signed=operand.signed or (side == "columns" and self._is_differential(conv)))
 
     def _as_seen(self, mapping: Mapping, windows: np.ndarray) -> np.ndarray:
-        """Differences; the first window of a row of the map stays; see ``BitLevel``."""
+        """Differences; the first window of a row of the map stays; see ``BitLevel``.
+
+        Raises
+        ------
+        MachineError
+            If one does not fit the slices of a value.
+        """
         if not self._is_differential(mapping.lines.conv):
             return windows
         in_rows = windows.reshape(*mapping.lines.conv.geometry.output, *windows.shape[1:])
-        return np.diff(in_rows, axis=1, prepend=np.zeros_like(in_rows[:, :1])).reshape(windows.shape)
+        seen = np.diff(in_rows, axis=1, prepend=np.zeros_like(in_rows[:, :1])).reshape(windows.shape)
+        holds, operand = mapping.on_columns.slices * self.pe_width, mapping.on_columns
+        needed = bits.bits_needed(seen if operand.signed else np.abs(seen))
+        if needed > holds:
+            raise MachineError(
+                f"accelerator.column_bits: must leave room for differences of {needed} bits, got {holds}"
+            )
+        return seen
 
     def _as_meant(self, mapping: Mapping, products: np.ndarray) -> np.ndarray:
         """Differences of products added up along a row of the map; see ``BitLevel``."""
