@@ -782,3 +782,12 @@ def test_two_runs_at_once_on_a_cold_cache_agree(here):
     ]
     (first, error), (second, other) = (run.communicate(timeout=120) for run in runs)
     assert first == second and error == other == b"" and first.startswith(b"Speedup on bit-tactical")
+
+
+def test_a_weight_gradient_of_few_places_is_told(here):
+    """The last stage of ResNet-50 has maps of 7 × 7, and one sample of 32 is stored; forward sums over none."""
+    chosen = ["--trace", "resnet50.npz", "--layers", "layer4.2.conv1", "--snapshots", "swat90"]
+    told = "1 of 1 weight gradients are sums over fewer than 1,568 places, 49 at least: 1 of 32 samples are stored."
+    for passes, shown in (("fwd,weight_grad", True), ("fwd", False)):
+        out = succeed(here, "run", "--config", "pe16x16.yaml", *chosen, "--passes", passes)
+        assert (told in out) == shown

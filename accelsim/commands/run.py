@@ -102,6 +102,7 @@ def run(options: argparse.Namespace) -> None:
         chosen = summarize(convolutions(table), machine.name, other)
         comparable = covers(table, trace)
         covered = list(tables.coverage_notes(trace.snapshots, options.snapshots))
+        covered += [] if options.quiet else tables.places_note(table, trace)
         paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]
     shown = {"full": not options.quiet, "explain": options.explain}
     parts: list[object] = [*tables.summary(chosen, everything, table, paper, **shown), *covered]

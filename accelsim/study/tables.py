@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -20,6 +21,10 @@ from accelsim.study.results import COLUMNS, Energy, Summary, fold, slots_of
 from accelsim.workload.coverage import coverage_text, is_enough
 from accelsim.workload.trace import Snapshot
 
+if TYPE_CHECKING:
+    from accelsim.workload.synthetic import SyntheticTrace
+    from accelsim.workload.trace import Trace
+
 HEADINGS = {
     "fwd": "forward",
     "input_grad": "input\ngradient",
@@ -28,6 +33,8 @@ HEADINGS = {
     "step": "training\nstep",
 }
 NOTHING = "–"
+# Streams of a weight gradient of so many places tell what those of a batch do: 32 samples of a map of 7 × 7.
+PLACES = 1568
 # Wider than any table: tables take the width that they need, and a narrow terminal folds lines rather than losing them.
 WIDTH = 1000
 
@@ -116,6 +123,27 @@ def linear_note(chosen: Summary, everything: Summary) -> Iterator[Text]:
         parts = [f"{percent(1 - without[last] / both[last] if both[last] else None)} of the cycles are theirs"]
         parts += [f"{HEADINGS[c]} {times(row[c])}".replace("\n", " ") for c in COLUMNS if row[c] is not None]
         yield Text(f"  {_label(row)}: {', '.join(parts)}")
+
+
+def places_note(table: pd.DataFrame, trace: Trace | SyntheticTrace) -> Iterator[Text]:
+    """Which weight gradients sum over fewer places than those of a batch would, where that distorts what they gain."""
+    ran = table[(table["pass"] == "weight_grad") & (table["kind"] == "conv")]
+    names = set(zip(ran["snapshot"], ran["layer"], strict=True))
+    layers = [layer for s in trace.snapshots for layer in s.layers if (s.name, layer.name) in names]
+    places = [layer.samples * prod(layer.geometry.output) for layer in layers]
+    few = [
+        (n, f"{layer.samples:,} of {layer.batch:,}")
+        for n, layer in zip(places, layers, strict=True)
+        if n < PLACES and layer.samples < layer.batch
+    ]
+    if few:
+        least, stored = min(few)
+        yield Text()
+        yield Text(
+            f"{len(few):,} of {len(layers):,} weight gradients are sums over fewer than {PLACES:,} places, "
+            f"{least:,} at least: {stored} samples are stored. What machines gain there is not what they gain over the "
+            "batch."
+        )
 
 
 def energy_tables(chosen: Summary) -> Iterator[Table | Text]:
