@@ -83,6 +83,22 @@ def test_every_run_starts_from_the_same_weights_and_sees_the_same_images(folder)
     assert [p.loss for p in other] != [p.loss for p in alone]
 
 
+def test_a_frozen_checkpoint_keeps_its_zeros(folder):
+    """Trained on, they would be gone after a step."""
+    made = {}
+    exec(CODE, made)
+    model = made["Tiny"]()
+    with torch.no_grad():
+        model[2].weight[torch.rand_like(model[2].weight) < 0.9] = 0
+    torch.save(model.state_dict(), folder / "pruned.pt")
+    plan = {"sparsities": (0.0,), "weights": (folder / "pruned.pt",), "steps": 3, "batch": 8, "image_size": 16}
+    for frozen in (True, False):
+        capture(Plan(MODEL, folder / "t.npz", frozen=frozen, force=True, **plan))
+        with accelsim.open_trace(folder / "t.npz") as trace:
+            mask = trace.snapshots[0].layers[1].tensor("weight")
+        assert np.array_equal(mask, model[2].weight.detach().numpy() != 0) == frozen
+
+
 def test_training_learns_dense_and_sparse(folder):
     history = capture(
         Plan(MODEL, folder / "t.npz", sparsities=(0.0, 0.8), steps=60, batch=32, image_size=8, learning_rate=0.2)
@@ -181,7 +197,8 @@ def test_an_existing_trace_is_kept_unless_forced(folder):
     accelsim.open_trace("t.npz").close()
 
 
-def test_ctrl_c_leaves_the_steps_recorded_so_far(folder):
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_its_like_leave_the_steps_recorded_so_far(folder, which):
     full = [sys.executable, "-m", "accelsim.cli", "capture", "--model", MODEL, "--batch", "8", "--image-size", "8"]
     process = subprocess.Popen(
         [*full, "--steps", "1000000", "--record", "1,999999", "--out", "t.npz"], stderr=subprocess.PIPE, text=True
@@ -190,8 +207,8 @@ def test_ctrl_c_leaves_the_steps_recorded_so_far(folder):
     while not any(name.endswith(".tmp") for name in os.listdir(folder)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    time.sleep(1.5)
+    process.send_signal(which)
     _, text = process.communicate(timeout=30)
     assert process.returncode == 130
     assert text.splitlines() == ["accelsim: interrupted; t.npz holds swat80-step1"]

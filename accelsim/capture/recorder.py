@@ -6,12 +6,9 @@
 ...             criterion(model(inputs), targets).backward()
 ...             optimizer.step()
 
-What is recorded of each call of each ``Conv2d`` and ``Linear``, and when:
-
-- weight and activation as ``conv2d`` or ``linear`` was given them, at once, cast as autocast did;
-- the saved activation, where the layer hands one over (below), at once;
-- the gradient of the convolution's output as its backward pass receives it, when it does. That is the gradient of the
-  output before anything in place was done to it, and with what a gradient hook of yours or a loss scale made of it.
+Every product of such a step is recorded as it runs, of whatever module or function: its operands at once, the gradient
+of its result when its backward pass receives it, and which passes ran. The snapshot counts all multiplications of the
+step and says what is not stored. docs/capture.md has the rules.
 
 Every tensor is written when it is seen, so nothing is kept, and what is changed in place later is not in the trace.
 
@@ -52,8 +49,8 @@ class Recorder:
     Parameters
     ----------
     model : Module
-        Any, with a ``Conv2d`` or ``Linear`` in it, subclasses included. Other layers are listed in the trace's
-        provenance, as are those that a recorded step never called. Of a DistributedDataParallel model this process's
+        Any with a parameter that is multiplied. Layers that a recorded step never called are listed in the trace's
+        provenance. Of a DistributedDataParallel model this process's
         share of the batch is recorded, so give each process a path of its own or record in one only.
     path : path-like
         The trace.
@@ -77,6 +74,8 @@ class Recorder:
     calls : int, optional
         Record at most so many calls of a layer in a step, by default all. With gradient accumulation, 1 records the
         first micro-batch only.
+    batch_dim : int
+        The axis of the model's inputs along which its samples lie: 1 for sequences before samples.
     allow_nan : bool
         Record NaN, as non-zero, instead of refusing it.
     force : bool
@@ -96,8 +95,8 @@ class Recorder:
     ------
     TraceError
         If the model has no layer to record or is one that cannot be, or a value above makes no sense. While recording
-        nothing is raised inside a forward or backward pass: what goes wrong, such as NaN in a tensor, a layer whose
-        first dimension is not that of the first layer, or no backward pass, is raised when the step ends, and the step
+        nothing is raised inside a forward or backward pass: what goes wrong, such as NaN in a tensor or no backward
+        pass, is raised when the step ends, and the step
         is not in the trace.
     OutputError
         If the file exists, or, when a step or the block ends, if it could not be written.
@@ -108,10 +107,8 @@ class Recorder:
     is what its block encloses: of a step with several forward and backward passes (gradient accumulation) all are
     recorded, each micro-batch being another call. ``batch`` in the trace is that of one call.
 
-    Convolutions with a ``padding_mode`` other than zeros are recorded with the padded activation and no padding; their
-    input gradient then is that of the padded input. What non-reentrant activation checkpointing computes again is not
-    recorded again; reentrant checkpointing is refused. Where a backward pass runs twice through the same call, the
-    first gradient is recorded. A layer that autograd computes no gradient for has none in the trace.
+    What activation checkpointing computes again, and further backward passes through the same call, are layers of
+    their own.
 
     What ``torch.compile`` made runs uncompiled in the recorded steps.
     """

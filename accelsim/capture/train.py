@@ -61,6 +61,8 @@ class Plan:
         "bf16" runs the model under autocast.
     device : str, optional
         By default CUDA where there is one.
+    frozen : bool
+        Forward and backward without an update: the weights stay as they are, zeros of a pruned checkpoint among them.
     swat : dict
         Keys of ``SwatConfig`` other than the sparsity.
     network, dataset : str, optional
@@ -97,6 +99,7 @@ class Plan:
     image_size: int | None = None
     augment: bool = False
     force: bool = False
+    frozen: bool = False
     network: str | None = None
     dataset: str | None = None
     swat: dict[str, Any] = field(default_factory=dict)
@@ -240,8 +243,9 @@ def _train(
                     outputs = model(images)
                 loss = criterion(outputs.float(), labels)
                 loss.backward()
-                optimizer.step()
-            if swat:
+                if not plan.frozen:
+                    optimizer.step()
+            if swat and not plan.frozen:
                 swat.step(optimizer)
             if not math.isfinite(loss.item()):
                 raise AccelsimError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +25,10 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="train a model with SWAT and record a trace of it (needs PyTorch: pip install 'accelsim[capture]')",
         description="Trains a model with SWAT for some steps, for each sparsity from the same weights, and records "
-        "what the convolutions of chosen steps multiply. Ctrl-C leaves a valid trace of the steps recorded so far.",
+        "what chosen steps multiply. Ctrl-C, SIGTERM and SIGHUP leave a valid trace of the steps recorded so far.",
     )
     add = command.add_argument
+    add("--frozen", action="store_true", help="forward and backward without an update: a pruned checkpoint stays so")
     add("--model", required=True, metavar="NAME", help="e.g. resnet50, cifar_resnet18, or your own module:factory")
     add("--out", required=True, type=Path, metavar="FILE", help="the trace (.npz)")
     add("--force", action="store_true", help="replace the trace if it exists")
@@ -86,6 +88,9 @@ def capture(options: argparse.Namespace) -> None:
         **{name: value for name, value in vars(options).items() if name not in other},
         swat={name: getattr(options, name) for name in swat},
     )
+    for name in ("SIGTERM", "SIGHUP"):  # end like Ctrl-C: what was recorded is a valid trace
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     steps = options.steps * len(options.sparsities)
     with bar(options, _told, after="{task.description}", description="training", total=steps) as tell:
         history = train.capture(plan, tell)
