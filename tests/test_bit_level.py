@@ -1,6 +1,7 @@
 """Do bit-level machines take the cycles of their rules, and does each slot have its cause?"""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 from machines import BIT_LEVEL, NEED_VALUES, bit_level
 from strategies import layers
 
-from accelsim import laws, load_machine
+from accelsim import laws, load_machine, open_trace
 from accelsim.errors import MachineError
 from accelsim.hardware import bits
 from accelsim.hardware.machine import baseline_of
+from accelsim.study.compare import compare
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, lower, lower_tensors
 
@@ -32,6 +34,9 @@ def test_cycles_are_those_of_the_rules_a_value_at_a_time(model, data):
     conv = lower(replace(layer, tensors=tensors), "fwd")[0]
     if conv.groups == 1:
         assert machine.run(conv).cycles == reference_bits.cycles(machine, conv)
+
+
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 def shipped(name, **changes):
@@ -251,3 +256,11 @@ def test_real_numbers_run_in_every_pass(name, which):
             activity = machine.run(conv)
             assert activity.slots["effectual"] == conv.effectual and min(activity.slots.values()) >= 0
             assert activity.accesses["bit_operations"] >= activity.accesses["multiplications"]
+
+
+def test_every_shipped_machine_runs_the_shipped_trace_of_values():
+    """One layer of it in all passes; none is refused."""
+    machines = [load_machine(file.name) for file in sorted(CONFIGS.glob("*.yaml"))]
+    with open_trace("resnet20-int8.npz") as trace:
+        comparison = compare(machines, trace, layers="layer3.2.conv1", snapshots="swat80")
+    assert not comparison.refused and len(comparison.contenders) == len(machines) > 20
