@@ -178,13 +178,14 @@ def test_numbers_become_integers_by_the_greatest_of_their_tensor(bits_):
 
 
 def test_the_scale_is_the_whole_tensor_s_though_a_pass_reads_a_part_of_it():
-    """A strided 1×1 layer never reads the greatest activation: the others stay as small as they are beside it."""
-    g = Geometry(1, 3, 3, 1, (1, 1), stride=(2, 2))
+    """A strided 1×1 layer's weight gradient cuts the greatest activation away: the others stay small beside it."""
+    g = Geometry(1, 4, 4, 1, (1, 1), stride=(2, 2))
     acts = np.full(g.activation_shape(1), 1.0)
-    acts[0, 0, 1, 1] = 64.0
-    conv = lower_tensors(g, "fwd", acts, np.ones(g.weight_shape))[0]
-    machine = shipped("shapeshifter", **TINY | {"columns": 1}, column_bits=8)
-    assert machine.run(conv).cycles == 4 * 2  # 127 / 64 rounds to 2, two bits
+    acts[0, 0, 3, 3] = 64.0
+    conv = lower_tensors(g, "weight_grad", acts, np.ones(g.gradient_shape(1)))[0]
+    assert conv.input.max() == 1.0
+    keys = TINY | {"columns": 1, "lanes": 4, "column_bits": 8, "weight_grad_rows": "gradient"}
+    assert shipped("shapeshifter", **keys).run(conv).cycles == 2  # 127 / 64 rounds to 2, two bits
 
 
 def test_bfloat16_is_worked_on_by_its_significand():
