@@ -150,7 +150,7 @@ ROW = re.compile(r"^  (\d+) % \((\w+)\) +(.*)$", re.M)
 
 
 def test_the_table_has_a_row_per_sparsity_and_a_column_per_pass(printed, tiny):
-    """And the summary below it: baseline, bound, utilization, cycles, the linear layer."""
+    """And the summary below it: baseline, the two factors, effectual work, utilization, cycles, the linear layer."""
     out = printed(*SPARSE)
     table, rest = out.split("What it is made of", 1)
     assert table.startswith("Speedup on pe16x16 against Top-K 0 % on the same machine, over convolutions\n")
@@ -166,7 +166,10 @@ def test_the_table_has_a_row_per_sparsity_and_a_column_per_pass(printed, tiny):
     ]
     for heading in (
         "speedup over dadiannao, 4,096 multipliers",
-        "bound on",
+        "speedup over as many multipliers, always busy: gain × shape",
+        "gain over its dense self",
+        "shape: its dense self",
+        "times fewer effectual multiplications",
         "utilization of 4,096",
         "cycles",
         "linear",

@@ -19,13 +19,15 @@ from accelsim import ledger
 from accelsim.errors import AccelsimError, ConfigError, MachineError
 from accelsim.hardware.accelerators.base import SKIPS
 from accelsim.hardware.hierarchy import Memory
-from accelsim.hardware.machine import baseline_of, load_machine, load_section
+from accelsim.hardware.machine import load_machine, load_section
 from accelsim.pipeline import simulate_records
 from accelsim.study.compare import compare, shown, time_code, traffic_code
-from accelsim.study.results import convolutions, summarize
+from accelsim.study.results import convolutions
 from accelsim.study.tables import render
+from accelsim.workload.filled import filled
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, READS, lower
+from accelsim.workload.synthetic import SyntheticTrace
 from accelsim.workload.trace import Layer
 
 NAMES = sorted(file.stem for file in (Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -123,21 +125,63 @@ def test_what_is_skipped_in_bytes_is_what_is_stored_compressed(trace):
 # What is compared ---------------------------------------------------------------------------------------------------
 
 
-def test_a_speedup_is_over_the_dense_machine_of_as_many_multipliers(comparison, trace):
-    for name in ("pe8x8", "bit-tactical", "ideal"):
-        machine = load_machine(f"{name}.yaml")
-        baseline = baseline_of(machine).model_copy(update={"name": "baseline"})
-        summary = summarize(convolutions(accelsim.simulate([machine, baseline], trace)), name, "baseline")
-        rows = comparison.rows[comparison.rows["machine"] == name]
-        for row, expected, used in zip(
-            rows.to_dict("records"), summary.speedup_over_baseline, summary.utilization, strict=True
-        ):
-            assert row["baseline_multipliers"] == baseline.accelerator.multipliers == machine.accelerator.multipliers
-            assert row["utilization"] == used["step"]
-            for column in (*PASSES, "backward", "step"):
-                assert row[f"{column}_speedup"] == expected[column]
-    dense = comparison.rows[comparison.rows["machine"] == "dadiannao"]
-    assert (dense["step_speedup"] == 1).all()
+def without_zeros(trace):
+    """Every layer of a trace with each mask full: made here, tensor by tensor."""
+    full = lambda layer: {n: np.ones(layer.tensor(n).shape, bool) for n in ("weight", "activation", "gradient")}  # noqa: E731
+    snapshots = [replace(s, layers=[replace(la, tensors=full(la)) for la in s.layers]) for s in trace.snapshots]
+    return SyntheticTrace(trace.path, trace.network, trace.dataset, tuple(snapshots))
+
+
+@pytest.mark.parametrize("name", ["pe8x8", "bit-tactical", "ideal", "dadiannao"])
+def test_a_speedup_is_what_sparsity_buys_times_what_shape_costs(comparison, trace, name):
+    """Cycles counted one by one: of the machine, of the same layers without a zero, of multipliers always busy."""
+    machine = load_machine(f"{name}.yaml")
+    counted, full = (convolutions(accelsim.simulate(machine, t)) for t in (trace, without_zeros(trace)))
+    rows = comparison.rows[comparison.rows["machine"] == name]
+    assert list(rows["snapshot"]) == ["dense", "swat80"]
+    for row in rows.to_dict("records"):
+        own, dense = (table[table["snapshot"] == row["snapshot"]] for table in (counted, full))
+        assert row["multipliers"] == row["baseline_multipliers"] == machine.accelerator.multipliers
+        assert row["cycles"] == own["cycles"].sum()
+        for column, passes in {**{w: [w] for w in PASSES}, "backward": PASSES[1:], "step": PASSES}.items():
+            ours, selfs = (t[t["pass"].isin(passes)] for t in (own, dense))
+            busy = ours["dense_multiplications"].sum() / machine.accelerator.multipliers
+            assert row[f"{column}_gain"] == pytest.approx(selfs["cycles"].sum() / ours["cycles"].sum())
+            assert row[f"{column}_shape"] == pytest.approx(busy / selfs["cycles"].sum())
+            assert row[f"{column}_speedup"] == pytest.approx(row[f"{column}_gain"] * row[f"{column}_shape"])
+            assert row[f"{column}_shape"] <= 1 or name == "ideal"  # which does not multiply padding
+
+
+def test_shape_alone_is_no_gain(comparison):
+    """What no zero can speed up gains nothing, however its sizes fit."""
+    rows = comparison.rows.set_index(["machine", "snapshot"])
+    for at in (("dadiannao", "dense"), ("dadiannao", "swat80"), ("ampere", "dense")):
+        assert rows.loc[at, "step_gain"] == 1 and rows.loc[at, "step_shape"] < 1
+
+
+def test_the_least_time_per_multiplier_comes_first(comparison):
+    for _, rows in comparison.rows.groupby("snapshot"):
+        assert rows["step_speedup"].is_monotonic_decreasing
+        times = rows["cycles"] * rows["baseline_multipliers"]
+        assert times.is_monotonic_increasing
+
+
+def test_layers_without_a_zero_are_simulated_once_for_equal_snapshots(trace, write_tiny, tmp_path):
+    full, names = filled(trace)
+    assert names == {"dense": "dense", "swat80": "dense"} and [s.name for s in full.snapshots] == ["dense"]
+    other = write_tiny(tmp_path / "other.npz", samples={"dense": 1, "swat80": 2})
+    with accelsim.open_trace(other) as opened:
+        full, names = filled(opened)
+        assert names == {"dense": "dense", "swat80": "swat80"}
+        assert filled(opened, ["swat80"])[1] == {"swat80": "swat80"}
+        layer = full.snapshots[1].layers[1]
+        assert "saved_activation" not in layer.tensors and layer.tensor("saved_activation").all()
+
+
+def test_values_without_a_zero_have_the_most_bits(values):
+    """A bit-serial machine's dense self is no faster than the machine on any values."""
+    rows = compare([load_machine(f"{name}.yaml") for name in NEED_VALUES], values).rows
+    assert (rows["step_gain"] >= 1).all() and (rows["step_shape"] <= 1).all()
 
 
 def test_a_bit_serial_machine_is_compared_with_what_it_is_worth(values):
@@ -183,7 +227,7 @@ def test_machines_of_one_name_are_refused(trace):
 def test_tensors_are_read_once_for_all_machines(trace, monkeypatch):
     reads, read = [], Layer.tensor
     monkeypatch.setattr(Layer, "tensor", lambda layer, name: reads.append((layer.name, name)) or read(layer, name))
-    compare(MACHINES[:3], trace, passes=["fwd"], layers="fc", snapshots=["dense"])
+    list(simulate_records(MACHINES[:3], trace, passes=["fwd"], layers="fc", snapshots=["dense"]))
     assert {reads.count(each) for each in reads} <= {1, 2}  # from the file, then from memory for the one lowering
 
 

@@ -117,7 +117,7 @@ def test_speedups_are_those_of_the_summary(table, tiny):
     for _, gain in gains.iterrows():
         summary = summarize(rows[rows["layer"] == gain["layer"]], "pe16x16")
         assert gain["speedup"] == summary.speedup[1][gain["pass"]]
-        assert gain["bound"] == summary.bound[1][gain["pass"]]
+        assert gain["fewer"] == summary.fewer_effectual[1][gain["pass"]]
 
 
 def boxes_of_texts(figure):

@@ -272,7 +272,7 @@ def test_an_energy_that_is_not_known_is_no_energy_of_zero(folder):
 def test_without_baseline_without_dense_and_without_memory_there_is_less(folder):
     def less(data):
         data |= {"baseline": None, "baseline_multipliers": None, "speedup_over_baseline": [], "baseline_cycles": []}
-        for rows in (data["speedup"], data["bound"]):
+        for rows in (data["speedup"], data["fewer_effectual"]):
             for row in rows:
                 row |= dict.fromkeys(("fwd", "input_grad", "weight_grad", "backward", "step"))
 
@@ -292,7 +292,7 @@ def hostile(folder):
         data["provenance"]["command"].append(HOSTILE)
         data["provenance"]["machines"][0] |= {"description": HOSTILE, HOSTILE: HOSTILE}
         data |= {"machine": HOSTILE, "baseline": HOSTILE, "layers": HOSTILE}
-        for rows in ("speedup", "bound", "utilization", "cycles"):
+        for rows in ("speedup", "fewer_effectual", "utilization", "cycles"):
             data[rows][1]["snapshot"] = HOSTILE
 
     change_json(folder, change)
@@ -333,7 +333,7 @@ BAD = {
     "NaN": (lambda f: (f / "run.json").write_text('{"machine": NaN}'), "NaN is not a number"),
     "infinity": (edit(lambda d: d["cycles"][0].update(fwd=10**400)), "run.json"),
     "deep": (lambda f: (f / "run.json").write_text("[" * 100_000), "run.json: must be JSON"),
-    "no key": (edit(lambda d: d.pop("bound")), "run.json: bound: must be given"),
+    "no key": (edit(lambda d: d.pop("fewer_effectual")), "run.json: fewer_effectual: must be given"),
     "wrong type": (
         edit(lambda d: d["speedup"][1].update(fwd="x")),
         "run.json: speedup[1].fwd: must be int or float or null",

@@ -293,14 +293,14 @@ def test_ratios_are_those_of_the_cycles(table):
     rows = table[(table["machine"] == "pe16x16") & (table["snapshot"] == "swat80") & (table["pass"] == "fwd")]
     used = rows["effectual_slots"].sum() / (rows["cycles"] * rows["multipliers"]).sum()
     assert summary.utilization[1]["fwd"] == pytest.approx(used)
-    assert summary.bound[0] == {"snapshot": "dense", "sparsity": 0.0, **dict.fromkeys(COLUMNS, 1.0)}
+    assert summary.fewer_effectual[0] == {"snapshot": "dense", "sparsity": 0.0, **dict.fromkeys(COLUMNS, 1.0)}
     assert summary.layers == "convolutions and linear layers"
     assert summarize(convolutions(table), "pe16x16").layers == "convolutions"
 
 
 def test_a_pass_that_was_not_simulated_has_no_figures(trace):
     summary = summarize(accelsim.simulate(MACHINES["dadiannao"], trace, passes=["fwd", "weight_grad"]), "dadiannao")
-    for rows in (summary.speedup, summary.bound, summary.utilization, summary.cycles):
+    for rows in (summary.speedup, summary.fewer_effectual, summary.utilization, summary.cycles):
         for row in rows:
             assert [column for column in COLUMNS if row[column] is None] == ["input_grad", "backward", "step"]
 
@@ -315,7 +315,11 @@ def test_a_pass_that_costs_nothing_has_no_speedup(trace):
 def test_without_a_dense_snapshot_there_is_no_speedup_but_the_rest(trace):
     table = accelsim.simulate([MACHINES["pe8x8"], MACHINES["dadiannao"]], trace, snapshots=["swat80"])
     summary = summarize(table, "pe8x8", "dadiannao")
-    assert summary.speedup == summary.bound == [{"snapshot": "swat80", "sparsity": 0.8, **dict.fromkeys(COLUMNS)}]
+    assert (
+        summary.speedup
+        == summary.fewer_effectual
+        == [{"snapshot": "swat80", "sparsity": 0.8, **dict.fromkeys(COLUMNS)}]
+    )
     assert all(summary.speedup_over_baseline[0][column] > 0 for column in COLUMNS)
     assert all(0 < summary.utilization[0][column] < 1 for column in COLUMNS)
 

@@ -190,7 +190,7 @@ def test_the_page_of_counts_has_every_row_of_the_ledger(pages):
     shown = {row[1]: row[0] for row in re.finditer(r"^\| `(\w+)` \| .*$", pages["counts.md"], re.M)}
     assert sorted(shown) == sorted(count.column for count in ledger.rows())
     assert all(markdown.escaped(count.meaning) in shown[count.column] for count in ledger.rows())
-    assert "`multiply_pj` (multipliers)" in shown["multiplications"]
+    assert "`multiply_pj` (multipliers" in shown["multiplications"]
 
 
 def test_a_count_that_is_added_is_on_the_page():

@@ -1,4 +1,4 @@
-"""``accelsim compare``: one trace on many machines, each against a dense machine of its size."""
+"""``accelsim compare``: one trace on many machines, multiplier for multiplier."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     command = commands.add_parser(
         "compare",
         parents=[common],
-        help="simulate a trace on many machines and compare them, each with a dense machine of its size",
-        description="Speedup over a dense DaDianNao with as many multipliers, same clock and memories; utilization, "
-        "bytes, and which zeros each machine can skip. A machine that cannot run the trace is listed with its reason.",
+        help="simulate a trace on many machines and compare them, multiplier for multiplier",
+        description="Speedup over as many multipliers that are always busy, and its two factors: the gain over the "
+        "machine's own dense self, which sparsity buys, and that self's share of the time, which shape costs; bytes, "
+        "energy, and which zeros each machine can skip. A machine that cannot run the trace is listed with its reason.",
     )
     add = command.add_argument
     add("--trace", required=True, metavar="FILE", help="trace, e.g. resnet50.npz")
     add("--machines", type=names, metavar="FILE,…", help="e.g. pe16x16.yaml,tensordash.yaml (default: all that ship)")
     text = "another value for a key, e.g. accelerator.lanes=8, on all machines that have it, or, with its name before, "
-    text += "tensordash:accelerator.lanes=8, on one; repeatable. Each dense machine follows its own"
+    text += "tensordash:accelerator.lanes=8, on one; repeatable"
     add("--set", dest="settings", action="append", default=[], metavar="[NAME:]KEY=VALUE", help=text)
     add_code(command)
     add("--passes", type=names, default=list(PASSES), metavar="P,…", help=f"of {','.join(PASSES)}")

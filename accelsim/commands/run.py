@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     from accelsim.study import export, tables
     from accelsim.study.accelergy import action_counts
     from accelsim.study.paper import table6
-    from accelsim.study.results import convolutions, covers, frame, summarize
+    from accelsim.study.results import convolutions, covers, dense_selves, frame, summarize
     from accelsim.study.timeline import recording
 
     for folder in filter(None, (options.out, options.plots)):
@@ -97,9 +97,17 @@ def run(options: argparse.Namespace) -> None:
                 jobs=options.jobs or cores(), progress=tell, timeline=timeline,
             )  # fmt: skip
             table = frame(records)
+        dense = None
+        if baseline:
+            dense = dense_selves(
+                [machine], trace, passes=options.passes, layers=options.layers, snapshots=options.snapshots,
+                jobs=options.jobs or cores(),
+            )  # fmt: skip
         other = baseline.name if baseline else None
-        everything = summarize(table, machine.name, other)
-        chosen = summarize(convolutions(table), machine.name, other)
+        worth = machine.accelerator.baseline_multipliers
+        everything = summarize(table, machine.name, other, dense=dense, worth=worth)
+        of_conv = None if dense is None else convolutions(dense)
+        chosen = summarize(convolutions(table), machine.name, other, dense=of_conv, worth=worth)
         comparable = covers(table, trace)
         covered = list(tables.coverage_notes(trace.snapshots, options.snapshots))
         covered += [] if options.quiet else tables.places_note(table, trace)

@@ -1,4 +1,4 @@
-"""Many machines on one trace: each against a dense DaDianNao of as many multipliers, and which zeros it can skip."""
+"""Many machines on one trace: multiplier for multiplier, what sparsity buys and what shape costs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.text import Text
 from accelsim import ledger
 from accelsim.errors import AccelsimError, ConfigError
 from accelsim.hardware.accelerators.base import SKIPS
-from accelsim.hardware.machine import Machine, baseline_of
+from accelsim.hardware.machine import Machine
 from accelsim.ledger import CYCLES, EFFECTUAL, ENERGY, OFFCHIP_MOVED, ONCHIP_MOVED
 from accelsim.pipeline import simulate_records
 from accelsim.study.export import to_json, write_files
-from accelsim.study.results import COLUMNS, Summary, convolutions, frame, slots_of, summarize, total
-from accelsim.study.tables import HEADINGS, NOTHING, count, new_table, percent, times
+from accelsim.study.results import COLUMNS, Summary, convolutions, dense_selves, frame, slots_of, summarize, total
+from accelsim.study.tables import HEADINGS, NOTHING, count, new_table, times
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.trace import Trace
 
@@ -34,7 +34,7 @@ class Contender:
     ----------
     machine : str
     multipliers, baseline_multipliers : int
-        Its own, and those of the dense machine that it is compared with.
+        Its own, and those of a dense machine that it is worth.
     skips : dict
         Of each pass that was simulated, the tensors whose zeros save time, and how (``SKIPS``).
     formats : dict or None
@@ -61,8 +61,9 @@ class Comparison:
     refused : dict
         Of each other machine the reason.
     rows : DataFrame
-        A row per snapshot × machine, in each snapshot the fastest first. Speedups, by pass, are over the dense machine;
-        bytes and pJ over the passes simulated and all samples stored, and missing where not modelled.
+        A row per snapshot × machine, in each snapshot the least time per multiplier first. Speedups, by pass, are over
+        a dense machine of as many multipliers that is always busy; each is gain × shape, see ``Summary``. Bytes and pJ
+        are over the passes simulated and all samples stored, and missing where not modelled.
     """
 
     layers: str
@@ -81,7 +82,7 @@ def compare(
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
-    """Simulates all machines and their dense baselines in one go, so that each tensor is read once.
+    """Simulates all machines in one go, so that each tensor is read once; then their dense selves.
 
     Parameters are those of ``simulate_records``.
 
@@ -91,33 +92,25 @@ def compare(
         As ``simulate_records``, if two machines have one name, or if no machine can run the trace.
     """
     machines = list(machines)
-    dense: dict[Any, Any] = {}
-    for machine in machines:
-        baseline = baseline_of(machine)
-        named = baseline.model_copy(update={"name": f"dense baseline {len(dense) + 1}"})
-        dense.setdefault(baseline, named)
-    everyone = [*machines, *dense.values()]
-    for number, machine in enumerate(everyone):
-        if machine.name in [other.name for other in everyone[:number]]:
+    for number, machine in enumerate(machines):
+        if machine.name in [other.name for other in machines[:number]]:
             raise ConfigError(f"machines: names must differ, got {machine.name} twice")
     refused: dict[str, str] = {}
-    records = simulate_records(
-        everyone, trace, passes=passes, layers=layers, snapshots=snapshots, jobs=jobs, progress=progress,
-        refused=refused,
-    )  # fmt: skip
-    table = convolutions(frame(records))
+    how: dict[str, Any] = {"passes": tuple(passes), "layers": layers, "jobs": jobs, "refused": refused}
+    snapshots = None if snapshots is None else tuple(snapshots)
+    table = convolutions(frame(simulate_records(machines, trace, snapshots=snapshots, progress=progress, **how)))
+    running = [machine for machine in machines if machine.name not in refused]
+    dense = convolutions(dense_selves(running, trace, snapshots=snapshots, **how)) if running else table
     contenders, kinds = [], []
     rows: list[dict[str, Any]] = []
     for machine in machines:
-        baseline = dense[baseline_of(machine)]
-        reason = refused.get(machine.name) or refused.get(baseline.name)
-        if reason:
-            refused[machine.name] = reason
+        if machine.name in refused:
             continue
-        of_machine = summarize(table, machine.name, baseline.name)
+        worth = machine.accelerator.baseline_multipliers
+        of_machine = summarize(table, machine.name, dense=dense, worth=worth)
         kinds.append(of_machine.layers)
-        contenders.append(_contender(machine, [which for which in PASSES if which in passes]))
-        rows += _rows(of_machine, table[table["machine"] == machine.name], bool(machine.memory))
+        contenders.append(_contender(machine, [which for which in PASSES if which in how["passes"]]))
+        rows += _rows(of_machine, worth, table[table["machine"] == machine.name], bool(machine.memory))
     if not contenders:
         raise AccelsimError(next(iter(refused.values()), "machines: must name at least one"))
     refused = {machine.name: refused[machine.name] for machine in machines if machine.name in refused}
@@ -135,10 +128,11 @@ def _contender(machine: Machine, passes: list[str]) -> Contender:
     )
 
 
-def _rows(summary: Summary, table: pd.DataFrame, has_memory: bool) -> Iterator[dict[str, Any]]:
+def _rows(summary: Summary, worth: int, table: pd.DataFrame, has_memory: bool) -> Iterator[dict[str, Any]]:
     """A machine's rows, snapshot by snapshot. ``table`` has its records."""
     by_snapshot = dict(iter(table.groupby("snapshot", sort=False)))
-    for row, cycles in zip(summary.speedup_over_baseline, summary.cycles, strict=True):
+    ratios = summary.per_multiplier, summary.gain, summary.shape, summary.cycles
+    for row, gain, shape, cycles in zip(*ratios, strict=True):
         group = by_snapshot[row["snapshot"]]
         slots = slots_of(group)
         yield {
@@ -147,8 +141,10 @@ def _rows(summary: Summary, table: pd.DataFrame, has_memory: bool) -> Iterator[d
             "sparsity": row["sparsity"],
             "samples": cycles["samples"],
             "multipliers": summary.multipliers,
-            "baseline_multipliers": summary.baseline_multipliers,
+            "baseline_multipliers": worth,
             **{f"{column}_speedup": row[column] for column in COLUMNS},
+            **{f"{column}_gain": gain[column] for column in COLUMNS},
+            **{f"{column}_shape": shape[column] for column in COLUMNS},
             "utilization": total(group, EFFECTUAL) / slots if slots else None,
             CYCLES.column: total(group, CYCLES),
             **{moved.column: total(group, *moved.parts) if has_memory else None for moved in ledger.rows("moved")},
@@ -175,10 +171,10 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
     groups: Any = comparison.rows.groupby(["snapshot", "sparsity"], sort=False)
     for (snapshot, sparsity), rows in groups:
         over = f"{comparison.layers}, Top-K {100 * sparsity:g} % ({snapshot})"
-        table = new_table(f"Speedup over a dense machine with as many multipliers, over {over}")
+        table = new_table(f"Speedup over as many multipliers that are always busy, over {over}")
         table.collapse_padding = True
         table.add_column("machine", no_wrap=True)
-        headings = ["multi-\npliers", *(HEADINGS[column] for column in columns), "utili-\nzation", "off-chip\nMB"]
+        headings = ["multi-\npliers", *(HEADINGS[column] for column in columns), "= gain", "× shape", "off-chip\nMB"]
         headings += ["on-chip\nMB", *("energy\nmJ" for _ in energy)]
         for heading in headings:
             table.add_column(heading, justify="right")
@@ -188,7 +184,8 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
             contender = contenders[row["machine"]]
             table.add_row(
                 row["machine"], count(row["baseline_multipliers"]),
-                *(times(row[f"{column}_speedup"]) for column in columns), percent(row["utilization"]),
+                *(times(row[f"{column}_speedup"]) for column in columns),
+                times(row[f"{columns[-1]}_gain"]), times(row[f"{columns[-1]}_shape"]),
                 _scaled(row, OFFCHIP_MOVED.column, 1e6), _scaled(row, ONCHIP_MOVED.column, 1e6),
                 *(_scaled(row, column, 1e9) for column in energy), time_code(contender), traffic_code(contender),
             )  # fmt: skip
@@ -229,8 +226,10 @@ def traffic_code(contender: Contender) -> str:
 
 def _legend(comparison: Comparison) -> Iterator[str]:
     """What the columns mean, as far as they are there."""
-    yield "multipliers: those of the dense DaDianNao compared with, of the same clock and memories; as many as the"
-    yield "  machine has, of a bit-serial one as many as it is worth"
+    yield "speedup: over as many multipliers that do a product, of zeros too, in every cycle; as many as the machine"
+    yield "  has, of a bit-serial one as many as it is worth"
+    yield "gain: over the machine's dense self, which has the same layers without a zero: what sparsity buys"
+    yield "shape: its dense self over the multipliers that are always busy: what its sizes, and waiting, cost"
     yield "MB, mJ: per sample, over the passes shown; on chip: read from and written to the memories there"
     yield "skips: zeros of activations (A), weights (W) and gradients (G) that save time, pass by pass, or bytes"
     seen = {how for c in comparison.contenders for skips in c.skips.values() for how in skips.values()}

@@ -51,7 +51,7 @@ def write_plot(file: Path, comparison: Comparison, title: str, origin: dict[str,
 
 
 def draw(comparison: Comparison, title: str) -> Figure:
-    """A panel a snapshot, a group of bars a machine; a bar reaches from 1×, the dense machine, to the speedup."""
+    """A panel a snapshot, a group of bars a machine; a bar reaches from 1×, multipliers always busy, to the speedup."""
     rows = comparison.rows
     bars = [which for which in BARS if rows[f"{which}_speedup"].notna().any()]
     snapshots = list(rows.groupby(["snapshot", "sparsity"], sort=False))
@@ -60,7 +60,7 @@ def draw(comparison: Comparison, title: str) -> Figure:
     width = min(PANELS, len(snapshots))
     size = 1.6 + 3 * width, height * (0.9 + 0.12 * (1 + len(bars)) * len(machines)) + 0.6
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(f"Speedup over a dense machine with as many multipliers: {_short(title)}, {comparison.layers}")
+    figure.suptitle(f"Speedup over as many multipliers that are always busy: {_short(title)}, {comparison.layers}")
     panels = figure.subplots(height, width, sharex=True, sharey=True, squeeze=False).ravel()
     for panel, (_, group) in zip(panels, snapshots, strict=False):
         sparsity, snapshot = float(group["sparsity"].iloc[0]), str(group["snapshot"].iloc[0])

@@ -174,9 +174,9 @@ def roofline(rows: pd.DataFrame, machine: Machine, title: str) -> Figure:
 
 
 def speedups(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each layer and pass over the first snapshot with sparsity 0, per sample, with the bound; empty without one."""
+    """Of each layer and pass over the first snapshot with sparsity 0, in cycles and in effectual work, per sample."""
     keys = ["layer", "pass"]
-    counts = {"speedup": CYCLES.column, "bound": EFFECTUAL.column}
+    counts = {"speedup": CYCLES.column, "fewer": EFFECTUAL.column}
     rows = rows[["snapshot", "sparsity", "samples", *keys, *counts.values()]]
     dense = rows[rows["sparsity"] == 0]
     dense = dense[dense["snapshot"] == dense["snapshot"].iloc[0]] if len(dense) else dense
@@ -185,11 +185,11 @@ def speedups(rows: pd.DataFrame) -> pd.DataFrame:
     both = both[(both[[*counts.values()]] > 0).all(axis=1)]
     for name, column in counts.items():
         both[name] = both[f"{column}_dense"] * both["samples"] / (both[column] * both["samples_dense"])
-    return both[["snapshot", *keys, "speedup", "bound"]]
+    return both[["snapshot", *keys, "speedup", "fewer"]]
 
 
 def speedup_by_layer(gains: pd.DataFrame, title: str) -> Figure:
-    """A mark for each snapshot's speedup, a line from there to its bound; a row a layer, a panel a pass."""
+    """A mark for each speedup, a line from there to that of effectual work; a row a layer, a panel a pass."""
     figure, panels = _layer_panels(gains, f"Speedup against Top-K 0 %: {title}")
     layers, snapshots = list(pd.unique(gains["layer"])), list(pd.unique(gains["snapshot"]))
     shades = _shades(len(snapshots) + 1)[1:]
@@ -199,8 +199,8 @@ def speedup_by_layer(gains: pd.DataFrame, title: str) -> Figure:
             y = np.array([layers.index(layer) for layer in group["layer"]]) + 0.8 * (
                 (number + 0.5) / len(snapshots) - 0.5
             )
-            axes.hlines(y, group["speedup"], group["bound"], color="#888888", lw=0.6)
-            axes.plot(group["bound"], y, ls="", marker="|", ms=5, mew=1.2, color="black")
+            axes.hlines(y, group["speedup"], group["fewer"], color="#888888", lw=0.6)
+            axes.plot(group["fewer"], y, ls="", marker="|", ms=5, mew=1.2, color="black")
             axes.scatter(group["speedup"], y, 20, color=shade, marker="oDv^s"[number % 5], edgecolor="black", lw=0.5)
         axes.set(xscale="log", xlabel="speedup")
         axes.axvline(1, color="black", lw=0.8, zorder=0)
@@ -213,8 +213,8 @@ def speedup_by_layer(gains: pd.DataFrame, title: str) -> Figure:
         Line2D([], [], marker="oDv^s"[number % 5], ls="", mfc=shade, mec="black", label=_short(snapshot))
         for number, (snapshot, shade) in enumerate(zip(snapshots, shades, strict=True))
     ]
-    bound = Line2D([], [], marker="|", ls="", mew=1.2, color="black", label="bound: effectual multiplications alone")
-    figure.legend(handles=[*handles, bound], loc="outside lower center", ncols=1 + 2 * len(panels), frameon=False)
+    fewer = Line2D([], [], marker="|", ls="", mew=1.2, color="black", label="times fewer effectual multiplications")
+    figure.legend(handles=[*handles, fewer], loc="outside lower center", ncols=1 + 2 * len(panels), frameon=False)
     return figure
 
 

@@ -9,7 +9,10 @@ from typing import Any
 import pandas as pd
 
 from accelsim import ledger
-from accelsim.ledger import CYCLES, EFFECTUAL, ENERGY, Count, Group, Record
+from accelsim.hardware.machine import Machine
+from accelsim.ledger import CYCLES, DENSE, EFFECTUAL, ENERGY, Count, Group, Record
+from accelsim.pipeline import simulate_records
+from accelsim.workload.filled import filled
 from accelsim.workload.synthetic import SyntheticTrace
 from accelsim.workload.trace import Trace
 
@@ -89,8 +92,16 @@ class Summary:
         layers.
     speedup_over_baseline
         Over the baseline machine, on the same snapshot.
-    bound
-        Effectual multiplications at sparsity 0 over those of the snapshot: what skipping every zero would gain.
+    fewer_effectual
+        Effectual multiplications at sparsity 0 over those of the snapshot. No bound on ``speedup``: a machine that
+        wastes less of its time on the sparser snapshot gains more.
+    per_multiplier
+        Over a dense machine of as many multipliers, or as many as a bit-serial one is worth, that is always busy:
+        ``gain`` × ``shape``. Empty, as the two, where the machine's dense self was not simulated.
+    gain
+        Over the machine's dense self, which multiplies the same layers without a zero: what sparsity buys.
+    shape
+        Of the dense self over the machine that is always busy: what sizes that do not fit, and waiting, cost.
     utilization
         Effectual multiplications over cycles × multipliers.
     cycles, baseline_cycles
@@ -108,7 +119,10 @@ class Summary:
     layers: str
     speedup: list[dict[str, Any]]
     speedup_over_baseline: list[dict[str, Any]]
-    bound: list[dict[str, Any]]
+    fewer_effectual: list[dict[str, Any]]
+    per_multiplier: list[dict[str, Any]]
+    gain: list[dict[str, Any]]
+    shape: list[dict[str, Any]]
     utilization: list[dict[str, Any]]
     cycles: list[dict[str, Any]]
     baseline_cycles: list[dict[str, Any]]
@@ -142,10 +156,18 @@ class Energy:
     components: list[dict[str, Any]]
 
 
-def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) -> Summary:
+def summarize(
+    table: pd.DataFrame,
+    machine: str,
+    baseline: str | None = None,
+    *,
+    dense: pd.DataFrame | None = None,
+    worth: int | None = None,
+) -> Summary:
     """The ratios of one machine, and over a baseline machine, from the rows of a table from ``frame``.
 
-    Give it only the rows that are to count; ``convolutions`` picks those of the paper's Table 6.
+    Give it only the rows that are to count; ``convolutions`` picks those of the paper's Table 6. ``dense`` has the
+    machine's rows of ``dense_selves``; ``worth`` is its ``baseline_multipliers``, by default its multipliers.
     """
     own, other = table[table["machine"] == machine], table[table["machine"] == baseline]
     cycles, effectual = _totals(own, CYCLES), _totals(own, EFFECTUAL)
@@ -153,6 +175,9 @@ def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) ->
     slots = [row | {c: row[c] and row[c] * multipliers for c in COLUMNS} for row in cycles]
     kinds = {"conv": "convolutions", "linear": "linear layers", "matmul": "products of activations"}
     others = _totals(other, CYCLES)
+    selves = [] if dense is None else _totals(dense[dense["machine"] == machine], CYCLES)
+    products = _totals(own, DENSE) if selves else []
+    busy = [row | {c: row[c] and row[c] / (worth or multipliers) for c in COLUMNS} for row in products]
     return Summary(
         machine=machine,
         multipliers=multipliers,
@@ -161,7 +186,10 @@ def summarize(table: pd.DataFrame, machine: str, baseline: str | None = None) ->
         layers=" and ".join(kinds[kind] for kind in own["kind"].unique()),
         speedup=_gains(cycles, own),
         speedup_over_baseline=_ratios(others, cycles) if baseline else [],
-        bound=_gains(effectual, own),
+        fewer_effectual=_gains(effectual, own),
+        per_multiplier=_ratios(busy, cycles if busy else []),
+        gain=_ratios(selves, cycles if selves else []),
+        shape=_ratios(busy, selves),
         utilization=_ratios(effectual, slots),
         cycles=cycles,
         baseline_cycles=others,
@@ -212,6 +240,29 @@ def _overheads(own: pd.DataFrame) -> list[dict[str, Any]]:
         shares = {cause.name: total(group, cause) / slots if slots else None for cause in causes}
         rows.append({"snapshot": snapshot, "sparsity": float(sparsity), **shares})
     return rows
+
+
+def dense_selves(
+    machines: Iterable[Machine],
+    trace: Trace | SyntheticTrace,
+    *,
+    snapshots: Iterable[str] | None = None,
+    **how: Any,
+) -> pd.DataFrame:
+    """The table of machines that multiply a trace's layers without a zero, snapshot by snapshot as the trace has them.
+
+    ``how`` is as for ``simulate_records``. Snapshots of equal layers are simulated once.
+    """
+    full, names = filled(trace, snapshots)
+    table = frame(simulate_records(machines, full, **how))
+    return pd.concat(
+        [
+            table[table["snapshot"] == names[s.name]].assign(snapshot=s.name, sparsity=s.sparsity)
+            for s in trace.snapshots
+            if s.name in names
+        ],
+        ignore_index=True,
+    )
 
 
 def convolutions(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -35,6 +36,7 @@ HEADINGS = {
 NOTHING = "–"
 # Streams of a weight gradient of so many places tell what those of a batch do: 32 samples of a map of 7 × 7.
 PLACES = 1568
+FEWER = "times fewer effectual multiplications than at Top-K 0 %"
 # Wider than any table: tables take the width that they need, and a narrow terminal folds lines rather than losing them.
 WIDTH = 1000
 
@@ -65,6 +67,7 @@ def summary(
     if full:
         yield Text()
         yield comparison_table(chosen)
+        yield from size_note(chosen)
         yield from linear_note(chosen, everything)
         yield from energy_tables(chosen)
         yield from overhead_note(chosen)
@@ -99,7 +102,7 @@ def speedup_table(chosen: Summary, papers: list[dict[str, Any]]) -> Iterator[Tab
 
 
 def comparison_table(chosen: Summary) -> Table:
-    """Below Table 6: against the dense baseline, the effectual-work bound, utilization, cycles."""
+    """Below Table 6: against the dense baseline, against itself without zeros, effectual work, utilization, cycles."""
     table = new_table(f"What it is made of, over {chosen.layers}")
     table.add_column("")
     for column in COLUMNS:
@@ -107,10 +110,34 @@ def comparison_table(chosen: Summary) -> Table:
     if chosen.baseline:
         over = f"speedup over {chosen.baseline}, {chosen.baseline_multipliers:,} multipliers"
         _section(table, over, chosen.speedup_over_baseline, times)
-    _section(table, "bound on the speedup: effectual multiplications alone", chosen.bound, times)
+    for words, rows in factors(asdict(chosen)):
+        _section(table, words, rows, times)
+    _section(table, FEWER, chosen.fewer_effectual, times)
     _section(table, f"utilization of {chosen.multipliers:,} multipliers", chosen.utilization, percent)
     _section(table, "cycles", chosen.cycles, count)
     return table
+
+
+def factors(summary: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Speedup multiplier for multiplier and its two factors, in words; none without dense selves."""
+    named = (
+        ("speedup over as many multipliers, always busy: gain × shape", "per_multiplier"),
+        ("gain over its dense self: what sparsity buys", "gain"),
+        ("shape: its dense self over multipliers always busy", "shape"),
+    )
+    return [(words, summary[key]) for words, key in named if summary.get(key)]
+
+
+def size_note(chosen: Summary) -> Iterator[Text]:
+    """That a baseline has another number of multipliers, and what is left of the speedup by each."""
+    ours, theirs = chosen.multipliers, chosen.baseline_multipliers
+    if not theirs or ours == theirs:
+        return
+    yield Text(f"{chosen.baseline} has {theirs:,} multipliers, {chosen.machine} {ours:,}. Over it, per multiplier:")
+    for row in chosen.speedup_over_baseline:
+        scaled = {c: row[c] and row[c] * theirs / ours for c in COLUMNS}
+        parts = [f"{HEADINGS[c]} {times(scaled[c])}".replace("\n", " ") for c in COLUMNS if scaled[c] is not None]
+        yield Text(f"  {_label(row)}: {', '.join(parts)}")
 
 
 def linear_note(chosen: Summary, everything: Summary) -> Iterator[Text]:
@@ -289,7 +316,7 @@ def _label(row: Mapping[str, Any]) -> str:
 
 def times(value: float | None) -> str:
     """A ratio."""
-    return NOTHING if value is None else f"{value:.2f}×"
+    return NOTHING if value is None else f"{value:.2f}×" if value >= 0.095 or not value else f"{value:.2g}×"
 
 
 def percent(value: float | None) -> str:

@@ -26,7 +26,10 @@ _SUMMARY = {
     "layers": _TEXT,
     "speedup": _RATIOS,
     "speedup_over_baseline": _RATIOS,
-    "bound": _RATIOS,
+    "fewer_effectual": _RATIOS,
+    "per_multiplier": _RATIOS,
+    "gain": _RATIOS,
+    "shape": _RATIOS,
     "utilization": _RATIOS,
     "cycles": _RATIOS,
 }
@@ -81,7 +84,7 @@ def read_run(folder: Path) -> Run:
     data = _object(folder / "run.json", files["run.json"])
     _check(data, _RUN, f"{folder / 'run.json'}: ")
     rows, papers = len(data["speedup"]), data["paper"]
-    for key in ("speedup", "bound", "utilization", "cycles", "paper"):
+    for key in ("speedup", "fewer_effectual", "utilization", "cycles", "paper"):
         if len(data[key]) != rows or not rows:
             raise ResultsError(f"{folder / 'run.json'}: {key}: must have one entry for each snapshot")
     for figure in (figure for paper in papers for figure in paper.values()):

@@ -15,7 +15,7 @@ from accelsim.study.report.drawing import machine_html
 from accelsim.study.report.folders import Run, read_run
 from accelsim.study.report.page import Cell, Page, Section, count, details, downloads, esc, flat, percent, table, times
 from accelsim.study.results import COLUMNS, convolutions, slots_of, total
-from accelsim.study.tables import HEADINGS
+from accelsim.study.tables import FEWER, HEADINGS, factors
 
 PASSES = {name: " ".join(HEADINGS[name].split()) for name in COLUMNS}
 PAPER = 'the paper: Table 6 of "Sparse Weight Activation Training", whose backward pass is the input gradient'
@@ -122,13 +122,14 @@ def _parts(data: dict[str, Any]) -> Iterator[list[Any]]:
             data["speedup_over_baseline"],
             times,
         ),
-        ("bound on the speedup: effectual multiplications alone", data["bound"], times),
+        *((words, rows, times) for words, rows in factors(data)),
+        (FEWER, data["fewer_effectual"], times),
         (f"utilization of {data['multipliers']:,} multipliers", data["utilization"], percent),
         ("cycles", data["cycles"], count),
         ("with the linear layers as well: speedup", linear["speedup"], times),
         ("with the linear layers as well: cycles", linear["cycles"], count),
     ]
-    for name, rows, show in parts if linear["cycles"] != data["cycles"] else parts[:4]:
+    for name, rows, show in parts if linear["cycles"] != data["cycles"] else parts[:-2]:
         if rows:
             yield [name]
         for row in rows:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 AGREES, DIFFERS, KNOWN = "agrees", "DIFFERS", "differs, as known"
+FITS, RESTATES = "fits, chosen so", "restates"
 NOT_COMPUTED, ALONE = "not computed", "ours alone"
+# What a figure within its tolerance is worth, and what it is called then. Only the first two are agreement.
+KINDS = {
+    "exact": AGREES,  # equals what an independent program counts
+    "computed": AGREES,  # from inputs that somebody else published, compared with their result
+    "chosen": FITS,  # a free parameter was picked with this figure in view
+    "identity": RESTATES,  # an input said again, or its arithmetic
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,10 @@ class Comparison:
         Tolerance is the largest of ours / paper and paper / ours that agrees: 2 for within a factor of 2.
     at_most : bool
         The paper's is a bound: whatever is below agrees.
+    kind : str
+        What it is worth if it is within the tolerance: of ``KINDS``.
     expected : bool
-        Whether it should agree. If it should and does not, ``accelsim reproduce`` fails.
+        Whether it should be within the tolerance. If it should and does not, ``accelsim reproduce`` fails.
     note : str
         Why it differs, or is not computed.
     digits : int
@@ -44,6 +54,7 @@ class Comparison:
     relative: bool = False
     factor: bool = False
     at_most: bool = False
+    kind: str = "computed"
     expected: bool = True
     note: str = ""
     digits: int = 2
@@ -57,7 +68,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """One of the five above."""
+        """One of the seven above."""
         if self.ours is None:
             return NOT_COMPUTED
         if self.difference is None:
@@ -65,15 +76,15 @@ class Comparison:
         if self.factor:
             ratio = 1 + self.difference
             far = ratio <= 0 or max(ratio, 1 / ratio) > self.tolerance
-            return (DIFFERS if self.expected else KNOWN) if far else AGREES
+            return (DIFFERS if self.expected else KNOWN) if far else KINDS[self.kind]
         # A figure printed with one digit may be off by just the tolerance; binary fractions may not decide that.
         difference = self.difference if self.at_most else abs(self.difference)
         if difference <= self.tolerance + 1e-9:
-            return AGREES
+            return KINDS[self.kind]
         return DIFFERS if self.expected else KNOWN
 
     def cells(self) -> list[str]:
-        """Row, column, ours, the paper's, difference, tolerance, verdict, as text."""
+        """Row, column, ours, the paper's, difference, tolerance, kind, verdict, as text."""
         paper = "–" if self.paper is None else f"{_shortest(self.paper, self.digits)}{_unit(self.unit)}"
         ours = "–" if self.ours is None else f"{self.ours:,.{self.digits}f}{_unit(self.unit)}"
         points = "points" if self.unit == "%" else self.unit
@@ -89,7 +100,7 @@ class Comparison:
             tolerance = "–"
         tolerance = f"at most +{tolerance}" if self.at_most else tolerance
         paper = f"≤ {paper}" if self.at_most else paper
-        return [self.row, self.column, ours, paper, difference, tolerance, self.verdict]
+        return [self.row, self.column, ours, paper, difference, tolerance, self.kind, self.verdict]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, unrounded."""
@@ -103,6 +114,7 @@ class Comparison:
             "unit",
             "relative",
             "factor",
+            "kind",
             "verdict",
             "note",
         )

@@ -16,10 +16,10 @@ from rich.text import Text
 
 from accelsim.files import staged
 from accelsim.study.export import to_json
-from accelsim.study.reproduction.figure import AGREES, DIFFERS, KNOWN, NOT_COMPUTED, Comparison, Figure
+from accelsim.study.reproduction.figure import AGREES, DIFFERS, FITS, KNOWN, NOT_COMPUTED, RESTATES, Comparison, Figure
 
-HEADINGS = ("row", "figure", "ours", "the paper", "difference", "tolerance", "verdict")
-VERDICTS = (AGREES, KNOWN, DIFFERS, NOT_COMPUTED)
+HEADINGS = ("row", "figure", "ours", "the paper", "difference", "tolerance", "kind", "verdict")
+VERDICTS = (AGREES, FITS, RESTATES, KNOWN, DIFFERS, NOT_COMPUTED)
 # From here on a page shows the paper's own columns instead of a line for each number.
 MANY_COLUMNS = 4
 INTRODUCTION = (
@@ -27,7 +27,9 @@ INTRODUCTION = (
     "computed from layer shapes, the shipped trace and recorded measurements, beside the figure that the paper "
     "prints. Accuracies are no part of it. `accelsim reproduce all --out DIR` writes this page. The paper's figures "
     "are data in `accelsim/study/paper.py`; no result is typed in.",
-    "“agrees” is within the tolerance. “differs, as known” is outside it for a reason that is stated below the table. "
+    "“agrees” is within the tolerance and computed from inputs that others published. “fits, chosen so” is within it "
+    "because a free choice of ours was made with this figure in view, and “restates” says an input again: neither is "
+    "agreement. “differs, as known” is outside the tolerance for a reason that is stated below the table. "
     "“not computed” depends on a training run that nobody but the authors has. “DIFFERS” makes the command fail.",
 )
 # (kind, content): heading, subheading, paragraph and bullet have a text, a table (title, headings, rows).
@@ -172,14 +174,19 @@ def _pivoted(figure: Figure) -> tuple[str, list[str], list[list[str]]]:
     rows = []
     for label in of:
         rows.append([label, *(_cell(cells.get((label, name))) for name in columns)])
-    return "Ours (the paper's); ≠: outside the tolerance, –: not computed, see below", headings, rows
+    return (
+        "Ours (the paper's); c: fits, chosen so; i: restates an input; ≠: outside the tolerance, –: not computed",
+        headings,
+        rows,
+    )
 
 
 def _cell(comparison: Comparison | None) -> str:
     if comparison is None:
         return ""
     _, _, ours, paper, *_ = comparison.cells()
-    return f"{ours} ({paper})" + (" ≠" if comparison.verdict in (KNOWN, DIFFERS) else "")
+    marks = {KNOWN: " ≠", DIFFERS: " ≠", FITS: " c", RESTATES: " i"}
+    return f"{ours} ({paper})" + marks.get(comparison.verdict, "")
 
 
 def _escaped(cells: Iterable[str]) -> list[str]:

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from accelsim.errors import AccelsimError, TraceError
 from accelsim.files import find, shipped
-from accelsim.hardware.machine import Machine, baseline_of, load_machine
+from accelsim.hardware.machine import Machine, load_machine
 from accelsim.pipeline import simulate_records
 from accelsim.study.reproduction import flops
-from accelsim.study.results import Summary, convolutions, covers, frame, summarize
+from accelsim.study.results import Summary, convolutions, covers, dense_selves, frame, summarize
 from accelsim.workload.metadata import FIRST_LAYER, PASSES
 from accelsim.workload.networks import Network
 from accelsim.workload.synthetic import SyntheticTrace
@@ -83,7 +84,7 @@ class Session:
         return [load_machine(path, memory="none", energy="none") for path in files]
 
     def run(self, machine: Machine) -> Run:
-        """The trace on a machine, beside the dense baseline; simulated once."""
+        """The trace on a machine, and its dense self; simulated once."""
         if machine.name not in self._runs:
             with self.trace() as trace:
                 self._runs[machine.name] = self._simulate(machine, trace, self.layers)
@@ -103,14 +104,15 @@ class Session:
         return self._runs[key]
 
     def _simulate(self, machine: Machine, trace: Trace | SyntheticTrace, layers: list[str]) -> Run:
-        baseline = baseline_of(machine).model_copy(update={"name": "dense baseline"})
-        records = simulate_records([machine, baseline], trace, layers=layers, jobs=self.jobs, progress=self.progress)
+        how: dict[str, Any] = {"layers": layers, "jobs": self.jobs}
         try:
-            table = frame(records)
+            table = frame(simulate_records(machine, trace, progress=self.progress, **how))
+            dense = convolutions(dense_selves([machine], trace, **how))
         except AccelsimError as error:  # the machine's limits or, if no machine can, the user's mistake
             return Run(machine.name, problem=str(error))
         rows = convolutions(table)
-        return Run(machine.name, summarize(rows, machine.name, baseline.name), covers(table, trace))
+        worth = machine.accelerator.baseline_multipliers
+        return Run(machine.name, summarize(rows, machine.name, dense=dense, worth=worth), covers(table, trace))
 
 
 def random_snapshot(network: Network, sparsity: float, zeros: float, seed: int = 0) -> Snapshot:

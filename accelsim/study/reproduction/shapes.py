@@ -145,7 +145,10 @@ def counting(session: Session) -> Figure:
             )
         ),
         "The image is counted as sparsified in Act ↓ though the first layer is dense in FLOPs ↓.",
-        "The zeros that ReLU leaves are the only fitted numbers, one for each data set." + _zeros_of_trace(session),
+        "The zeros that ReLU leaves are the only fitted numbers, one for each data set: what they decide fits, and "
+        "does not agree." + _zeros_of_trace(session),
+        "A way to count is picked with the printed figures in view. A row agrees only if the same way comes first "
+        "without that row's network; else it fits, chosen so.",
     )
     how = (
         "Every combination of what A.3 leaves open, against both FLOP columns of every row that follows from shapes; "
@@ -172,8 +175,8 @@ def memory(session: Session) -> Figure:
     ours = [flops.columns(densities(row)) for row in swat_u]
     ranges = {"weight": [c.weight for c in ours], "activation": [c.saved for c in ours]}
     comparisons = [
-        Comparison(f"{what} saved", name, pick(ranges[what]), MEMORY[what][index], tolerance)
-        for what, tolerance in (("weight", 0.5), ("activation", 2.0))
+        Comparison(f"{what} saved", name, pick(ranges[what]), MEMORY[what][index], tolerance, kind=kind)
+        for what, tolerance, kind in (("weight", 0.5, "identity"), ("activation", 2.0, "computed"))
         for index, (name, pick) in enumerate((("least", min), ("most", max)))
     ]
     rows = []
@@ -300,6 +303,7 @@ def _compared(name: str, row: Row) -> list[Comparison]:
             getattr(row, column),
             TOLERANCES[column],
             "×" if column == "compression" else "%",
+            kind=conventions.kind(row, column) if s else "computed",
             expected=(name, row.label, column) not in KNOWN,
             note=_reason(name, row, column) if s else FROM_TRAINING,
         )

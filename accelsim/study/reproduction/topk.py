@@ -61,7 +61,7 @@ def table10_figure(session: Session) -> Figure:
     total = times["weight"] + times["activation"]
     paper = TABLE10["weight"] + TABLE10["activation"]
     comparisons = (
-        Comparison("the paper's own times", "total Top-K", paper, TABLE10["total"], 0.5, "ms"),
+        Comparison("the paper's own times", "total Top-K", paper, TABLE10["total"], 0.5, "ms", kind="identity"),
         Comparison(
             "one CPU thread", "total Top-K / training step", total / times["step"],
             TABLE10["total"] / TABLE10["step"], 0.1, "", relative=True, expected=False,
@@ -95,7 +95,10 @@ def equation_figure(sparsity: float, session: Session) -> Figure:
     remaining = 1 - flops.columns(conventions.densities(row)).training / 100
     overhead = TABLE10["total"] / TABLE10["step"]
     comparisons = [
-        Comparison("the paper's inputs", f"speedup, period {PERIOD}", topk_cost.equation(sparsity), paper, 0.005, "×"),
+        Comparison(
+            "the paper's inputs", f"speedup, period {PERIOD}", topk_cost.equation(sparsity), paper, 0.005, "×",
+            kind="identity",
+        ),
         Comparison(
             "our FLOPs, the paper's times", f"speedup, period {PERIOD}",
             topk_cost.amortized_speedup(remaining, overhead, PERIOD), paper, 0.02, "×",
