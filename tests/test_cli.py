@@ -601,7 +601,7 @@ WRONG = {
     "no such machine": ([*RUN, "--config", "pe.yaml"], "pe.yaml: no such file here, nor among the shipped configs"),
     "no such trace": (
         [*RUN, "--trace", "vgg.npz"],
-        "vgg.npz: no such file here, nor among the shipped traces (resnet50",
+        "vgg.npz: no such file here, nor among the shipped traces (",
     ),
     "no such path": ([*RUN, "--trace", "./resnet50.npz"], "./resnet50.npz: no such file"),
     "trace as machine": ([*RUN, "--config", "tiny.npz"], "tiny.npz: must be UTF-8 text"),
