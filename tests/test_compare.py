@@ -332,7 +332,8 @@ def test_codes_say_how_zeros_are_skipped(comparison, values):
     assert codes == {
         "ampere": "W* W* A*", "bit-tactical": "W W A", "bit-tactical-l8": "W W A", "cambricon-x": "W W A",
         "cambricon-x-4096": "W W A", "cnvlutin": "A G A", "dadiannao": "–", "ideal": "AW GW AG",
-        "ideal-one-sided": "W W A", "dcnn": "–", "dstc": "AW GW AG", "scnn": "AW GW AG", "sigma": "W W A", "pe16x16": "AW GW AG", "pe8x8": "AW GW AG", "tensordash": "A|W G|W A|G",
+        "ideal-one-sided": "W W A", "dcnn": "–", "dstc": "AW GW AG", "scnn": "AW GW AG", "sigma": "W W A",
+        "pe16x16": "AW GW AG", "pe8x8": "AW GW AG", "tensordash": "A|W G|W A|G",
     }  # fmt: skip
     serial = compare([load_machine("tclp.yaml")], values, layers="fc").contenders[0]
     assert time_code(serial) == "WA° WG° AG°"
