@@ -168,6 +168,13 @@ def test_the_least_time_per_multiplier_comes_first(comparison):
         assert times.is_monotonic_increasing
 
 
+def test_one_pass_and_one_snapshot_may_be_named_alone(trace):
+    own = compare(MACHINES[:2], trace, passes="fwd", snapshots="swat80", layers="fc")
+    pd.testing.assert_frame_equal(
+        own.rows, compare(MACHINES[:2], trace, passes=["fwd"], snapshots=["swat80"], layers=["fc"]).rows
+    )
+
+
 def test_layers_without_a_zero_are_simulated_once_for_equal_snapshots(trace, write_tiny, tmp_path):
     full, names = filled(trace)
     assert names == {"dense": "dense", "swat80": "dense"} and [s.name for s in full.snapshots] == ["dense"]

@@ -76,9 +76,9 @@ def compare(
     machines: Iterable[Machine],
     trace: Trace,
     *,
-    passes: Iterable[str] = PASSES,
+    passes: str | Iterable[str] = PASSES,
     layers: str | Iterable[str] = "*",
-    snapshots: Iterable[str] | None = None,
+    snapshots: str | Iterable[str] | None = None,
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
@@ -96,8 +96,9 @@ def compare(
         if machine.name in [other.name for other in machines[:number]]:
             raise ConfigError(f"machines: names must differ, got {machine.name} twice")
     refused: dict[str, str] = {}
-    how: dict[str, Any] = {"passes": tuple(passes), "layers": layers, "jobs": jobs, "refused": refused}
-    snapshots = None if snapshots is None else tuple(snapshots)
+    passes = (passes,) if isinstance(passes, str) else tuple(passes)
+    snapshots = (snapshots,) if isinstance(snapshots, str) else snapshots and tuple(snapshots)
+    how: dict[str, Any] = {"passes": passes, "layers": layers, "jobs": jobs, "refused": refused}
     table = convolutions(frame(simulate_records(machines, trace, snapshots=snapshots, progress=progress, **how)))
     running = [machine for machine in machines if machine.name not in refused]
     dense = convolutions(dense_selves(running, trace, snapshots=snapshots, **how)) if running else table
@@ -109,7 +110,7 @@ def compare(
         worth = machine.accelerator.baseline_multipliers
         of_machine = summarize(table, machine.name, dense=dense, worth=worth)
         kinds.append(of_machine.layers)
-        contenders.append(_contender(machine, [which for which in PASSES if which in how["passes"]]))
+        contenders.append(_contender(machine, [which for which in PASSES if which in passes]))
         rows += _rows(of_machine, worth, table[table["machine"] == machine.name], bool(machine.memory))
     if not contenders:
         raise AccelsimError(next(iter(refused.values()), "machines: must name at least one"))

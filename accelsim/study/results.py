@@ -246,7 +246,7 @@ def dense_selves(
     machines: Iterable[Machine],
     trace: Trace | SyntheticTrace,
     *,
-    snapshots: Iterable[str] | None = None,
+    snapshots: str | Iterable[str] | None = None,
     **how: Any,
 ) -> pd.DataFrame:
     """The table of machines that multiply a trace's layers without a zero, snapshot by snapshot as the trace has them.

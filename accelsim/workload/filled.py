@@ -46,14 +46,14 @@ class _Full(Mapping[str, np.ndarray]):
 
 
 def filled(
-    trace: Trace | SyntheticTrace, snapshots: Iterable[str] | None = None
+    trace: Trace | SyntheticTrace, snapshots: str | Iterable[str] | None = None
 ) -> tuple[SyntheticTrace, dict[str, str]]:
     """The layers of a trace with operands that have no zero.
 
     Parameters
     ----------
     trace : Trace or SyntheticTrace
-    snapshots : iterable of str, optional
+    snapshots : str or iterable of str, optional
         By default all.
 
     Returns
@@ -63,7 +63,7 @@ def filled(
     names : dict
         Of each snapshot of the other trace the one that stands for it.
     """
-    chosen = None if snapshots is None else set(snapshots)
+    chosen = {snapshots} if isinstance(snapshots, str) else snapshots and {*snapshots}
     kept: dict[tuple[object, ...], Snapshot] = {}
     names = {}
     for snapshot in trace.snapshots:
