@@ -61,7 +61,7 @@ class Record:
     parts: list[Record] = field(default_factory=list)
 
 
-Hook = Callable[[Record, Sequence[torch.Tensor | None]], None]
+Hook = Callable[[Record, "Sequence[torch.Tensor | None]"], None]
 
 
 def tag(tensor: torch.Tensor, record: Record, begins: Hook, ends: Hook) -> list[Any]:
