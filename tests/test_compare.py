@@ -15,7 +15,7 @@ from strategies import layers
 from test_cli import fail, here, listing, one_object, succeed  # noqa: F401 - here is a fixture
 
 import accelsim
-from accelsim import ledger
+from accelsim import cli, ledger
 from accelsim.errors import AccelsimError, ConfigError, MachineError
 from accelsim.hardware.accelerators.base import SKIPS
 from accelsim.hardware.hierarchy import Memory
@@ -173,6 +173,25 @@ def test_one_pass_and_one_snapshot_may_be_named_alone(trace):
     pd.testing.assert_frame_equal(
         own.rows, compare(MACHINES[:2], trace, passes=["fwd"], snapshots=["swat80"], layers=["fc"]).rows
     )
+
+
+def test_a_machine_whose_dense_self_cannot_run_runs_all_the_same(here, monkeypatch, capsys):  # noqa: F811
+    """Tensors that are stored compressed fit where full ones do not: `run` says so, and gives all the rest."""
+    dense = type(load_machine("dadiannao.yaml").accelerator)
+    run = dense.run
+
+    def small(self, conv):
+        if conv.input.all() and conv.kernel.all():
+            raise MachineError("too large")
+        return run(self, conv)
+
+    monkeypatch.setattr(dense, "run", small)
+    monkeypatch.chdir(here)
+    how = ["--trace", "tiny.npz", "--snapshots", "swat80", "--layers", "block/conv2", "--baseline", "pe8x8.yaml"]
+    assert cli.main(["run", "--config", "dadiannao.yaml", *how]) == 0
+    out = capsys.readouterr().out
+    assert "no gain and shape of dadiannao: without zeros it cannot run the trace (dadiannao: " in out
+    assert "speedup over pe8x8" in out and "gain over its dense self" not in out
 
 
 def test_layers_without_a_zero_are_simulated_once_for_equal_snapshots(trace, write_tiny, tmp_path):

@@ -98,11 +98,13 @@ def run(options: argparse.Namespace) -> None:
             )  # fmt: skip
             table = frame(records)
         dense = None
+        refused: dict[str, str] = {}
         if baseline:
             dense = dense_selves(
                 [machine], trace, passes=options.passes, layers=options.layers, snapshots=options.snapshots,
-                jobs=options.jobs or cores(),
+                jobs=options.jobs or cores(), refused=refused,
             )  # fmt: skip
+            dense = None if refused else dense
         other = baseline.name if baseline else None
         worth = machine.accelerator.baseline_multipliers
         everything = summarize(table, machine.name, other, dense=dense, worth=worth)
@@ -113,6 +115,7 @@ def run(options: argparse.Namespace) -> None:
         covered += [] if options.quiet else tables.places_note(table, trace)
         paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]
     shown = {"full": not options.quiet, "explain": options.explain}
+    covered += tables.self_note(refused)
     parts: list[object] = [*tables.summary(chosen, everything, table, paper, **shown), *covered]
     data = export.report(chosen, everything, table, paper, origin)
     if options.plots:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from accelsim import ledger
-from accelsim.hardware.machine import Machine
 from accelsim.ledger import CYCLES, DENSE, EFFECTUAL, ENERGY, Count, Group, Record
 from accelsim.pipeline import simulate_records
 from accelsim.workload.filled import filled
 from accelsim.workload.synthetic import SyntheticTrace
 from accelsim.workload.trace import Trace
+
+if TYPE_CHECKING:
+    from accelsim.hardware.machine import Machine
 
 COLUMNS = ("fwd", "input_grad", "weight_grad", "backward", "step")
 SUMS = {"backward": ("input_grad", "weight_grad"), "step": ("fwd", "input_grad", "weight_grad")}

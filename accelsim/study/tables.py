@@ -128,6 +128,12 @@ def factors(summary: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]
     return [(words, summary[key]) for words, key in named if summary.get(key)]
 
 
+def self_note(refused: Mapping[str, str]) -> Iterator[Text]:
+    """Why a machine has no gain and shape: without zeros its tensors may be larger than what it can hold."""
+    for machine, reason in refused.items():
+        yield Text(f"no gain and shape of {machine}: without zeros it cannot run the trace ({reason})")
+
+
 def size_note(chosen: Summary) -> Iterator[Text]:
     """That a baseline has another number of multipliers, and what is left of the speedup by each."""
     ours, theirs = chosen.multipliers, chosen.baseline_multipliers
