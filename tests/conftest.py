@@ -5,11 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from accelsim import TraceWriter, testing
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.metadata import FIRST_LAYER, PASSES
 from accelsim.workload.trace import Layer
+
+# What fails once fails again, for everybody. ``--hypothesis-profile explore`` draws other cases each time.
+settings.register_profile("same", derandomize=True, database=None)
+settings.register_profile("explore", print_blob=True)
+settings.load_profile("same")
 
 
 def pytest_addoption(parser):

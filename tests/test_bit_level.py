@@ -71,6 +71,24 @@ def test_stripes_by_hand():
     assert shipped("stripes", **TINY, pe_width=2, column_bits=3, row_bits=2).run(conv).cycles == 4
 
 
+@pytest.mark.parametrize("name", ["stripes", "shapeshifter"])
+def test_minus_one_is_a_sign_and_a_bit(name):
+    """Two cycles, whether the width is the layer's or the column's: one bit of magnitude is worked off at least."""
+    machine = shipped(name, **TINY, precision="layer")
+    assert lost(machine, conv_of([[-1, 0]], [[1]])) == lost(machine, conv_of([[-2, 0]], [[1]]))
+    assert machine.run(conv_of([[-1]], [[1]])).cycles == 2
+
+
+@pytest.mark.parametrize("name", ["shapeshifter", "pragmatic"])
+def test_differences_take_a_bit_more_than_the_layer_s_values(name):
+    """−8 and 7 are 4 bits and their difference, 15, is 5: two slices of 4 in a layer that needs one."""
+    machine = shipped(name, **TINY, precision="layer", differential=True, pe_width=4, column_bits=8, row_bits=4)
+    row = conv_of([[-8, 7, -8]], [[1]])
+    result, cycles = machine.replay(row)
+    assert result.ravel().tolist() == [-8, 7, -8]
+    assert cycles == machine.run(row).cycles
+
+
 def test_shapeshifter_by_hand():
     """Columns of 7, 2 and of 0, 1: 3 bits and 1 bit; together 3. Negative: −8 is 1000, so 7 is four bits as well."""
     conv = conv_of([[7, 0], [2, 1]], [[1, 1]])

@@ -72,9 +72,9 @@ def is_signed(integers: np.ndarray) -> bool:
 
 
 def bits_needed(integers: np.ndarray) -> int:
-    """Bits of the widest of them in two's complement, or without a sign where none is negative; at least 1."""
+    """Bits of the widest of them: at least one of magnitude, as ``lengths`` finds, and a sign where any is negative."""
     low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
-    return max((-low - 1).bit_length() + 1, high.bit_length() + 1) if low < 0 else max(1, high.bit_length())
+    return max(1, high.bit_length(), (-low - 1).bit_length()) + 1 if low < 0 else max(1, high.bit_length())
 
 
 def sliced(words: np.ndarray, width: int, slices: int) -> np.ndarray:

@@ -28,9 +28,12 @@ class DifferenceParameters(BitLevel):
         return self.differential and conv.which != "weight_grad" and not is_linear(conv)
 
     def _operand(self, conv: Convolution, side: Literal["columns", "rows"]) -> Operand:
-        """Differences have signs; see ``BitLevel``."""
+        """Differences have signs, and where the layer's precision is known a bit more; see ``BitLevel``."""
         operand = super()._operand(conv, side)
-        return replace(operand, signed=operand.signed or (side == "columns" and self._is_differential(conv)))
+        if side == "rows" or not self._is_differential(conv):
+            return operand
+        needed = min(operand.bits + 1, self.column_bits)
+        return replace(operand, bits=needed, slices=-(-needed // self.pe_width), signed=True)
 
     def _as_seen(self, mapping: Mapping, windows: np.ndarray) -> np.ndarray:
         """Differences; the first window of a row of the map stays; see ``BitLevel``.
