@@ -110,6 +110,7 @@ def pe_arrays():
         halo_exchange=st.booleans(),
         strided_input_grad=STRIDED,
         reduction_width=st.sampled_from([0, 1, 4]),
+        sample_barrier=st.booleans(),
     )
 
 
@@ -127,6 +128,7 @@ def scnns():
         queue_depth=st.sampled_from([0, 1, 2, 8, 102]),
         strided_input_grad=STRIDED,
         reduction_width=st.sampled_from([0, 1, 4]),
+        sample_barrier=st.booleans(),
     )
 
 
@@ -187,6 +189,7 @@ def cnvlutins():
         brick=st.sampled_from([1, 2, 5, 16]),
         empty_brick_cycles=st.sampled_from([0, 1]),
         image_encoded=st.booleans(),
+        space_to_depth=st.booleans(),
         strided_input_grad=STRIDED,
         weight_grad_skips=st.sampled_from(["activation", "gradient"]),
     )

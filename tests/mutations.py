@@ -783,6 +783,22 @@ MUTATIONS = [
         "every brick costs a cycle more",
     ),
     Mutation(
+        "cnvlutin-fold",
+        f"{MODELS}cnvlutin.py",
+        "space_to_depth=self.space_to_depth",
+        "space_to_depth=True",
+        ("test_published.py::test_cnvlutins_image_is_folded_by_hand",),
+        "an image is folded whatever the key says",
+    ),
+    Mutation(
+        "pe-array-sample-barrier",
+        f"{MODELS}pe_array/model.py",
+        "1 if self.sample_barrier else first.shape[1]",
+        "first.shape[1]",
+        ("test_accelerators.py::test_a_barrier_after_each_sample_by_hand",),
+        "PEs never wait for the end of a sample",
+    ),
+    Mutation(
         "cnvlutin-reads",
         f"{MODELS}cnvlutin.py",
         'accesses["activation_buffer_reads"] += passes * self.tiles * products',

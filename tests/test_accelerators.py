@@ -231,6 +231,22 @@ def test_the_weight_gradients_reduction_is_shared_by_the_batch():
     assert exchange(1, array.model_copy(update={"reduction_width": 0})) == 0
 
 
+@pytest.mark.parametrize("model", ["pe_array", "scnn"])
+def test_a_barrier_after_each_sample_by_hand(model):
+    """One channel and filter of 1×2, a PE for each place. One sample has its non-zeros on the left, one on the right.
+
+    Without a barrier both PEs have a cycle's work and do it at once; with it each waits for the other's sample.
+    """
+    g = Geometry(1, 1, 2, 1, (1, 1))
+    acts = np.array([[True, False], [False, True]]).reshape(2, 1, 1, 2)
+    conv = lower_tensors(g, "weight_grad", acts, np.ones(g.gradient_shape(2), bool))[0]
+    free = EXAMPLES[model].model_copy(update={"reduction_width": 0})
+    counts = [free.model_copy(update={"sample_barrier": barrier}).run(conv) for barrier in (False, True)]
+    assert [activity.cycles for activity in counts] == [1, 2]
+    # With the barrier one of the two PEs waits in each cycle, 16 multipliers.
+    assert [activity.slots["barrier"] for activity in counts] == [0, 2 * 16]
+
+
 @pytest.mark.parametrize(
     ("channels", "filters", "block"),
     [(512, 512, (32, 32)), (512, 4, (256, 4)), (5, 512, (4, 204)), (3, 2, (3, 2)), (512, 33, (32, 32))],

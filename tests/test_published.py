@@ -170,6 +170,21 @@ def test_cnvlutin_by_hand():
     assert activity.slots == {"effectual": 30, "ineffectual": 0, "edge": 16, "barrier": 9, "imbalance": 9}
 
 
+def test_cnvlutins_image_is_folded_by_hand():
+    """A 1×1 kernel of stride 2: folded, 4 · 3 channels are two lines of 8 lanes, three of them zeros' ; as it is, one.
+
+    With a 2×2 kernel of stride 2 folding fills the lanes: again two lines, where four taps are four.
+    """
+
+    def taken(kernel, fold):
+        g = Geometry(3, 4, 4, 2, (kernel, kernel), stride=(2, 2))
+        machine = shipped("cnvlutin", tiles=1, rows=2, lanes=8, space_to_depth=fold)
+        return cycles(machine, masks(g), "fwd") / (g.output[0] * g.output[1])
+
+    assert [taken(1, fold) for fold in (True, False)] == [2, 1]
+    assert [taken(2, fold) for fold in (True, False)] == [2, 4]
+
+
 @given(machine=cnvlutins(), layer=layers())
 @settings(max_examples=100, deadline=None)
 def test_cnvlutin_takes_its_closed_form_on_dense_bricks(machine, layer):

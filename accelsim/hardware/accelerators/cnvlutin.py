@@ -42,6 +42,10 @@ class Cnvlutin(AcceleratorParameters):
     image_encoded: bool = option(
         "a forward input of 3 channels, an image, comes with offsets too; without, it is computed as on DaDianNao"
     )
+    space_to_depth: bool = option(
+        "a strided image that is computed as on DaDianNao has stride × stride positions folded into its channels",
+        default=True,
+    )
     strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD)
     weight_grad_skips: Literal["activation", "gradient"] = option(
         "operand of the weight gradient on the neuron lanes; the other takes the filters' place"
@@ -56,7 +60,7 @@ class Cnvlutin(AcceleratorParameters):
         """The machine without skipping."""
         return DaDianNao(
             model="dadiannao", tiles=self.tiles, rows=self.rows, columns=1, lanes=self.lanes,
-            strided_input_grad=self.strided_input_grad,
+            strided_input_grad=self.strided_input_grad, space_to_depth=self.space_to_depth,
         )  # fmt: skip
 
     @property

@@ -52,6 +52,9 @@ class SCNN(AcceleratorParameters):
         0, 1 << 16, "partial weight gradients that a PE passes on per cycle when PEs add theirs up; 0: free",
         unit="partial sums/cycle",
     )  # fmt: skip
+    sample_barrier: bool = option(
+        "in the weight gradient PEs wait for each other at the end of each sample too, as pe_array's", default=False
+    )
 
     @check
     def _counters_fit_a_byte(self) -> SCNN:
@@ -90,7 +93,7 @@ class SCNN(AcceleratorParameters):
             model="pe_array", pe_rows=self.pe_rows, pe_columns=self.pe_columns,
             activation_width=self.activation_width, weight_width=self.weight_width, accumulators=self.accumulators,
             banks=self.banks, stride_phases=True, halo_exchange=False, strided_input_grad=self.strided_input_grad,
-            reduction_width=self.reduction_width,
+            reduction_width=self.reduction_width, sample_barrier=self.sample_barrier,
         )  # fmt: skip
 
     def run(self, conv: Convolution) -> Activity:

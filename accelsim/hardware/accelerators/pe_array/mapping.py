@@ -43,6 +43,11 @@ class Mapping(AcceleratorParameters):
         0, 1 << 16, "partial weight gradients that a PE passes on per cycle when PEs add theirs up; 0: free",
         unit="partial sums/cycle",
     )  # fmt: skip
+    sample_barrier: bool = option(
+        "in the weight gradient PEs wait for each other at the end of each sample too; without, a PE that is done with "
+        "its places of a sample goes on to those of the next",
+        default=False,
+    )
     spill_partial_sums: bool = option(
         "a filter with more partial sums than accumulators keeps the others in memory; without, it is refused",
         default=False,

@@ -106,8 +106,6 @@ class PEArray(Mapping):
         )
 
     def _weight_grad(self, conv: Convolution) -> Activity:
-        from accelsim.hardware.kernels.cartesian import outer_product_cycles
-
         places, samples = conv.kernel.shape[2:], conv.kernel.shape[1]
         tile, steps = self.share(places), (conv.dilation[0], conv.stride[0], conv.dilation[1], conv.stride[1])
         used = used_pes(places, tile)
@@ -118,8 +116,7 @@ class PEArray(Mapping):
                 np.add.reduceat(operand != 0, range(0, len(operand), size), axis=0, dtype=np.int64)
                 for operand, size in zip((activations, gradients), blocks, strict=True)
             )
-            widths = self.activation_width, self.weight_width
-            cycles, own = outer_product_cycles(first, second, tile, used, steps, conv.geometry.output, widths)
+            cycles, own = self._outer_products(first, second, tile, used, steps, conv.geometry.output)
             cycles_of.append(cycles.ravel())
             total += own
             reduction += self.reduction_cycles(conv, len(activations), len(gradients), used)
@@ -129,6 +126,25 @@ class PEArray(Mapping):
         return self._activity(
             conv, jobs, total, total, conv.effectual, reduction, used, lambda: of_weight_grad(self, conv, jobs, used)
         )
+
+    def _outer_products(
+        self,
+        first: np.ndarray,
+        second: np.ndarray,
+        tile: tuple[int, int],
+        used: tuple[int, int],
+        steps: tuple[int, int, int, int],
+        taps: tuple[int, int],
+    ) -> tuple[np.ndarray, int]:
+        """``outer_product_cycles`` of what lies between two barriers, added up: of all samples, or of each."""
+        from accelsim.hardware.kernels.cartesian import outer_product_cycles
+
+        widths, together = (self.activation_width, self.weight_width), 1 if self.sample_barrier else first.shape[1]
+        counted = []
+        for n in range(0, first.shape[1], together):
+            some = [np.ascontiguousarray(operand[:, n : n + together]) for operand in (first, second)]
+            counted.append(outer_product_cycles(some[0], some[1], tile, used, steps, taps, widths))
+        return np.sum([cycles for cycles, _ in counted], axis=0), sum(own for _, own in counted)
 
     def _activity(
         self,

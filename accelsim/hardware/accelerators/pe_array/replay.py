@@ -71,7 +71,7 @@ def _multiply(
 
 
 def replay_weight_grad(array: Mapping, conv: Convolution) -> tuple[np.ndarray, int]:
-    """The weight gradient of docs/model.md: outer products at each place, a barrier per tap and pair of blocks."""
+    """The weight gradient of docs/model.md: outer products at each place, barriers as ``run`` has them."""
     groups, cycles, reduction = [], 0, 0
     places, tile = conv.kernel.shape[2:], array.share(conv.kernel.shape[2:])
     used = used_pes(places, tile)
@@ -83,7 +83,8 @@ def replay_weight_grad(array: Mapping, conv: Convolution) -> tuple[np.ndarray, i
         for r, s in np.ndindex(*conv.geometry.output):
             for c in range(0, len(activations), block_c):
                 for k in range(0, len(gradients), block_k):
-                    own = np.zeros(array.grid, np.int64)
+                    meetings = gradients.shape[1] if array.sample_barrier else 1
+                    own = np.zeros((meetings, *array.grid), np.int64)
                     for n, p, q in np.ndindex(*gradients.shape[1:]):
                         x, y = p * conv.dilation[0] + r * conv.stride[0], q * conv.dilation[1] + s * conv.stride[1]
                         acts, grads = activations[c : c + block_c, n, x, y], gradients[k : k + block_k, n, p, q]
@@ -95,8 +96,8 @@ def replay_weight_grad(array: Mapping, conv: Convolution) -> tuple[np.ndarray, i
                                 out[np.ix_(c + of_c, k + of_k, [r], [s])] += np.outer(acts[of_c], grads[of_k])[
                                     ..., None, None
                                 ]
-                                own[p // tile[0], q // tile[1]] += 1
-                    cycles += int(own.max())
+                                own[n % meetings, p // tile[0], q // tile[1]] += 1
+                    cycles += int(own.max(axis=(1, 2)).sum())
         reduction += array.reduction_cycles(conv, len(activations), len(gradients), used)
         groups.append(out)
     samples = conv.kernel.shape[1]
