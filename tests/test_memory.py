@@ -566,8 +566,7 @@ def test_what_stays_within_a_room_fits_it(parts, sizes, room):
         held = [{p for p in kept if p in parts[: at + 1] and p in parts[at:]} for at in range(len(parts))]
         return max(sum(sizes[p] for p in now) for now in held)
 
-    everything = np.ones(6, bool)
-    assert visits.peak_bytes(everything) == peak(set(parts))
+    assert visits.peak_bytes == peak(set(parts))
     kept = {int(p) for p in np.flatnonzero(visits.kept_within(room))}
     first_first = list(dict.fromkeys(parts))
     assert kept == set(first_first[: len(kept)])

@@ -8,6 +8,7 @@ import tracemalloc
 from collections import Counter, defaultdict
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -239,7 +240,7 @@ def test_a_track_keeps_cycles_order_and_size(happened, most):
 def test_memory_is_bounded_however_many_jobs(tmp_path):
     """A million happenings, of which a share is kept."""
     jobs = 250_000
-    plan = Plan(["l"], [jobs], [2] * jobs, {}, {}, [], [{}], {})
+    plan = Plan(["l"], np.array([jobs]), np.full(jobs, 2), {}, {}, np.zeros(jobs, int), [{}], {})
     machine = MACHINES["pes"]()
     path = tmp_path / "t.json.gz"
     with recording(path, machine, 9) as watch:

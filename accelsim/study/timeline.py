@@ -189,6 +189,11 @@ class _Process:
         self.tracks = [self.layers, self.pes, *self.channels, *self.ports.values()]
         self.tids = {id(track): number for number, track in enumerate(self.tracks, start=1)}
         self.shares = lru_cache(_shares_of(offchip, clock_mhz, groups))
+        self.job_cycles, self.ends = plan.job_cycles.tolist(), plan.ends.tolist()
+        self.transfers = {
+            name: list(zip(*(column.tolist() for column in (s.job, s.size, s.fills)), strict=True))
+            for name, s in plan.streams.items()
+        }
         self.stalls: list[Slices] = []
         self.layer = self.now = 0
         self._name()
@@ -198,7 +203,7 @@ class _Process:
         if place == STALLS:
             self.stalls.append(self._slice(stream.replace("_", " "), start, end, number))
         elif place == JOBS:
-            worked = start + self.plan.job_cycles[number]
+            worked = start + self.job_cycles[number]
             self._work([*self.stalls, self._slice("busy", start, worked, number)])
             self._end_job(number, end)
         else:
@@ -222,7 +227,7 @@ class _Process:
     def _work(self, slices: list[Slices]) -> None:
         """PEs work and wait, in the order of time."""
         for each in sorted(slices, key=lambda each: (each.start, each.end)):
-            self.layer = max(self.layer, bisect(self.plan.ends, next(iter(each.parts.values()))[3]))
+            self.layer = max(self.layer, bisect(self.ends, next(iter(each.parts.values()))[3]))
             each.layer, self.now = self.layer, each.end
             self.layers.add(Slices(each.layer, each.start, each.end, dict(each.parts)))
             self._add(self.pes, each)
@@ -234,16 +239,15 @@ class _Process:
                 self._sample(key, end)
 
     def _transfer(self, port: str, name: str, number: int, start: int, end: int) -> None:
-        stream = self.plan.streams[name]
-        job, size = stream.job[number], stream.size[number]
+        job, size, part = self.transfers[name][number]
         if port == OFFCHIP:
             for track, cycles, moved in self.shares(size):
                 self._add(self.channels[track], self._slice(name, start, start + cycles, job, moved))
         else:
             self._add(self.ports[port], self._slice(name, start, end, job, size))
-        part = stream.fills[number]
-        if part >= 0 and self.rooms[stream.room].fill(part):
-            self._sample(stream.room, start)
+        room = self.plan.streams[name].room
+        if part >= 0 and self.rooms[room].fill(part):
+            self._sample(room, start)
 
     def _slice(self, name: str, start: int, end: int, job: int, size: int = 0) -> Slices:
         return Slices(self.layer, start, end, {name: (end - start, size, 1, job)})

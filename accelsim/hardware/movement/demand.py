@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -81,10 +82,20 @@ class LayerDemand:
     batch: int = 1
     weight_share: tuple[int, int] = (1, 1)
 
-    @property
-    def jobs(self) -> int:
-        """Jobs of the layer."""
-        return self.result_bytes.size
+    @cached_property
+    def all_results_bytes(self) -> int:
+        """Bytes of the result of the samples that its jobs are for."""
+        return int(self.result_bytes.sum())
+
+    @cached_property
+    def largest_result_bytes(self) -> int:
+        """The most that a job completes."""
+        return int(self.result_bytes.max(initial=0))
+
+    @cached_property
+    def most_spilled_bytes(self) -> int:
+        """The most partial sums that a job leaves."""
+        return int(self.spilled_bytes.max(initial=0))
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,8 @@ class Capacities:
 
 def demands(memory: Memory, layers: list[LayerTraffic]) -> tuple[LayerDemand, ...]:
     """Of the layers of a pass, in the order of their execution."""
-    made, resident = [], _weights_stay(memory, layers)
+    made = []
+    resident = any(layer.turn is not None for layer in layers) and _weights_stay(memory, layers)
     for index, layer in enumerate(layers):
         before, after = (layers[at] if 0 <= at < len(layers) else None for at in (index - 1, index + 1))
         fed = before is not None and before.feeds(layer)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -38,11 +37,6 @@ class Loads:
     moves: Moves
     size_bytes: np.ndarray
     visits: Visits
-
-    @cached_property
-    def peak_bytes(self) -> int:
-        """The most bytes at once in its memory, if each part is fetched but once."""
-        return self.visits.peak_bytes(self.visits.all_parts())
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +134,7 @@ class _Placer:
         before the next layer begins, though not all may be stored; what leaves meanwhile is of those that are.
         """
         layer = self.layers[index]
-        name, own = layer.result_memory, int(layer.result_bytes.sum())
+        name, own = layer.result_memory, layer.all_results_bytes
         total = -(-own * layer.batch // layer.samples)
         capacity, fixed = self.memories[name], self._fixed_bytes(index, layer.result_memory, before)
         peaks, least = self._peak_bytes(index, name, found), self._largest_bytes(index, name, found)
@@ -166,10 +160,10 @@ class _Placer:
         return [0 if at == found else loads[at].visits.largest_bytes for at in self._of(index, name)]
 
     def _peak_bytes(self, index: int, name: str, found: int) -> list[int]:
-        return [0 if at == found else self.loads[index][at].peak_bytes for at in self._of(index, name)]
+        return [0 if at == found else self.loads[index][at].visits.peak_bytes for at in self._of(index, name)]
 
     def _piece_bytes(self, index: int) -> int:
-        return min(int(self.layers[index].result_bytes.max(initial=0)), self.piece_bytes)
+        return min(self.layers[index].largest_result_bytes, self.piece_bytes)
 
     def _before(self, index: int, name: str, before: LayerPlacement) -> int:
         """Bytes of a memory that the results of the layer before stay in, or still leave through."""
@@ -178,7 +172,7 @@ class _Placer:
     def _fixed_bytes(self, index: int, name: str, before: LayerPlacement) -> int:
         """What a memory holds besides operands and results."""
         layer = self.layers[index]
-        spilled = int(layer.spilled_bytes.max(initial=0)) if name == layer.result_memory else 0
+        spilled = layer.most_spilled_bytes if name == layer.result_memory else 0
         return self._before(index, name, before) + spilled
 
     def _least_bytes(self, index: int, name: str, found: int) -> int:
@@ -188,14 +182,14 @@ class _Placer:
         layer, parts = self.layers[index], sum(self._largest_bytes(index, name, found))
         if name != layer.result_memory:
             return parts
-        return parts + int(layer.spilled_bytes.max(initial=0)) + self._piece_bytes(index)
+        return parts + layer.most_spilled_bytes + self._piece_bytes(index)
 
     def _whole_bytes(self, index: int, name: str) -> int:
         """Bytes of a memory that a layer takes if nothing is fetched twice and its results stay."""
         if index == len(self.layers):
             return 0
         layer = self.layers[index]
-        results = int(layer.result_bytes.sum()) if name == layer.result_memory else 0
+        results = layer.all_results_bytes if name == layer.result_memory else 0
         return results + sum(self._peak_bytes(index, name, -1))
 
     # Operands
@@ -208,7 +202,7 @@ class _Placer:
             budget -= leaving if name == layer.result_memory else 0
             here = [at for at in self._of(index, name) if at != found]
             visits = [self.loads[index][at].visits for at in here]
-            peaks = [self.loads[index][at].peak_bytes for at in here]
+            peaks = [self.loads[index][at].visits.peak_bytes for at in here]
             for at, stays in zip(here, _chosen(visits, peaks, budget), strict=True):
                 chosen[at] = stays
         return chosen
@@ -221,9 +215,8 @@ def _loads(operand: OperandDemand, capacity: int) -> Loads:
     """
     uses = np.flatnonzero(operand.part >= 0)
     visits = Visits.of(uses, operand.part[uses], operand.inside_bytes)
-    kept = visits.kept_within(capacity)
-    if not kept[visits.part].all():
-        kept = visits.kept_within(max(0, capacity - 2 * visits.largest_bytes))
+    room = capacity if visits.peak_bytes <= capacity else max(0, capacity - 2 * visits.largest_bytes)
+    kept = visits.kept_within(room)
     moves, streamed = visits.moves(kept), operand.streamed_bytes
     sizes = operand.stored_bytes[moves.part]
     held = visits.largest_bytes <= capacity and sizes.sum() <= streamed[uses].sum()

@@ -72,8 +72,8 @@ class _Queue:
 
     def __init__(self, stream: Stream):
         self.stream, self.name = stream, stream.name
-        self.job, self.cycles, self.latency = stream.job, stream.cycles, stream.latency
-        self.size = len(stream.job)
+        self.job, self.cycles, self.latency = stream.job.tolist(), stream.cycles.tolist(), stream.latency
+        self.size = len(self.job)
         self.started = self.count = 0
         self.first: list[int] = []
         self.done: list[int] = []
@@ -111,6 +111,7 @@ class _Jobs:
 class _Replay:
     def __init__(self, plan: Plan, observe: Observer | None):
         self.plan, self.observe = plan, observe
+        self.job_cycles, self.stores_needed = plan.job_cycles.tolist(), plan.stores_needed.tolist()
         self.env = simpy.Environment()
         self.jobs = _Jobs()
         self.queues = {name: _Queue(stream) for name, stream in plan.streams.items()}
@@ -121,8 +122,8 @@ class _Replay:
             port.queues = [q for q in self.queues.values() if q.stream.port == port.name]
         for queue in self.queues.values():
             for name, counts in queue.stream.needs.items():
-                if any(counts):
-                    queue.needs.append((self.jobs if name == JOBS else self.queues[name], counts))
+                if counts.any():
+                    queue.needs.append((self.jobs if name == JOBS else self.queues[name], counts.tolist()))
         for queue in self.queues.values():
             waiting = [q for q in self.queues.values() if any(other is queue for other, _ in q.needs)]
             queue.watchers = [port for port in self.ports if any(q in waiting for q in port.queues)]
@@ -157,7 +158,7 @@ class _Replay:
     def _start(self, queue: _Queue) -> int:
         """A transfer starts; returns the cycles that it keeps the port."""
         now, number = self.now, queue.started
-        cycles = queue.cycles[number]
+        cycles: int = queue.cycles[number]
         queue.started += 1
         queue.first.append(now + queue.latency)
         queue.done.append(now + queue.latency + cycles)
@@ -184,12 +185,12 @@ class _Replay:
     def _work(self) -> Steps:
         """The PEs: job after job."""
         plan = self.plan
-        loads = [(self.queues[name], of_job) for name, of_job in plan.load_of_job.items()]
+        loads = [(self.queues[name], of_job.tolist()) for name, of_job in plan.load_of_job.items()]
         store = self.queues["store"]
         ends: list[int] = []
         stalls: list[Counter[str]] = []
         job = 0
-        for end in plan.ends:
+        for end in plan.ends.tolist():
             lost: Counter[str] = Counter()
             while job < end:
                 yield from self._job(job, loads, store, lost)
@@ -214,7 +215,7 @@ class _Replay:
                 start, first_of = queue.first[number], (queue, number)
             if queue.done[number] > last:
                 last, last_of = queue.done[number], queue
-        number = self.plan.stores_needed[job] - 1
+        number = self.stores_needed[job] - 1
         if number >= 0:
             while store.started <= number:
                 yield self._change()
@@ -222,7 +223,7 @@ class _Replay:
                 start, first_of = store.done[number], (store, number)
         if first_of:
             self._blame(job, begin, start, *first_of, lost)
-        end = start + self.plan.job_cycles[job]
+        end = start + self.job_cycles[job]
         if last_of and last > end:
             self._lose(lost, "onchip", last_of.stream.operand, job, end, last)
             end = last
@@ -264,7 +265,7 @@ class _Replay:
             if queue.done and queue.done[-1] > self.now:
                 yield self.env.timeout(queue.done[-1] - self.now)
             if self.now > begin:
-                self._blame(self.plan.ends[-1] - 1, begin, self.now, queue, queue.size - 1, stalls[-1])
+                self._blame(len(self.job_cycles) - 1, begin, self.now, queue, queue.size - 1, stalls[-1])
         ends[-1] = self.now
 
     def _change(self) -> simpy.Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,71 +36,58 @@ class Visits:
         The part, and the first and last job of the visit.
     of_use : ndarray of int64, (uses,)
         The visit that each use belongs to.
-    sizes : ndarray of int64, (parts,)
-        Bytes of each part.
+    opens : ndarray of bool, (visits,)
+        Whether it is the first visit of its part.
+    final : ndarray of int64, (parts,)
+        The last job that uses each part; −1 where none does.
+    held : ndarray of int64, (used parts,)
+        Bytes that are held as each part is first used, in this order, if all stay from their first visit to their last.
+        What is used first later on adds nothing to it.
+    largest_bytes : int
+        Bytes of the largest part that is used; 0 where none is.
     """
 
     part: np.ndarray
     first: np.ndarray
     last: np.ndarray
     of_use: np.ndarray
-    sizes: np.ndarray
+    opens: np.ndarray
+    final: np.ndarray
+    held: np.ndarray
+    largest_bytes: int
 
     @classmethod
     def of(cls, jobs: np.ndarray, parts: np.ndarray, sizes: np.ndarray) -> Visits:
-        """Visits from the jobs, ascending, that use parts."""
-        begins = np.diff(parts, prepend=-1) != 0
-        at = np.flatnonzero(begins)
-        return cls(parts[at], jobs[at], jobs[np.append(at, jobs.size)[1:] - 1], np.cumsum(begins) - 1, sizes)
+        """Visits from the jobs, ascending, that use parts; ``sizes`` are the bytes of each part."""
+        from accelsim.hardware.kernels.visits import visits
 
-    @property
-    def largest_bytes(self) -> int:
-        """Bytes of the largest part that is used; 0 where none is."""
-        return int(self.sizes[self.part].max(initial=0))
+        return cls(*visits(jobs, parts, sizes))
 
-    def peak_bytes(self, kept: np.ndarray) -> int:
-        """The most bytes at once of the parts chosen, each held from its first visit to its last."""
-        chosen = kept[self.part]
-        parts, opening = np.unique(self.part[chosen], return_index=True)
-        closing = np.flatnonzero(chosen).size - 1 - np.unique(self.part[chosen][::-1], return_index=True)[1]
-        begins, ends = self.first[chosen][opening], self.last[chosen][closing]
-        order = np.argsort(begins, kind="stable")
-        entered = np.cumsum(self.sizes[parts][order])
-        # What is held when a part enters: all that entered so far but for what had ended before.
-        by_end = np.argsort(ends, kind="stable")
-        left = np.append(0, np.cumsum(self.sizes[parts][by_end]))
-        gone = left[np.searchsorted(ends[by_end], begins[order], side="left")]
-        return int((entered - gone).max(initial=0))
+    @cached_property
+    def peak_bytes(self) -> int:
+        """The most bytes at once, if all parts stay from their first visit to their last."""
+        return int(self.held.max(initial=0))
 
     def all_parts(self) -> np.ndarray:
         """The choice of every part."""
-        return np.ones(self.sizes.size, bool)
+        return np.ones(self.final.size, bool)
 
     def kept_within(self, room: int) -> np.ndarray:
         """Which parts to hold from their first visit to their last, in ``room`` bytes: as many as fit, the first
         first.
         """
-        rank = np.full(self.sizes.size, self.sizes.size)
-        parts, opening = np.unique(self.part, return_index=True)
-        rank[parts[np.argsort(opening, kind="stable")]] = np.arange(parts.size)
-        low, high = 0, parts.size
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.peak_bytes(rank < middle) <= room else (low, middle - 1)
-        return rank < low
+        over = np.flatnonzero(self.held > room)
+        kept = np.zeros(self.final.size, bool)
+        kept[self.part[self.opens][: over[0] if over.size else None]] = True
+        return kept
 
     def moves(self, kept: np.ndarray) -> Moves:
         """What has to be brought if the parts chosen are held from their first visit to their last, the others for a
         visit.
         """
-        first_visit = np.zeros(self.part.size, bool)
-        first_visit[np.unique(self.part, return_index=True)[1]] = True
-        final = np.zeros(self.sizes.size, np.int64)
-        np.maximum.at(final, self.part, self.last)
-        stays = kept[self.part]
-        moved = first_visit | ~stays
-        until = np.where(stays, final[self.part], self.last)
-        return Moves(self.first[moved], self.part[moved], until[moved], np.cumsum(moved)[self.of_use])
+        from accelsim.hardware.kernels.visits import moves
+
+        return Moves(*moves(self.part, self.first, self.last, self.of_use, self.opens, self.final, kept))
 
 
 class Room:
@@ -111,15 +99,17 @@ class Room:
     def __init__(self, capacity_bytes: int):
         self.capacity = capacity_bytes
         self._entries: list[tuple[np.ndarray, ...]] = []
+        self._count = 0
 
-    def enter(self, job: np.ndarray, size: np.ndarray, until: np.ndarray, rank: int = 0) -> tuple[int, int]:
-        """Parts that jobs need and that stay until a job is complete; returns their numbers, first and past the last.
+    def enter(self, job: np.ndarray, size: np.ndarray, until: np.ndarray, rank: int = 0) -> slice:
+        """Parts that jobs need and that stay until a job is complete; returns their numbers.
 
-        Of what the same job needs lower ranks enter first.
+        Of what the same job needs rank 0 enters before rank 1.
         """
-        start = sum(entry[0].size for entry in self._entries)
+        start = self._count
+        self._count += job.size
         self._entries.append((job, size, until, np.full(job.size, rank)))
-        return start, start + job.size
+        return slice(start, self._count)
 
     def entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All that enters: job, bytes, last job, rank."""
@@ -131,7 +121,7 @@ class Room:
     def opened_by(self, jobs: int) -> np.ndarray:
         """The last job that must be complete before each part may enter; −1 where none need be."""
         job, size, until, rank = self.entries()
-        order = np.lexsort((rank, job))
+        order = np.argsort(2 * job + rank, kind="stable")
         taken = np.cumsum(size[order])
         freed = np.cumsum(np.bincount(until, weights=size, minlength=jobs).astype(np.int64))
         opened = np.empty(job.size, np.int64)
