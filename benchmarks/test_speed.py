@@ -75,6 +75,47 @@ def test_forward_with_queues(benchmark, layers):
     assert np.median(cpu) < 2
 
 
+BIT_LEVEL_CYCLES = {
+    "stripes": 769_440, "shapeshifter": 687_064, "loom": 8_599_528, "pragmatic": 385_734, "laconic": 1_839_395,
+    "tclp": 526_191, "tcle": 317_441,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def of_eight_bits(layers):
+    """The same convolutions at 0 %, one image: its zeros, other values a bell of 8 bits; half of the weights are 0."""
+    trace, snapshot, kept, _ = layers
+    dense = {layer.name: layer for layer in trace.snapshot("dense").layers}
+    rng, tensors = np.random.default_rng(0), []
+    for layer in kept:
+        bells = {}
+        for name in ("weight", "activation"):
+            is_there = dense[layer.name].tensor(name)
+            magnitude = np.clip(np.abs(rng.normal(0, 32, is_there.shape)), 1, 127).astype(np.int8)
+            bells[name] = magnitude * is_there
+        bells["weight"] *= rng.integers(-1, 1, bells["weight"].shape, np.int8)
+        tensors.append(bells)
+    return trace, snapshot, kept, tensors
+
+
+@pytest.mark.parametrize("name", BIT_LEVEL_CYCLES)
+def test_forward_bit_by_bit(benchmark, of_eight_bits, name):
+    """A bit-level machine: at most 2 s of CPU time, without the memory's replay."""
+    machine = accelsim.load_machine(f"{name}.yaml", memory="none", energy="none")
+    simulate(of_eight_bits, machine)  # compiles
+    cpu = []
+
+    def once():
+        start = time.process_time()
+        counted = simulate(of_eight_bits, machine)
+        cpu.append(time.process_time() - start)
+        return counted
+
+    assert benchmark.pedantic(once, rounds=3) == BIT_LEVEL_CYCLES[name]
+    print(f"\n{name}: median {np.median(cpu):.2f} CPU-s (target 2)")
+    assert np.median(cpu) < 2
+
+
 def test_the_scheduling_kernel_against_a_plain_pass(benchmark, layers):
     """What the schedule costs beyond touching each word once."""
     from accelsim.hardware.lines import to_lines

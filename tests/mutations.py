@@ -374,6 +374,14 @@ MUTATIONS = [
         "a set does not wait for values that an earlier set waited for in the same line",
     ),
     Mutation(
+        "bits-many-columns-reach-further",
+        PRESENTED,
+        "if (own >> np.uint32(reach)) < lowest[c]:",
+        "if (own >> np.uint32(reach)) <= lowest[c]:",
+        (RULES.format("tcle"),),
+        "lanes of columns that drop their powers together reach one more than their shift has",
+    ),
+    Mutation(
         "bits-dearest-of-all-sets",
         BIT_LEVEL,
         "rows[s, t, lane])\n",

@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from accelsim.hardware.kernels.bit_level import Words32, drop
-from accelsim.hardware.kernels.jit import Int64s, kernel
+from accelsim.hardware.kernels.bit_level import Words32
+from accelsim.hardware.kernels.jit import Int32s, Int64s, kernel
+
+_STRIP = 256  # columns at a time: what their lanes present stays in the first-level cache
 
 
 @kernel
@@ -78,18 +80,53 @@ def presented_terms(presented: Int64s, executed: Int64s, tiles: int, words: Word
     sets, filters, lines, lanes = presented.shape
     columns = words.shape[1]
     cycles = np.zeros(((sets + tiles - 1) // tiles, lines, columns), np.int64)
-    left = np.empty(lanes, np.uint32)
-    for s in range(sets):
-        for t in range(executed[s]):
-            for c in range(columns):
-                dearest = 1
+    for first in range(0, columns, _STRIP):
+        strip = words[:, first : first + _STRIP]
+        left = np.empty((lanes, strip.shape[1]), np.uint32)
+        lowest, taken = np.empty(strip.shape[1], np.uint32), np.empty(strip.shape[1], np.int32)
+        for s in range(sets):
+            for t in range(executed[s]):
+                own = cycles[s // tiles, t, first : first + _STRIP]
+                own[:] = np.maximum(own, 1)
                 for row in range(filters):
+                    used = 0
                     for lane in range(lanes):
                         place = presented[s, row, t, lane]
-                        left[lane] = words[place, c] if place >= 0 else 0
-                    dearest = max(dearest, drop(left, reach))
-                cycles[s // tiles, t, c] = max(cycles[s // tiles, t, c], dearest)
+                        if place >= 0:
+                            left[used] = strip[place]
+                            used += 1
+                    _drop_together(left[:used], reach, lowest, taken)
+                    for c in range(taken.size):
+                        own[c] = max(own[c], taken[c])
     return cycles
+
+
+@kernel
+def _drop_together(left: Words32, reach: int, lowest: Words32, taken: Int32s) -> None:
+    """``drop`` of many columns at once, (lanes, columns), into ``taken``; ``lowest`` is room to work in.
+
+    The loops over columns become vector instructions, which needs contiguous arrays.
+    """
+    lanes, columns = left.shape
+    taken[:] = 0
+    while True:
+        lowest[:] = 0
+        for lane in range(lanes):
+            for c in range(columns):
+                lowest[c] |= left[lane, c]
+        is_any = False
+        for c in range(columns):
+            taken[c] += lowest[c] != 0
+            is_any |= lowest[c] != 0
+            lowest[c] &= -lowest[c]
+        if not is_any:
+            return
+        for lane in range(lanes):
+            for c in range(columns):
+                own = left[lane, c] & -left[lane, c]
+                # Both are powers of two: own < lowest · 2^reach, without a product that 32 bits would not hold.
+                if (own >> np.uint32(reach)) < lowest[c]:
+                    left[lane, c] ^= own
 
 
 @kernel
