@@ -775,6 +775,7 @@ def test_whatever_a_trace_says_of_itself_no_escape_code_comes_out(here, write_ti
         assert "\x1b" not in succeed(here, *arguments)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_on_a_cold_cache_agree(here):
     """Both compile and write the cache; a slow test, so with the smallest machine that compiles."""
     env = environment(NUMBA_CACHE_DIR=str(here / "cache"))

@@ -722,6 +722,7 @@ def test_nothing_recorded_is_kept_beyond_the_tensor_being_written(path):
     assert peak() < 5 * largest  # the writer's pieces, as large: as numbers, as bytes, and deflated in a growing buffer
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of the process where Linux has it")
 def test_the_process_does_not_grow_with_the_number_of_layers(tmp_path):
     """Peak memory of a process that trains and records, against one that only trains."""

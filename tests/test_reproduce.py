@@ -126,6 +126,7 @@ def test_memory_is_within_two_points_of_the_abstract(cheap):
     assert ours == [50.0, 90.0, 24.5, 49.0]
 
 
+@pytest.mark.slow
 def test_table6_holds_on_its_machine(monkeypatch):
     """The paper's four figures, and its two training speedups, within 5 %: as the array was chosen to."""
     only = [accelsim.load_machine("pe16x16.yaml")]

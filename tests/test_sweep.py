@@ -315,6 +315,7 @@ def wait_for(condition, process=None, seconds=60):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_finishes_with_the_same_bytes(study, tmp_path):
     made = study(grid={TILES: list(range(1, 41))}, snapshots=["dense", "swat80"])
     (tmp_path / "study.yaml").write_text(json.dumps(made))

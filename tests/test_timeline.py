@@ -237,6 +237,7 @@ def test_a_track_keeps_cycles_order_and_size(happened, most):
     assert track.size == len(shown) <= max(most, 3 * (layer + 1))
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_however_many_jobs(tmp_path):
     """A million happenings, of which a share is kept."""
     jobs = 250_000
