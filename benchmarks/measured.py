@@ -66,12 +66,13 @@ def periodic(options) -> dict:
     """Figure 10, shorter."""
     import torch
 
-    from accelsim.capture.train import Plan, capture
+    from accelsim.capture.plan import Plan, Recipe
+    from accelsim.capture.train import capture
 
     torch.set_num_threads(1)
     plan = Plan(
         out=Path(mkdtemp()) / "periodic.npz", model=FIGURE10["network"], data=options.data, steps=options.steps,
-        batch=32, learning_rate=0.05, schedule="cosine", warmup=10, augment=True, sparsities=(FIGURE10["sparsity"],),
+        batch=32, recipe=Recipe(0.05, schedule="cosine", warmup=10), augment=True, sparsities=(FIGURE10["sparsity"],),
         swat={"period": FIGURE10["period"]},
     )  # fmt: skip
     history = capture(plan)

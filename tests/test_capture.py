@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ import accelsim
 
 torch = pytest.importorskip("torch")
 
-from accelsim.capture.train import Plan, capture  # noqa: E402 (after the check for torch)
+from accelsim.capture.plan import Plan, Recipe  # noqa: E402 (after the check for torch)
+from accelsim.capture.train import capture  # noqa: E402
 from accelsim.errors import AccelsimError  # noqa: E402
 
 MODEL = "tests_capture_model:Tiny"
@@ -83,36 +86,104 @@ def test_every_run_starts_from_the_same_weights_and_sees_the_same_images(folder)
     assert [p.loss for p in other] != [p.loss for p in alone]
 
 
-def test_a_frozen_checkpoint_keeps_its_zeros(folder):
-    """Trained on, they would be gone after a step."""
+def checkpoint(file, share):
+    """A model of which that share of the second layer's weights was pruned, and the mask."""
     made = {}
     exec(CODE, made)
+    torch.manual_seed(0)
     model = made["Tiny"]()
     with torch.no_grad():
-        model[2].weight[torch.rand_like(model[2].weight) < 0.9] = 0
-    torch.save(model.state_dict(), folder / "pruned.pt")
-    plan = {"sparsities": (0.0,), "weights": (folder / "pruned.pt",), "steps": 3, "batch": 8, "image_size": 16}
-    for frozen in (True, False):
-        capture(Plan(MODEL, folder / "t.npz", frozen=frozen, force=True, **plan))
+        model[2].weight[torch.rand_like(model[2].weight) < share] = 0
+    torch.save(model.state_dict(), file)
+    return model[2].weight.detach().numpy() != 0
+
+
+def test_a_checkpoint_without_a_recipe_keeps_its_zeros(folder):
+    """Trained on, they would be gone after a step."""
+    mask = checkpoint(folder / "pruned.pt", 0.9)
+    plan = {"weights": (folder / "pruned.pt",), "batch": 8, "image_size": 16}
+    trained = {"sparsities": (0.0,), "steps": 3}
+    for how, stays in [
+        ({}, True),
+        ({"sparsities": (0.0,), "steps": 3}, True),
+        ({"frozen": True, "steps": 3}, True),
+        ({"frozen": False, **trained}, False),
+        ({"recipe": Recipe(0.01), **trained}, False),
+    ]:
+        history = capture(Plan(MODEL, folder / "t.npz", force=True, **plan, **how))
         with accelsim.open_trace(folder / "t.npz") as trace:
-            mask = trace.snapshots[0].layers[1].tensor("weight")
-        assert np.array_equal(mask, model[2].weight.detach().numpy() != 0) == frozen
+            snapshot = trace.snapshots[0]
+            assert np.array_equal(snapshot.layers[1].tensor("weight"), mask) == stays
+            assert (len(history), snapshot.name) == (how.get("steps", 1), "pruned" if stays else "dense")
+            share = history[-1].zeros_before
+            assert 0.5 < share < 0.9 and snapshot.sparsity == (round(share, 3) if stays else 0)
+
+
+def test_several_checkpoints_are_compared(folder):
+    for name, share in (("dense", 0), ("half", 0.5), ("most", 0.9)):
+        checkpoint(folder / f"{name}.pt", share)
+    done = command("--weights", "dense.pt,half.pt,most.pt", "--image-size", "16", "--out", "t.npz")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the weights were not updated; a --learning-rate, or --no-frozen, trains them" in done.stdout
+    with accelsim.open_trace("t.npz") as trace:
+        assert [s.name for s in trace.snapshots] == ["dense", "half", "most"]
+        assert [s.algorithm for s in trace.snapshots] == ["checkpoint", "pruned checkpoint", "pruned checkpoint"]
+        used = [[layer.tensor("weight") for layer in s.layers] for s in trace.snapshots]
+        zeros = [1 - sum(map(np.count_nonzero, masks)) / sum(mask.size for mask in masks) for masks in used]
+        assert [s.sparsity for s in trace.snapshots] == [round(share, 3) for share in zeros]
+        assert all(f"{100 * share:.1f} %" in done.stdout for share in zeros)
+    one = command("--weights", "half.pt,most.pt", "--sparsity", "0.8", "--image-size", "16", "--out", "u.npz")
+    assert (one.returncode, one.stderr) == (0, "")
+    with accelsim.open_trace("u.npz") as trace:
+        assert [(s.name, s.sparsity) for s in trace.snapshots] == [("half-swat80", 0.8), ("most-swat80", 0.8)]
+
+
+def test_zeros_that_training_fills_are_told(folder):
+    checkpoint(folder / "pruned.pt", 0.9)
+    given = ["--weights", "pruned.pt", "--sparsity", "0", "--steps", "2", "--image-size", "16", "--out", "t.npz"]
+    for how in (["--learning-rate", "0.01"], ["--no-frozen", "--force"]):
+        line = next(line for line in command(*given, *how).stdout.splitlines() if "training filled them" in line)
+        had, has = (float(share) for share in re.findall(r"([\d.]+) %", line))
+        assert line.startswith("pruned.pt came with ") and had > 55 and has < 20
+    assert "training filled them" not in command(*given, "--force").stdout
+    topk = [*given[:3], "0.9", *given[4:], "--force", "--learning-rate", "0.01"]
+    assert "training filled them" not in command(*topk).stdout  # of 87 % Top-K leaves as many
+    refused = command(*given, "--force", "--frozen", "--warmup", "1")
+    assert refused.returncode == 2 and "frozen: must be left out with a learning rate" in refused.stderr
+
+
+def test_masks_of_a_checkpoint_are_applied_and_told(folder):
+    mask = checkpoint(folder / "pruned.pt", 0.9)
+    state = torch.load(folder / "pruned.pt", weights_only=True)
+    state["2.weight"] += 1
+    torch.save(state | {"2.weight_mask": torch.from_numpy(mask)}, folder / "masked.pt")
+    done = command("--weights", "masked.pt", "--image-size", "16", "--out", "t.npz")
+    assert "masked.pt: weights times the masks beside them: 2" in done.stdout
+    with accelsim.open_trace("t.npz") as trace:
+        assert np.array_equal(trace.snapshots[0].layers[1].tensor("weight"), mask)
 
 
 def test_training_learns_dense_and_sparse(folder):
     history = capture(
-        Plan(MODEL, folder / "t.npz", sparsities=(0.0, 0.8), steps=60, batch=32, image_size=8, learning_rate=0.2)
+        Plan(MODEL, folder / "t.npz", sparsities=(0.0, 0.8), steps=60, batch=32, image_size=8, recipe=Recipe(0.2))
     )
     for run in (history[:60], history[60:]):
         assert np.mean([p.loss for p in run[-5:]]) < 0.9 * np.mean([p.loss for p in run[:5]])
     assert abs(history[-1].weight_sparsity - 0.8) < 0.2  # the first layer of three stays dense
 
 
-def test_learning_rate_schedules(folder):
-    plan = Plan(MODEL, folder / "t.npz", steps=10, learning_rate=1.0, warmup=3, schedule="step", decay_at=(5, 8))
-    assert [round(plan.rate(i), 4) for i in range(10)] == [0.25, 0.5, 0.75, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01]
-    cosine = Plan(MODEL, folder / "t.npz", steps=10, learning_rate=1.0, schedule="cosine")
-    assert [round(cosine.rate(i), 3) for i in (0, 5)] == [1, 0.5]
+def test_learning_rate_schedules():
+    recipe = Recipe(learning_rate=1.0, warmup=3, schedule="step", decay_at=(5, 8))
+    assert [round(recipe.rate(i, 10), 4) for i in range(10)] == [0.25, 0.5, 0.75, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01]
+    cosine = Recipe(learning_rate=1.0, schedule="cosine")
+    assert [round(cosine.rate(i, 10), 3) for i in (0, 5)] == [1, 0.5]
+    for values, message in [
+        ({"schedule": "poly"}, "schedule: must be one of constant, cosine, step, got poly"),
+        ({"learning_rate": float("nan")}, "learning_rate: must be 0 or more, got nan"),
+        ({"warmup": -1}, "warmup: must be 0 or more, got -1"),
+    ]:
+        with pytest.raises(AccelsimError, match=message):
+            Recipe(**values)
 
 
 @pytest.mark.parametrize(
@@ -123,14 +194,14 @@ def test_learning_rate_schedules(folder):
         ({"sparsities": (0.5, 0.5)}, "sparsity: must be different numbers"),
         ({"record": (10,)}, "record: must be iterations in 0…9, got 10"),
         ({"samples": 33}, "samples: must be at most the batch, 32, got 33"),
-        ({"schedule": "poly"}, "schedule: must be one of constant, cosine, step, got poly"),
         ({"precision": "fp8"}, "precision: must be one of fp32, bf16, got fp8"),
-        ({"learning_rate": float("nan")}, "learning_rate: must be 0 or more, got nan"),
+        ({"frozen": True, "recipe": Recipe()}, "frozen: must be left out with a learning rate"),
         ({"swat": {"distribution": "x"}}, "distribution: must be one of"),
         (
             {"sparsities": (0, 0.5), "weights": ("a", "b", "c")},
-            "weights: must be one file, or one for each sparsity, got 3",
+            "weights: must be one file, one for each sparsity, or several for one sparsity, got 3 for 2",
         ),
+        ({"weights": (Path("a/w.pt"), Path("b/w.pt"))}, "weights: must be files of different names"),
     ],
 )
 def test_plans_that_make_no_sense(folder, values, message):
@@ -141,7 +212,7 @@ def test_plans_that_make_no_sense(folder, values, message):
 
 def test_diverging_training_is_one_line(folder):
     with pytest.raises(AccelsimError, match=r"diverged|NaN"):
-        capture(Plan(MODEL, folder / "t.npz", steps=50, batch=8, image_size=8, learning_rate=1e30))
+        capture(Plan(MODEL, folder / "t.npz", steps=50, batch=8, image_size=8, recipe=Recipe(1e30)))
     assert not (folder / "t.npz").exists()
 
 

@@ -18,8 +18,9 @@ import pytest
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
 from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 
-from accelsim.capture.checkpoint import load  # noqa: E402
+from accelsim.capture.checkpoint import load, zeros  # noqa: E402
 from accelsim.capture.data import open_dataset  # noqa: E402
 from accelsim.capture.models import MODELS, build  # noqa: E402
 from accelsim.errors import AccelsimError  # noqa: E402
@@ -227,16 +228,63 @@ def test_what_torch_saved(tmp_path, weights):
 
 
 def test_safetensors(tmp_path, weights, monkeypatch):
+    """Read without the package."""
     save_file = pytest.importorskip("safetensors.torch").save_file
     file = tmp_path / "a.safetensors"
     save_file(weights, file)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     model = Small()
     load(model, file)
     assert torch.equal(model.conv.weight, weights["conv.weight"])
     file.write_bytes(file.read_bytes()[:-9])
-    assert "must be a safetensors file" in refused(file)
-    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    assert "pip install safetensors" in refused(file)
+    assert "must lie in the file" in refused(file)
+
+
+def pruned(weights, share=0.8):
+    """Of torch.nn.utils.prune: what it keeps, and what the forward pass multiplies by."""
+    model = Small()
+    model.load_state_dict(weights)
+    for layer in (model.conv, model.fc):
+        prune.random_unstructured(layer, "weight", share)
+    return model.state_dict(), {"conv.weight": model.conv.weight.detach(), "fc.weight": model.fc.weight.detach()}
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors", ".npz"])
+def test_masks_beside_weights_are_applied(tmp_path, weights, ending):
+    state, used = pruned(weights)
+    beside = weights | {"conv.weight_mask": state["conv.weight_mask"], "fc.weight.mask": state["fc.weight_mask"]}
+    for content in (state, beside):
+        file = tmp_path / f"a{ending}"
+        if ending == ".pt":
+            torch.save(content, file)
+        elif ending == ".npz":
+            np.savez(file, **{name: value.numpy() for name, value in content.items()})
+        else:
+            pytest.importorskip("safetensors.torch").save_file(content, file)
+        model = Small()
+        fit = load(model, file)
+        assert all(torch.equal(model.state_dict()[name], weight) for name, weight in used.items())
+        assert abs(zeros(model) - 0.8) < 0.01
+        assert fit.told == ("weights times the masks beside them: conv and 1 more",)
+
+
+def test_a_model_with_the_same_parts_gets_them_as_they_are(tmp_path, weights):
+    state, _ = pruned(weights)
+    torch.save(state, tmp_path / "a.pt")
+    model = Small()
+    for layer in (model.conv, model.fc):
+        prune.identity(layer, "weight")
+    fit = load(model, tmp_path / "a.pt")
+    assert fit.told == () and all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_integers_and_what_is_divided_by_a_norm_are_no_weights(tmp_path, weights):
+    torch.save(weights | {"fc.weight": torch.ones(5, 6, dtype=torch.int8)}, tmp_path / "a.pt")
+    assert "must be numbers as trained, 1 tensors are integers (fc.weight)" in refused(tmp_path / "a.pt")
+    model = Small()
+    torch.nn.utils.spectral_norm(model.fc)
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    assert "not in the model (fc.weight_u, fc.weight_v)" in refused(tmp_path / "a.pt")
 
 
 def packed(weight):
@@ -321,15 +369,18 @@ class Evil:
         return os.mkdir, (self.path,)
 
 
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, weights):
+def test_code_in_a_pickle_is_not_run(tmp_path, weights):
     trap, file = str(tmp_path / "trap"), tmp_path / "a.pth"
     for how in ({}, {"_use_new_zipfile_serialization": False}):
         torch.save({**weights, "evil": Evil(trap)}, file, **how)
-        assert "refused: a pickle with more than tensors, loading it would run" in refused(file)
+        model = Small()
+        assert str(load(model, file)) == "" and torch.equal(model.conv.weight, weights["conv.weight"])
     file.write_bytes(pickle.dumps(Evil(trap), 2))
     assert refused(file)
-    torch.save(Small(), file)
-    assert "save the state_dict alone" in refused(file)
+    whole = Small()
+    torch.save(whole, file)
+    load(model, file)
+    assert torch.equal(model.fc.weight, whole.fc.weight)
     with tarfile.open(file, "w") as tar:  # PyTorch below 2.6 runs what is in these
         for name in ("sys_info", "pickle", "storages", "tensors"):
             content = pickle.dumps(Evil(trap))
@@ -347,16 +398,14 @@ def test_a_malformed_file_is_refused(tmp_path, weights):
     whole = file.read_bytes()
     for content in (b"", b"abc", whole[: len(whole) // 2], whole[:200] + b"\xff" * 50 + whole[250:]):
         file.write_bytes(content)
-        assert "must be a file of torch.save" in refused(file) or "refused" in refused(file)
+        refused(file)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a", "b")
-    assert "must be a file of torch.save" in refused(file)
+    assert "must be a zip by torch.save" in refused(file)
     for content, words in [
-        ([1, 2], "must hold a state_dict, tensors by name, holds list"),
-        ({}, "must hold a state_dict"),
-        ({1: torch.zeros(1)}, "must hold a state_dict"),
-        ({**weights, "epoch": 3}, "must hold plain tensors only, 1 are not (epoch)"),
-        ({**weights, "fc.bias": torch.zeros(5).to_sparse()}, "plain tensors only, 1 are not (fc.bias)"),
+        ([1, 2], "must hold tensors by name, holds none"),
+        ({}, "must hold tensors by name, holds none"),
+        ({1: torch.zeros(1)}, "nothing in it does fit the model"),
         ({**weights, "fc.bias": torch.tensor([1, 2, 3, 4, float("nan")])}, "1 tensors have NaN or ∞ (fc.bias)"),
     ]:
         torch.save(content, file)

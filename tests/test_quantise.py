@@ -5,9 +5,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from accelsim.capture.plan import Plan  # noqa: E402
 from accelsim.capture.quantise import quantised  # noqa: E402
 from accelsim.capture.recorder import Recorder  # noqa: E402
-from accelsim.capture.train import Plan, capture  # noqa: E402
+from accelsim.capture.train import capture  # noqa: E402
 from accelsim.errors import AccelsimError, TraceError  # noqa: E402
 from accelsim.workload.trace import Trace  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""Trained weights into a model: state_dicts of PyTorch, safetensors, and .npz files of arrays.
+"""Trained weights into a model: whatever the importer of checkpoints reads, and .npz files of packed weights.
 
 Files are untrusted. No pickle is executed, and all is compared with the model before anything in it changes.
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 import os
 import re
-import tarfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +20,14 @@ from torch import Tensor, nn
 
 from accelsim.capture.arrays import stored_array
 from accelsim.errors import AccelsimError, TraceError
+from accelsim.workload.importers import masked
+from accelsim.workload.importers.base import blame_all
+from accelsim.workload.importers.checkpoint import tensors
+from accelsim.workload.importers.pytorch import unprefixed
+from accelsim.workload.importers.tensors import Tensor as Stored
 from accelsim.workload.npz import NpzReader
 
 Shapes = Mapping[str, tuple[int, ...]]
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which training scripts keep a state_dict
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 # The names in torchvision's published DenseNet weights, which no longer are legal names of modules.
 OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)")
 NAMED = 3  # names that an error gives of each kind
@@ -44,12 +46,15 @@ class Fit:
         In the file and not in the model.
     misshapen : tuple of str
         In both, with different shapes: the name and the two shapes.
+    told : tuple of str
+        What was made of weights that the file keeps in parts, and other choices that it left.
     """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
     misshapen: tuple[str, ...]
+    told: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """What does not fit, in one line."""
@@ -65,11 +70,12 @@ def load(model: nn.Module, file: str | os.PathLike[str], *, strict: bool = True)
     ----------
     model : nn.Module
     file : path-like
-        ``.safetensors``; ``.npz`` with an array for each name, or for a weight ``L.weight`` the arrays
-        ``L.weight.mask`` (the bits of the flat weight's non-zeros, as by ``numpy.packbits``), ``.values`` and
-        ``.shape``, or ``L.centroids``, ``L.assignments`` and ``L.n_blocks`` of a vector-quantised one; anything else is
-        read as PyTorch's, a state_dict or a dictionary with one under ``state_dict``, ``model`` or ``net``. A prefix
-        ``module.`` common to all names is dropped.
+        ``.npz`` with an array for each name, or for a weight ``L.weight`` the arrays ``L.weight.mask`` (the bits of the
+        flat weight's non-zeros, as by ``numpy.packbits``), ``.values`` and ``.shape``, or ``L.centroids``,
+        ``L.assignments`` and ``L.n_blocks`` of a vector-quantised one. Anything else as
+        :func:`accelsim.workload.importers.checkpoint.tensors` reads it: what ``torch.save`` wrote, safetensors, an
+        index of several files or their folder. Weights in parts, such as ``weight_orig`` and ``weight_mask``, are put
+        together as :func:`accelsim.workload.importers.masked.weights` does, unless the model has the same parts.
     strict : bool
         Whether each name must be on both sides. Without it, what fits by name and shape is loaded.
 
@@ -80,133 +86,111 @@ def load(model: nn.Module, file: str | os.PathLike[str], *, strict: bool = True)
     Raises
     ------
     AccelsimError
-        One line that begins with the file, if it cannot be read, holds more than plain tensors, or does not fit; the
-        model is then as it was.
+        One line that begins with the file, if it cannot be read or does not fit; the model is then as it was.
     """
     file = Path(file)
-    if not file.is_file():
+    if not file.exists():
         raise AccelsimError(f"{file}: no such file")
-    wanted = model.state_dict()
-    shapes = {name: tuple(value.shape) for name, value in wanted.items() if isinstance(value, Tensor)}
-    read: Callable[[Path, Shapes], dict[str, Any]] = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(
-        file.suffix.lower(), _read_torch
-    )
-    found = _rename(_check(file, read(file, shapes)), shapes)
-    fits = {name: value for name, value in found.items() if shapes.get(name) == tuple(value.shape)}
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    told: list[str] = []
+    stored = _read_npz(file, shapes) if file.suffix.lower() == ".npz" else tensors(file, None, told)
+    found = _whole(_rename(unprefixed(stored), shapes), shapes, told)
+    fits = {name: value for name, value in found.items() if shapes.get(name) == value.shape}
     fit = Fit(
         loaded=tuple(fits),
         missing=tuple(n for n in shapes if n not in found and not n.endswith(".num_batches_tracked")),
         extra=tuple(name for name in found if name not in shapes),
         misshapen=tuple(
-            f"{name} must be {shapes[name]}, is {tuple(value.shape)}"
+            f"{name} must be {shapes[name]}, is {value.shape}"
             for name, value in found.items()
             if name in shapes and name not in fits
         ),
+        told=tuple(told),
     )
     if not fits or (strict and str(fit)):
         raise AccelsimError(f"{file}: {'must' if fits else 'nothing in it does'} fit the model: {fit}")
-    model.load_state_dict(fits, strict=False)
+    model.load_state_dict(_numbers(file, fits, model.state_dict()), strict=False)
     return fit
 
 
-def _check(file: Path, tensors: dict[str, Any]) -> dict[str, Tensor]:
-    """Plain tensors with finite numbers only, without common prefixes."""
-    strange = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
-    strange += [name for name, value in tensors.items() if name not in strange and not _is_plain(value)]
-    if strange:
-        raise AccelsimError(f"{file}: must hold plain tensors only, {len(strange)} are not ({_few(strange)})")
-    broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+def zeros(model: nn.Module) -> float:
+    """The share of zeros among a model's weights: parameters of more than one axis, under their masks."""
+    masks = dict(model.named_buffers())
+    zeros = total = 0
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            mask = masks.get(f"{name.removesuffix('_orig')}_mask")
+            used = parameter if mask is None else parameter * mask
+            zeros += used.numel() - int(torch.count_nonzero(used))
+            total += used.numel()
+    return zeros / max(1, total)
+
+
+def _whole(found: dict[str, Stored], shapes: Shapes, told: list[str]) -> dict[str, Stored]:
+    """With weights that the file keeps in parts put together, where the model has none of these parts."""
+    how: list[str] = []
+    whole = {f"{module}.weight".lstrip("."): weight for module, weight in masked.weights(found, how).items()}
+    made = {n: w for n, w in whole.items() if n in shapes and any(part not in shapes for part in w.parts)}
+    if made:
+        told += how
+    parts = {part for weight in made.values() for part in weight.parts}
+    return {name: value for name, value in found.items() if name not in parts} | made
+
+
+def _numbers(file: Path, fits: dict[str, Stored], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is to be loaded, read: finite numbers, fractions where the model has them."""
+    read, broken, whole = {}, [], []
+    for name, stored in fits.items():
+        with blame_all(f"{file}: {name}"):
+            value = torch.from_numpy(np.array(stored.read()))
+        broken += [] if torch.isfinite(value).all() else [name]
+        whole += [name] if wanted[name].is_floating_point() and not value.is_floating_point() else []
+        read[name] = value
     if broken:
         raise AccelsimError(f"{file}: must be finite numbers, {len(broken)} tensors have NaN or ∞ ({_few(broken)})")
-    for prefix in PREFIXES * 2:  # either may be around the other
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name[len(prefix) :]: value for name, value in tensors.items()}
-    return tensors
+    if whole:
+        raise AccelsimError(f"{file}: must be numbers as trained, {len(whole)} tensors are integers ({_few(whole)})")
+    return read
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_complex()
-
-
-def _rename(tensors: dict[str, Tensor], shapes: Shapes) -> dict[str, Tensor]:
+def _rename(found: dict[str, Stored], shapes: Shapes) -> dict[str, Stored]:
     def new(name: str) -> str:
         match = OLD_DENSENET.fullmatch(name)
         joined = "".join(match.groups()) if match else name
         return joined if name not in shapes and joined in shapes else name
 
-    return {new(name): value for name, value in tensors.items()}
+    return {new(name): value for name, value in found.items()}
 
 
 def _few(names: list[str] | tuple[str, ...]) -> str:
     return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 
-# ---- PyTorch and safetensors
-
-
-def _read_torch(file: Path, shapes: Shapes) -> dict[str, Any]:
-    """A state_dict, out of its wrapper."""
-    if tarfile.is_tarfile(file):  # before 2.6, PyTorch executed the pickles in these whatever it was told
-        raise AccelsimError(f"{file}: refused: a tar archive of PyTorch 0.1; save it anew as a state_dict")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises anything
-        raise AccelsimError(f"{file}: {_torch_reason(error)}") from error
-    while isinstance(content, Mapping):
-        inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inner:
-            break
-        content = inner[0]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
-        raise AccelsimError(f"{file}: must hold a state_dict, tensors by name, holds {type(content).__name__}")
-    return dict(content)
-
-
-def _torch_reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    code = re.search(r"(?:GLOBAL|[Uu]nsupported class) ([\w.]+)", text)
-    if code:
-        return f"refused: a pickle with more than tensors, loading it would run {code[1]}; save the state_dict alone"
-    if "weights_only" in text:
-        return "refused: a pickle with more than tensors, which would run code; save the state_dict alone"
-    return f"must be a file of torch.save: {(text or type(error).__name__)[:200]}"
-
-
-def _read_safetensors(file: Path, shapes: Shapes) -> dict[str, Any]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise AccelsimError(f"{file}: needs safetensors: pip install safetensors") from error
-    try:
-        return load_file(file, device="cpu")
-    except Exception as error:  # its own class, OSError, and on damage others
-        raise AccelsimError(f"{file}: must be a safetensors file: {' '.join(str(error).split())[:200]}") from error
-
-
 # ---- .npz
 
 
-def _read_npz(file: Path, shapes: Shapes) -> dict[str, Any]:
+def _read_npz(file: Path, shapes: Shapes) -> dict[str, Stored]:
     """Arrays by name, those of a packed weight put together."""
-    tensors: dict[str, Tensor] = {}
+    found: dict[str, Stored] = {}
     try:
         with closing(NpzReader(file)) as reader:
             for name in reader.members:
                 weight, decode = _packed(reader, name, shapes)
-                if weight not in tensors:
+                if weight not in found:
                     # Nothing is unpacked for which the model has no place; its name alone is reported.
                     known = decode is None or weight in shapes
                     array = (stored_array(reader, name) if decode is None else decode()) if known else np.zeros(0)
-                    tensors[weight] = torch.from_numpy(np.array(array))
-    except (TraceError, TypeError) as error:  # TypeError: a dtype that PyTorch does not have
+                    found[weight] = Stored(array.shape, partial(np.asarray, array))
+    except TraceError as error:
         raise AccelsimError(f"{file}: {error}") from error
-    return tensors
+    return found
 
 
 def _packed(reader: NpzReader, name: str, shapes: Shapes) -> tuple[str, Callable[[], np.ndarray] | None]:
     """The name of the weight that an array belongs to, and what unpacks it if it is but a part."""
     base, _, part = name.rpartition(".")
-    if part in ("mask", "values", "shape") and f"{base}.mask" in reader.members:
+    members = reader.members
+    if part in ("mask", "values", "shape") and f"{base}.mask" in members and base not in members:
         return base, lambda: _sparse(reader, base)
     if part in ("centroids", "assignments", "n_blocks") and f"{base}.centroids" in reader.members:
         return f"{base}.weight", lambda: _quantised(reader, base, shapes[f"{base}.weight"])

@@ -6,6 +6,8 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from accelsim.capture.train import Progress
 
 Number = TypeVar("Number", int, float)
+SWAT = ("distribution", "structure", "activation_sparsity", "activation_scope", "period")  # of its options
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -25,21 +28,23 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="train a model with SWAT and record a trace of it (needs PyTorch: pip install 'accelsim[capture]')",
         description="Trains a model with SWAT for some steps, for each sparsity from the same weights, and records "
-        "what chosen steps multiply. Ctrl-C, SIGTERM and SIGHUP leave a valid trace of the steps recorded so far.",
+        "what chosen steps multiply. Checkpoints are recorded as they are, forward and backward without an update, "
+        "unless a learning rate or the like is given. Ctrl-C, SIGTERM and SIGHUP leave a valid trace of the steps "
+        "recorded so far.",
     )
     add = command.add_argument
-    add("--frozen", action="store_true", help="forward and backward without an update: a pruned checkpoint stays so")
     add("--model", required=True, metavar="NAME", help="e.g. resnet50, cifar_resnet18, or your own module:factory")
     add("--out", required=True, type=Path, metavar="FILE", help="the trace (.npz)")
     add("--force", action="store_true", help="replace the trace if it exists")
     add("--data", type=Path, metavar="PATH", help="images by class, CIFAR-10/100, or .npz (default: synthetic images)")
-    add(
-        "--weights", type=_paths, default=(), metavar="FILE,…", help="checkpoint for all runs, or one for each sparsity"
-    )
-    add(
-        "--sparsity", dest="sparsities", type=_numbers(float), default=(0.8,), metavar="S,…", help="e.g. 0,0.8,0.9; 0.8"
-    )
-    add("--steps", type=int, default=10, metavar="N", help="iterations for each sparsity (10)")
+    add("--weights", type=_paths, default=(), metavar="FILE,…",
+        help="checkpoint for all sparsities, one for each, or several to compare at one; not updated unless a "
+        "--learning-rate or another option of training is given")  # fmt: skip
+    add("--frozen", action=argparse.BooleanOptionalAction,
+        help="forward and backward without an update (default: with --weights and no option of training)")  # fmt: skip
+    add("--sparsity", dest="sparsities", type=_numbers(float), metavar="S,…",
+        help="of Top-K, e.g. 0,0.8,0.9 (0.8; 0 for weights that are not updated)")  # fmt: skip
+    add("--steps", type=int, metavar="N", help="iterations of each run (10; 1 for weights that are not updated)")
     add("--batch", type=int, default=32, metavar="N", help="samples of an iteration (32)")
     add("--record", type=_numbers(int), metavar="STEP,…", help="iterations to record, from 0 (default: the last)")
     add("--samples", type=int, default=1, metavar="N", help="samples of the batch to keep (1)")
@@ -47,13 +52,6 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--values", nargs="?", const="as_trained", default=False, choices=kinds, metavar="KIND",
         help="keep numbers instead of masks: as_trained (the default), int8, int16 or bf16")  # fmt: skip
     add("--scales", choices=("tensor", "channel"), default="tensor", help="of int8 and int16 weights (tensor)")
-    add("--learning-rate", type=float, default=0.1, metavar="X", help="of SGD (0.1)")
-    add("--momentum", type=float, default=0.9, metavar="X", help="of SGD (0.9)")
-    add("--weight-decay", type=float, default=1e-4, metavar="X", help="of SGD (0.0001)")
-    add("--label-smoothing", type=float, default=0.0, metavar="X", help="of the loss (0)")
-    add("--schedule", default="constant", metavar="NAME", help="of the learning rate: constant, cosine or step")
-    add("--decay-at", type=_numbers(int), default=(), metavar="STEP,…", help="where --schedule step divides it by 10")
-    add("--warmup", type=int, default=0, metavar="N", help="iterations over which the learning rate rises (0)")
     add("--precision", default="fp32", metavar="NAME", help="fp32 or bf16")
     add("--device", metavar="NAME", help="cpu, cuda, … (default: cuda where there is one)")
     add("--seed", type=int, default=0, metavar="N", help="of weights, batches and synthetic images (0)")
@@ -68,6 +66,15 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--activation-scope", default="NCHW", metavar="NAME", help="within what Top-K selects: NCHW, CHW or HW")
     add("--period", type=int, default=1, metavar="N", help="iterations between exact thresholds (1)")
     add("--quiet", action="store_true", help="no progress bar")
+    training = command.add_argument_group("training", "with --weights too, if one of these is given")
+    given = partial(training.add_argument, default=argparse.SUPPRESS)
+    given("--learning-rate", type=float, metavar="X", help="of SGD (0.1)")
+    given("--momentum", type=float, metavar="X", help="of SGD (0.9)")
+    given("--weight-decay", type=float, metavar="X", help="of SGD (0.0001)")
+    given("--label-smoothing", type=float, metavar="X", help="of the loss (0)")
+    given("--schedule", metavar="NAME", help="of the learning rate: constant, cosine or step (constant)")
+    given("--decay-at", type=_numbers(int), metavar="STEP,…", help="where --schedule step divides it by 10")
+    given("--warmup", type=int, metavar="N", help="iterations over which the learning rate rises (0)")
     command.set_defaults(command=capture)
 
 
@@ -79,24 +86,27 @@ def capture(options: argparse.Namespace) -> None:
         if error.name != "torch":
             raise
         raise AccelsimError("capture needs PyTorch: pip install 'accelsim[capture]'") from error
+    from accelsim.capture.plan import Plan, Recipe
     from accelsim.study.tables import capture_tables, coverage_notes, render
     from accelsim.workload.trace import Trace
 
-    swat = ("distribution", "structure", "activation_sparsity", "activation_scope", "period")
-    other = ("command", "command_line", "debug", "quiet", *swat)
-    plan = train.Plan(
-        **{name: value for name, value in vars(options).items() if name not in other},
-        swat={name: getattr(options, name) for name in swat},
+    told = vars(options)
+    recipe = {key.name: told[key.name] for key in fields(Recipe) if key.name in told}
+    swat = {name: told[name] for name in SWAT}
+    other = ("command", "command_line", "debug", "quiet", *SWAT, *recipe)
+    plan = Plan(
+        **{name: value for name, value in told.items() if name not in other},
+        recipe=Recipe(**recipe) if recipe else None,
+        swat=swat,
     )
     for name in ("SIGTERM", "SIGHUP"):  # end like Ctrl-C: what was recorded is a valid trace
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    steps = options.steps * len(options.sparsities)
+    steps = plan.step_count * len(plan.runs)
     with bar(options, _told, after="{task.description}", description="training", total=steps) as tell:
         history = train.capture(plan, tell)
     with Trace.open(plan.out) as trace:
-        covered = list(coverage_notes(trace.snapshots))
-    shown = [*capture_tables(list(train.last_of(history)), plan.out), *covered]
+        shown = [*capture_tables(history, trace, plan.is_frozen), *coverage_notes(trace.snapshots)]
     show(render(shown, is_terminal(sys.stdout)))
 
 

@@ -16,7 +16,7 @@ from accelsim.hardware.parameters import Parameters
 from accelsim.workload.coverage import coverage_text
 from accelsim.workload.formats import ENOUGH
 from accelsim.workload.metadata import TENSORS
-from accelsim.workload.trace import Layer, Trace
+from accelsim.workload.trace import Layer, Snapshot, Trace
 
 
 def trace_facts(trace: Trace) -> dict[str, Any]:
@@ -43,6 +43,18 @@ def _layer_facts(layer: Layer) -> dict[str, Any]:
     facts: dict[str, Any] = {key: getattr(layer, key) for key in ("name", "kind", "samples", "batch")}
     facts["passes"] = list(layer.passes)
     return facts | {"geometry": layer.geometry.as_dict(), "output": list(layer.geometry.output), "tensors": tensors}
+
+
+def zeros_of(snapshot: Snapshot) -> dict[str, float | None]:
+    """The share of zeros of each tensor over all layers; None of one that no layer has. Y of a matmul is no weight."""
+    layers = [_layer_facts(layer) for layer in snapshot.layers]
+    shares: dict[str, float | None] = {}
+    for name in TENSORS:
+        kinds = [layer for layer in layers if name != "weight" or layer["kind"] != "matmul"]
+        found = [layer["tensors"][name] for layer in kinds if name in layer["tensors"]]
+        elements = sum(t["elements"] for t in found)
+        shares[name] = 1 - sum(t["nonzeros"] for t in found) / elements if elements else None
+    return shares
 
 
 def trace_tables(facts: dict[str, Any]) -> Iterator[Table | Text]:

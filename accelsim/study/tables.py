@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import chain
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,8 +17,10 @@ from rich.text import Text
 
 from accelsim import ledger
 from accelsim.ledger import Count
+from accelsim.study.describe import zeros_of
 from accelsim.study.results import COLUMNS, Energy, Summary, fold, slots_of
 from accelsim.workload.coverage import coverage_text, is_enough
+from accelsim.workload.metadata import TENSORS
 from accelsim.workload.trace import Snapshot
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ NOTHING = "–"
 # Streams of a weight gradient of so many places tell what those of a batch do: 32 samples of a map of 7 × 7.
 PLACES = 1568
 FEWER = "times fewer effectual multiplications than at Top-K 0 %"
+FILLED = 0.01  # of all weights: so many zeros fewer than a checkpoint had are told
 # Wider than any table: tables take the width that they need, and a narrow terminal folds lines rather than losing them.
 WIDTH = 1000
 
@@ -277,27 +279,34 @@ def coverage_notes(snapshots: Iterable[Snapshot], names: Iterable[str] | None = 
             yield Text(f"{snapshot.name}: {text}", style="" if is_enough(snapshot) else "red")
 
 
-def capture_tables(runs: list[Any], trace: Path) -> Iterator[Table | Text]:
-    """What ``accelsim capture`` trained: the last iteration of each run."""
-    table = new_table(f"{trace}: recorded; the last iteration of each run")
-    for heading in (
-        "Top-K sparsity",
-        "steps",
-        "loss",
-        "accuracy",
-        "zeros of weights",
-        "of saved activations",
-        "s/step",
-    ):
+def capture_tables(history: list[Any], trace: Trace, is_frozen: bool) -> Iterator[Table | Text]:
+    """What ``accelsim capture`` recorded: each snapshot with the zeros that the trace has of it."""
+    table = new_table(f"{trace.path}: {len(trace.snapshots)} recorded; zeros are the trace's")
+    table.add_column("snapshot")
+    of = ("zeros of\nweights", "of acti-\nvations", "of saved\nactivations", "of\ngradients")
+    for heading in ("Top-K", "step", "loss", "accuracy", *of, "s/step"):
         table.add_column(heading, justify="right")
-    for run in runs:
-        shares = (run.accuracy, run.weight_sparsity, run.activation_sparsity)
-        accuracy, weights, activations = (percent(share) for share in shares)
-        numbers = f"{100 * run.sparsity:g} %", str(run.steps), f"{run.loss:.3f}"
-        table.add_row(*numbers, accuracy, weights, activations, f"{run.seconds:.2f}")
+    recorded = {run.snapshot: run for run in history if run.recorded}
+    filled = []
+    for snapshot in trace.snapshots:
+        run, zeros = recorded[snapshot.name], zeros_of(snapshot)
+        numbers = f"{100 * run.sparsity:g} %", str(run.step), f"{run.loss:.3f}", percent(run.accuracy)
+        shown = (percent(zeros[name]) for name in TENSORS)
+        table.add_row(snapshot.name, *numbers, *shown, f"{run.seconds:.2f}")
+        if run.zeros_before - (zeros["weight"] or 0.0) > FILLED:
+            filled.append((run, zeros["weight"]))
     yield table
-    if runs[-1].images_skipped:
-        yield Text(f"{runs[-1].images_skipped} images did not open and were skipped")
+    for file, lines in trace.provenance.get("checkpoints", {}).items():
+        for line in lines:
+            yield Text(f"{file}: {line}")
+    if is_frozen:
+        yield Text("the weights were not updated; a --learning-rate, or --no-frozen, trains them")
+    for run, left in filled:
+        words = f"{run.weights} came with {percent(run.zeros_before)} zeros among its weights, {run.snapshot} has"
+        how = "training filled them" if not is_frozen else "the model multiplies by others"
+        yield Text(f"{words} {percent(left)}: {how}", style="red")
+    if any(run.images_skipped for run in history):
+        yield Text(f"{history[-1].images_skipped} images did not open and were skipped")
 
 
 def new_table(title: str) -> Table:

@@ -99,7 +99,8 @@ class Snapshot:
     ----------
     name : str
     sparsity : float
-        Target of the Top-K, 0 ≤ sparsity < 1: the share of zeros among the weights, not what was reached.
+        Target of the Top-K, 0 ≤ sparsity < 1: the share of zeros among the weights, not what was reached. Of a
+        checkpoint that was recorded as it is, the share that its weights have.
     step : int
         Training iterations before this one.
     algorithm : str

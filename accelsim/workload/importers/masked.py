@@ -16,6 +16,7 @@ A tensor of a weight's shape of which nothing is known is named.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -32,7 +33,7 @@ THRESHOLDS = ("sparseThreshold", "sparse_threshold", "threshold")
 
 
 def weights(tensors: dict[str, Tensor], told: list[str]) -> dict[str, Tensor]:
-    """Weights by the names of their layers.
+    """Weights by the names of their layers; each says of which of the tensors it was made.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def weights(tensors: dict[str, Tensor], told: list[str]) -> dict[str, Tensor]:
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
         module, _, part = _split(name)
-        modules[module][part] = tensor
+        modules[module][part] = replace(tensor, parts=(name,))
     found: dict[str, Tensor] = {}
     how: dict[str, list[str]] = defaultdict(list)
     for module, parts in modules.items():
@@ -93,7 +94,7 @@ def _weight(module: str, parts: dict[str, Tensor], how: dict[str, list[str]]) ->
     for name in sorted(parts.keys() - used):
         if parts[name].shape == weight.shape:
             how[f"NOT USED: a tensor {name} that has the weight's shape"].append(module)
-    return weight
+    return replace(weight, parts=tuple(parts[name].parts[0] for name in sorted(used)))
 
 
 def _spread(shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...] | None:

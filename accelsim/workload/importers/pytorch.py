@@ -53,7 +53,7 @@ def read(
         rule = "weights alone know no strides and no sizes of maps: give a --topology"
         raise ImportFormatError(f"{path}: {rule} (SCALE-Sim .csv, .onnx, or a trace)")
     told: list[str] = []
-    found = _unprefixed(checkpoint.tensors(path, entry, told))
+    found = unprefixed(checkpoint.tensors(path, entry, told))
     weights = masked.weights(found, told)
     named = _mapped(path, map or {}, topology, found, weights)
     layers = []
@@ -71,7 +71,8 @@ def tells(path: Path) -> bool:
     return path.suffix.lower() not in (".json", ".npz") or path.name.endswith((checkpoint.INDEX, ".npz"))
 
 
-def _unprefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def unprefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that they have without what DataParallel and torch.compile put before all of them."""
     for prefix in PREFIXES * 2:  # either may be around the other
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name[len(prefix) :]: weight for name, weight in tensors.items()}

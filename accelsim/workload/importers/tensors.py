@@ -30,10 +30,13 @@ class Tensor:
     shape : tuple of int
     read : callable
         Gives its numbers anew each time; quantised ones without their scale, which makes nothing zero.
+    parts : tuple of str
+        Names of the file's tensors that it was made of; none where it is one itself.
     """
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
+    parts: tuple[str, ...] = ()
 
 
 def check_size(shape: tuple[int, ...]) -> None:
