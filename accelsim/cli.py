@@ -1,7 +1,7 @@
 """The command line: thin. It reads arguments, calls the library, prints, and turns errors into one line and a code.
 
-Exit codes: 0 done, 2 bad input or output, 130 interrupted (Ctrl-C), 1 a defect of accelsim, or a figure that
-``reproduce`` or ``validate`` should reach and does not.
+Exit codes: 0 done, 2 bad input or output, 130 interrupted (Ctrl-C; SIGTERM 143, SIGHUP 129), 1 a defect of accelsim, or
+a figure that ``reproduce`` or ``validate`` should reach and does not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from accelsim.commands import capture, compare, describe, exchange, new, reproduce, run, sweep, validate
 from accelsim.errors import AccelsimError, printable
+from accelsim.interrupts import Ending, heard
 from accelsim.version import __version__
 
 
@@ -22,12 +23,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments, argparse.Namespace(command_line=["accelsim", *arguments]))
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")  # a terminal that cannot show × gets a ? instead of a failure
+    with heard() as ending:
+        return _run(options, ending)
+
+
+def _run(options: argparse.Namespace, ending: Ending) -> int:
     try:
         return options.command(options) or 0
     except AccelsimError as error:
         return _failed(options, 2, f"accelsim: error: {error.lines[0]}", *error.lines[1:])
     except KeyboardInterrupt as interrupt:
-        return _failed(options, 130, f"accelsim: interrupted; {str(interrupt) or 'nothing was written'}")
+        return _failed(
+            options, 128 + ending.number, f"accelsim: interrupted; {str(interrupt) or 'nothing was written'}"
+        )
     except BrokenPipeError:
         _forget_output()  # its reader has gone, as `head` does; what it wanted it has got
         return 0

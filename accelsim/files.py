@@ -1,14 +1,12 @@
-"""Where files are found, and how they are written: beside, then renamed, so that none is ever half-written."""
+"""Where files are found, and how folders and files are written: all of them or none (``durable``)."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from accelsim.durable import publish, replace, sweep_up, temporary
 from accelsim.errors import AccelsimError, OutputError
 
 PACKAGE = Path(__file__).parent
@@ -47,10 +45,11 @@ def find(name: str | Path, kind: str, error: type[AccelsimError]) -> Path:
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A new empty folder; on a clean exit its files move into ``folder``, replacing those of their names.
+    """A new empty folder; on a clean exit its files move into ``folder``, all or none, replacing those of their names.
 
     On any exception, a full disk and Ctrl-C included, it goes and ``folder`` is as it was. It lies inside ``folder``
-    where that exists (which may be a file system of its own), else beside it.
+    where that exists (which may be a file system of its own), else beside it. What a killed process has left at
+    either place is swept up first.
 
     Raises
     ------
@@ -58,26 +57,25 @@ def staged(folder: Path) -> Iterator[Path]:
         If the folder cannot be made or written to.
     """
     folder = Path(folder)
-    stage, made = None, []
+    made: list[Path] = []
     try:
         folder = folder.absolute()
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder}: must be a folder, but is a file")
         made = _make_parents(folder)
-        stage = Path(tempfile.mkdtemp(prefix=".accelsim-", dir=folder if folder.exists() else folder.parent))
-        yield stage
-        if folder.exists():
-            for file in sorted(stage.iterdir()):
-                os.replace(file, folder / file.name)
-        else:
-            stage.chmod(0o777 & ~_umask())
-            os.replace(stage, folder)
+        is_new = not folder.exists()
+        place = folder.parent if is_new else folder
+        sweep_up(place)
+        with temporary(place, folder=True) as stage:
+            yield stage
+            if is_new:
+                replace(stage, folder)
+            else:
+                publish(stage, folder)
         made = []
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: cannot write: {error.strerror or error}") from error
     finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
         for parent in made:
             with suppress(OSError):
                 parent.rmdir()
@@ -104,10 +102,3 @@ def _make_parents(folder: Path) -> list[Path]:
     missing = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     return missing
-
-
-def _umask() -> int:
-    """The permissions that new files do not get; reading it means setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -25,7 +25,7 @@ from accelsim.study.results import convolutions, summarize
 ROOT = Path(__file__).parents[1]
 RESNET = ROOT / "traces" / "resnet50.npz"
 HEAVY = {"numba", "pandas", "pydantic", "yaml", "matplotlib", "torch", "pyarrow", "rich"}
-FILES = ["action_counts.yaml", "layers.csv", "layers.parquet", "run.json", "summary.txt"]
+FILES = ["action_counts.yaml", "layers.csv", "layers.parquet", "manifest.sha256", "run.json", "summary.txt"]
 # DaDianNao needs no compiled kernels, so most tests run it.
 RUN = ["run", "--config", "dadiannao.yaml", "--trace", "tiny.npz"]
 SPARSE = ["run", "--config", "pe16x16.yaml", "--trace", "tiny.npz"]
@@ -326,13 +326,13 @@ def test_nothing_is_written_that_was_not_asked_for(here):
 
 
 @pytest.mark.parametrize("out", ["results", "a/b/ré sults ×", "./results/"])
-def test_results_are_five_files_in_the_folder_named(here, out):
+def test_results_are_six_files_in_the_folder_named(here, out):
     before = listing(here)
     printed = succeed(here, *RUN, "--out", out)
     folder = here / out
     assert sorted(file.name for file in folder.iterdir()) == FILES
     made = {path for path in listing(here).keys() - before.keys() if (here / path).is_file()}
-    assert len(made) == 5
+    assert len(made) == len(FILES)
     assert (folder / "summary.txt").read_text(encoding="utf-8") == printed
 
 

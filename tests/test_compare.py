@@ -326,7 +326,7 @@ def test_the_command_prints_a_table_per_snapshot(here):  # noqa: F811
 
 def test_json_and_files_agree(here):  # noqa: F811
     data = one_object(succeed(here, *COMMAND, "--json", "--out", "results", "--plot", "results/speedups.svg"))
-    files = ["compare.json", "machines.csv", "machines.parquet", "speedups.svg", "summary.txt"]
+    files = ["compare.json", "machines.csv", "machines.parquet", "manifest.sha256", "speedups.svg", "summary.txt"]
     assert sorted(listing(here / "results")) == files
     assert json.loads((here / "results" / "compare.json").read_text()) == data
     table = pd.read_csv(here / "results" / "machines.csv")

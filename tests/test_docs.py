@@ -64,7 +64,8 @@ def test_commands_in_the_readme_run(command, tmp_path):
         assert {"layers.parquet", "sweep.json", "table.csv", "table.parquet"} < set(written)
     else:
         made = ["report.html"] if "report" in command else []
-        assert written == ["action_counts.yaml", "layers.csv", "layers.parquet", *made, "run.json", "summary.txt"]
+        tables = ["action_counts.yaml", "layers.csv", "layers.parquet", "manifest.sha256"]
+        assert written == [*tables, *made, "run.json", "summary.txt"]
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))

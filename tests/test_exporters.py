@@ -14,6 +14,7 @@ from strategies import layers
 import accelsim
 from accelsim import cli
 from accelsim.errors import AccelsimError
+from accelsim.study import manifest
 from accelsim.study.scalesim_reports import BANDWIDTH, COMPUTE
 from accelsim.workload.exporters.scalesim import topology
 from accelsim.workload.exporters.timeloop import problem, problems
@@ -233,7 +234,10 @@ def test_the_shipped_trace_comes_back_from_scalesim_with_its_multiplications(tmp
     [
         (["--trace", "tiny.npz", "--format", "caffe"], "format: must be one of scalesim (.csv .xlsx .cfg), timeloop"),
         (["--results", "r", "--format", "timeloop"], "format: must be scalesim for results, got timeloop"),
-        (["--results", "r", "--format", "scalesim"], "r: must be a folder of accelsim run --out: No such file"),
+        (
+            ["--results", "r", "--format", "scalesim"],
+            "r/manifest.sha256: must be there, as accelsim writes",
+        ),
         (["--trace", "tiny.npz", "--format", "timeloop", "--layers", "x*"], "layers: must match a layer of the trace"),
         (["--trace", "tiny.npz", "--format", "timeloop", "--snapshot", "x"], "snapshot must be one of dense, swat80"),
         (["--trace", "none.npz", "--format", "timeloop"], "none.npz: no such file"),
@@ -257,5 +261,9 @@ def test_files_that_are_there_are_not_mixed_with_new_ones(tiny, tmp_path, capsys
 def test_results_of_something_else_are_refused(tmp_path, results, capsys):
     (tmp_path / "run.json").write_text((results / "run.json").read_text())
     (tmp_path / "layers.csv").write_text("snapshot,layer\na,b\n")
-    assert run("export", "--results", tmp_path, "--format", "scalesim", "--out", tmp_path / "o") == 2
-    assert "layers.csv: must have the column pass" in capsys.readouterr().err
+    order = ("export", "--results", tmp_path, "--format", "scalesim", "--out", tmp_path / "o")
+    assert run(*order) == 2
+    assert "manifest.sha256: must be there" in capsys.readouterr().err
+    manifest.write(tmp_path)
+    assert run(*order) == 2
+    assert "layers.csv: has no column kind, pass" in capsys.readouterr().err

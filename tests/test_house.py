@@ -15,6 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "errors",
     "version",
+    "interrupts",
+    "durable",
     "ledger",
     "workload",
     "hardware",
@@ -37,9 +39,9 @@ CONFINED = {
     "onnx": ["workload/importers/onnx"],
     "matplotlib": ["study/plots.py", "study/compare_plot.py"],
     "simpy": ["hardware/movement/replay_simpy.py"],
-    "dask": ["sweeps/workers.py"],
+    "dask": ["sweeps/cluster.py"],
     "plotly": ["study/report/"],
-    "distributed": ["sweeps/workers.py"],
+    "distributed": ["sweeps/cluster.py"],
 }
 HEAVY = {*CONFINED}
 
@@ -97,7 +99,7 @@ def backward(where, modules):
         elif own == "capture":
             fine = module in ("workload", "errors", "version")
         elif own == "files":
-            fine = module == "errors"
+            fine = module in ("errors", "durable")
         else:
             fine = own in ORDER and module in ORDER[: ORDER.index(own) + 1]
         if not fine:

@@ -18,6 +18,7 @@ pytest.importorskip("plotly", reason="needs pip install 'accelsim[report]'")
 from accelsim import cli
 from accelsim.errors import OutputError, ResultsError
 from accelsim.hardware.accelerators.base import Drawing
+from accelsim.study import manifest
 from accelsim.study.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -40,17 +41,25 @@ def folder(results, tmp_path):
     return shutil.copytree(results, tmp_path / "results")
 
 
+def signed(folder):
+    """Its digests written anew: what was changed is as somebody wrote it, and nothing else finds it out."""
+    manifest.write(folder)
+    return folder
+
+
 def change_json(folder, change):
     """Rewrites run.json."""
     path = folder / "run.json"
     data = json.loads(path.read_text(encoding="utf-8"))
     change(data)
     path.write_text(json.dumps(data), encoding="utf-8")
+    signed(folder)
 
 
 def change_csv(folder, change):
     """Rewrites layers.csv."""
     change(pd.read_csv(folder / "layers.csv")).to_csv(folder / "layers.csv", index=False)
+    signed(folder)
 
 
 class Tree(HTMLParser):
@@ -297,7 +306,12 @@ def hostile(folder):
 
     change_json(folder, change)
     names = {"swat80": HOSTILE, "conv1": HOSTILE, "pe16x16": HOSTILE, "conv": HOSTILE}
-    change_csv(folder, lambda t: t.replace(names).rename(columns={"edge_slots": f"{HOSTILE}_slots"}))
+
+    def renamed(t):
+        t["ineffectual_slots"] += t["edge_slots"]  # slots still add up
+        return t.replace(names).rename(columns={"edge_slots": f"{HOSTILE}_slots"})
+
+    change_csv(folder, renamed)
 
 
 def test_names_are_text_and_nothing_else(folder, page):
@@ -320,6 +334,16 @@ def put(name, value):
     return lambda folder: change_csv(folder, lambda t: t.astype({name: object}).assign(**{name: value}))
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def swap(path):
+    """One digit made another."""
+    text = path.read_bytes()
+    path.write_bytes(text[:-70] + (b"1" if text[-70:-69] == b"0" else b"0") + text[-69:])
+
+
 def edit(change):
     return lambda folder: change_json(folder, change)
 
@@ -327,6 +351,17 @@ def edit(change):
 BAD = {
     "no run.json": (lambda f: (f / "run.json").unlink(), "must be a folder with run.json"),
     "no layers.csv": (lambda f: (f / "layers.csv").unlink(), "layers.csv: cannot read"),
+    "no layers.csv, signed": (lambda f: signed((f / "layers.csv").unlink() or f), "must name layers.csv, does not"),
+    "no digests": (lambda f: (f / "manifest.sha256").unlink(), "manifest.sha256: must be there"),
+    "half the digests": (lambda f: cut(f / "manifest.sha256"), "manifest.sha256: must be lines of a SHA-256"),
+    "half a parquet": (lambda f: cut(f / "layers.parquet"), "layers.parquet: is not as it was written"),
+    "another digit": (lambda f: swap(f / "layers.csv"), "layers.csv: is not as it was written: its digest is not that"),
+    "a slot too many": (
+        lambda f: change_csv(f, lambda t: t.assign(edge_slots=t["edge_slots"] + (t.index == 2))),
+        "layers.csv: line 4: slots must add up to cycles × multipliers",
+    ),
+    "half a cycle": (put("cycles", 0.5), "layers.csv: column cycles must hold whole numbers below 2^63"),
+    "2^63 cycles": (put("cycles", 1 << 63), "layers.csv: column cycles must hold whole numbers below 2^63"),
     "half a file": (lambda f: (f / "run.json").write_text('{"machine": '), "run.json: must be JSON"),
     "no UTF-8": (lambda f: (f / "run.json").write_bytes(b"\xff"), "run.json: must be JSON"),
     "a list": (lambda f: (f / "run.json").write_text("[]"), "run.json: must be an object"),
@@ -353,10 +388,15 @@ BAD = {
 }
 
 
+NOT_SIGNED = ("no layers.csv", "no digests", "half the digests", "half a parquet", "another digit")
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_results_are_refused_in_one_line(name, folder, capfd):
     damage, words = BAD[name]
     damage(folder)
+    if name not in NOT_SIGNED:
+        signed(folder)
     assert cli.main(["report", str(folder)]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.startswith("accelsim: error: ") and len(err.splitlines()) == 1

@@ -5,11 +5,12 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 import accelsim
 from accelsim.errors import AccelsimError, OutputError
 from accelsim.hardware.machine import machine_with, parse_machine
+from accelsim.study import manifest
 from accelsim.sweeps import sweep as sweeps
 from accelsim.sweeps.chunks import Chunk, simulate_chunk
 from accelsim.sweeps.estimate import estimate
@@ -26,9 +28,10 @@ from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import load_study, points_of
 from accelsim.sweeps.sweep import compute, plan_sweep, run_chunks, sweep
 from accelsim.sweeps.tables import write_tables
+from accelsim.sweeps.workers import Workers
 
 HERE = Path(__file__).parent
-FILES = ("table.csv", "table.parquet", "layers.parquet", "sweep.json")
+FILES = ("table.csv", "table.parquet", "layers.parquet", "sweep.json", "manifest.sha256")
 TILES = "accelerator.tiles"
 quick = pytest.mark.usefixtures("threads")
 
@@ -305,7 +308,7 @@ def _stat(pid):
 
 
 def stored(folder):
-    return len(list((folder / "points").glob("*.parquet")))
+    return len(list((folder / "points").glob("*.point")))
 
 
 def wait_for(condition, process=None, seconds=60):
@@ -317,68 +320,72 @@ def wait_for(condition, process=None, seconds=60):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_finishes_with_the_same_bytes(study, tmp_path):
-    made = study(grid={TILES: list(range(1, 41))}, snapshots=["dense", "swat80"])
+    made = study(grid={TILES: list(range(1, 21))}, snapshots=["dense", "swat80"])
     (tmp_path / "study.yaml").write_text(json.dumps(made))
-    sweep(made, tmp_path / "whole", jobs=2)
     out, chance = tmp_path / "out", random.Random(os.urandom(8))
-    for number in range(4):
-        how = (signal.SIGKILL, signal.SIGINT)[number % 2]
+    for how in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         process = start(tmp_path / "study.yaml", out, "--quiet")
         before = stored(out) if out.exists() else 0
-        goal = before + chance.randrange(12)  # before the first, or somewhere later
+        goal = before + chance.randrange(8)  # before the first, or somewhere later
         wait_for(lambda goal=goal: stored(out) > goal, process)
         time.sleep(chance.random() / 20)
         workers = children(process.pid)
-        os.killpg(process.pid, how) if how == signal.SIGINT else process.kill()
+        process.kill() if how == signal.SIGKILL else os.killpg(process.pid, how)
         _, err = process.communicate(timeout=60)
         assert gone(workers), f"workers outlive {how!r}"
-        if how == signal.SIGINT and process.returncode:
-            assert process.returncode == 130, err
-            line = f"accelsim: interrupted; {stored(out)} of 80 points are in {out}; the same command goes on\n"
+        if how != signal.SIGKILL and process.returncode:
+            assert process.returncode == 128 + how, err
+            assert not list(out.rglob(".accelsim-*"))
+            line = f"accelsim: interrupted; {stored(out)} of 40 points are in {out}; the same command goes on\n"
             assert err == line
     process = start(tmp_path / "study.yaml", out)
     stdout, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert err.startswith("accelsim: 80 points, ") and "80 points computed, 0 failed" in stdout
+    assert err.startswith("accelsim: 40 points, ") and "40 points computed, 0 failed" in stdout
+    sweep(made, tmp_path / "whole")
     assert files(out) == files(tmp_path / "whole")
-    assert stored(out) == 80
+    assert stored(out) == 40 and not list(out.rglob(".accelsim-*"))
 
 
 def test_two_sweeps_at_once_share_a_store(study, tmp_path):
-    made = study(grid={TILES: list(range(1, 31))})
+    made = study(grid={TILES: list(range(1, 13))})
     (tmp_path / "study.yaml").write_text(json.dumps(made))
     both = [start(tmp_path / "study.yaml", tmp_path / "out", "--json") for _ in range(2)]
     reports = [json.loads(process.communicate(timeout=120)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert reports[0] == reports[1] and reports[0]["points"] == 30
+    assert reports[0] == reports[1] and reports[0]["points"] == 12
     sweep(made, tmp_path / "whole")
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
 @quick
-@pytest.mark.parametrize("at", range(6))
+@pytest.mark.parametrize("at", range(8))
 def test_a_full_disk_leaves_nothing_half_written(study, tmp_path, monkeypatch, at):
+    """Of two points, the folder of five tables, and each of these: what then has moved, all of it moves."""
     made, out = study(grid={TILES: [1, 2]}), tmp_path / "out"
     count, real = iter(range(100)), os.replace
 
     def full(beside, path):
         if next(count) == at:
-            Path(beside).write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+            if beside.suffix == ".tmp":
+                beside.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return real(beside, path)
 
-    monkeypatch.setattr("accelsim.sweeps.store.os.replace", full)
-    with pytest.raises(OutputError, match=r"cannot write: No space left on device$"):
-        sweep(made, out)
-    assert all(len(pd.read_parquet(path)) for path in out.rglob("*.parquet"))
+    with monkeypatch.context() as patched:
+        patched.setattr("accelsim.durable.os.replace", full)
+        with pytest.raises(OutputError, match=r"cannot write: No space left on device$"):
+            sweep(made, out)
+    assert all(Store(out).get(path.stem) is not None for path in (out / "points").iterdir())
     assert not list(out.rglob(".accelsim-*"))
+    assert [path.name for path in out.iterdir()] == ["points"] or len(manifest.read(out, FILES[:4])) == 4
     sweep(made, out)
     sweep(made, tmp_path / "whole")
     assert files(out) == files(tmp_path / "whole")
 
 
 @quick
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:99] + b"\xff" + b[100:]])
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:150] + b"\xff" + b[151:]])
 def test_a_damaged_point_is_computed_again(study, tmp_path, damage):
     made, out = study(grid={TILES: [1, 2, 3]}), tmp_path / "out"
     sweep(made, out)
@@ -388,6 +395,34 @@ def test_a_damaged_point_is_computed_again(study, tmp_path, damage):
     told = []
     sweep(made, out, progress=told.append)
     assert files(out) == whole and told[-1].done == 1
+
+
+@quick
+def test_points_that_were_exchanged_are_computed_again(study, tmp_path):
+    made, out = study(grid={TILES: [1, 2]}), tmp_path / "out"
+    sweep(made, out)
+    whole = files(out)
+    first, second = (out / "points").iterdir()
+    other = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(other)
+    told = []
+    sweep(made, out, progress=told.append)
+    assert files(out) == whole and told[-1].done == 2
+
+
+def test_every_bit_of_a_point_matters(tmp_path):
+    store, rows = Store(tmp_path), pd.DataFrame({"cycles": [1, 2], "layer": ["a", "b"]})
+    store.put("key", rows)
+    path = tmp_path / "points" / "key.point"
+    content = path.read_bytes()
+    for at in range(0, 8 * len(content), 7):
+        flipped = bytearray(content)
+        flipped[at // 8] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        assert store.get("key") is None and not path.exists(), at
+    store.put("key", rows)
+    pd.testing.assert_frame_equal(store.get("key"), rows)
 
 
 # Workers ------------------------------------------------------------------------------------------------------------
@@ -476,7 +511,7 @@ def test_a_worker_with_other_code_is_refused(study, tmp_path):
 
 
 @contextmanager
-def dask(folder, workers, **settings):
+def dask(folder, workers, protocol="tcp", **settings):
     """A scheduler and workers, processes of their own in another folder; its address."""
     pytest.importorskip("distributed")
     (folder / "away").mkdir(parents=True)
@@ -486,7 +521,7 @@ def dask(folder, workers, **settings):
     file = folder / "scheduler.json"
     run = [sys.executable, "-m"]
     common = ["--scheduler-file", str(file), "--no-dashboard"]
-    scheduler = [*run, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    scheduler = [*run, "distributed.cli.dask_scheduler", "--host", f"{protocol}://127.0.0.1", "--port", "0"]
     worker = [*run, "distributed.cli.dask_worker", "--nthreads", "1", "--nworkers", str(workers)]
     commands = ([*scheduler, *common], [*worker, *common])
     processes = [subprocess.Popen(command, start_new_session=True, **how) for command in commands]
@@ -499,9 +534,30 @@ def dask(folder, workers, **settings):
             process.wait(30)
 
 
-def test_dask_workers_without_the_trace_get_it_and_the_bytes_are_the_same(study, tmp_path):
+@pytest.fixture
+def certificates(tmp_path, monkeypatch):
+    """Of a cluster over TLS, named in Dask's configuration: that of this process, and of all that it starts."""
+    distributed = pytest.importorskip("distributed")
+    import dask
+
+    security = distributed.Security.temporary()
+    files = {"ca-file": security.tls_ca_file}
+    files |= {f"{role}.{kind}": getattr(security, f"tls_{role}_{kind}")
+              for role in ("scheduler", "worker", "client") for kind in ("key", "cert")}  # fmt: skip
+    settings = {}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        settings[f"distributed.comm.tls.{name}"] = str(tmp_path / name)
+        key = f"TLS__{name}".upper().replace(".", "__").replace("-", "_")
+        monkeypatch.setenv(f"DASK_DISTRIBUTED__COMM__{key}", str(tmp_path / name))
+    with dask.config.set(settings):
+        yield
+
+
+def test_dask_workers_without_the_trace_get_it_and_the_bytes_are_the_same(study, tmp_path, certificates):
     made = study(grid={TILES: list(range(1, 9))})
-    with dask(tmp_path / "dask", 2) as address:
+    with dask(tmp_path / "dask", 2, "tls") as address:
+        assert address.startswith("tls://")
         assert swept(made, tmp_path / "out", jobs=1, cluster=address, work=blindly).empty
         digest = json.loads((tmp_path / "out" / "sweep.json").read_text())["traces"][made["trace"]]["sha256"]
         assert (tmp_path / "dask" / "away" / f"accelsim-{digest}.npz").is_file()
@@ -546,10 +602,54 @@ def test_a_point_that_kills_dask_workers_is_a_row(study, tmp_path):
     assert failed[TILES].tolist() == [3] and failed["error"].tolist() == ["its worker died, each of 3 times"]
 
 
-def test_a_cluster_that_is_not_there_gets_one_line(study, tmp_path):
+@pytest.mark.parametrize("place", ["nowhere", "tcp://10.0.0.1:8786", "http://127.0.0.1:1", "tcp://scheduler:8786"])
+def test_a_cluster_that_anybody_may_join_is_refused(study, tmp_path, place):
     pytest.importorskip("distributed")
-    with pytest.raises(AccelsimError, match="cluster: must be a Dask scheduler that answers, got nowhere"):
-        sweep(study(), tmp_path / "out", cluster="nowhere")
+    with pytest.raises(AccelsimError, match=f"must be local, tls://HOST:PORT or, on this machine, .* got {place}"):
+        sweep(study(), tmp_path / "out", cluster=place)
+
+
+def test_a_cluster_without_certificates_gets_one_line(study, tmp_path):
+    pytest.importorskip("distributed")
+    with pytest.raises(AccelsimError, match=r"cluster: must be a Dask scheduler that answers, got tls://127"):
+        sweep(study(), tmp_path / "out", cluster="tls://127.0.0.1:1")
+
+
+def listening(pids):
+    """Host and port that processes listen at."""
+    sockets = {link.readlink().name for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    found = []
+    for family in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{family}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                host, port = fields[1].split(":")
+                found.append((host, int(port, 16)))
+    return found
+
+
+def test_a_local_cluster_is_on_loopback_and_speaks_tls_to_its_own(study, tmp_path):
+    """The scheduler, two workers and their keepers listen; to no other does any of them answer."""
+    distributed = pytest.importorskip("distributed")
+    with Workers(2, "local") as workers:
+        address = workers._client.scheduler.address
+        pids = [os.getpid(), *workers._client.run(os.getpid).values()]
+        places = listening(pids)
+        assert len(places) == 5 and {host for host, _ in places} == {"0100007F"}
+        for _, port in places:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as stranger:
+                stranger.sendall(b"GET /info HTTP/1.0\r\n\r\n")
+                with suppress(ConnectionResetError):
+                    assert not stranger.recv(100).startswith(b"HTTP")
+        assert address.startswith("tls://127.0.0.1:")
+        other = distributed.Security.temporary()
+        other.tls_ca_file = workers._client.security.tls_ca_file  # believes the scheduler, which does not believe it
+        with pytest.raises(OSError):
+            distributed.Client(address, security=other, timeout="2s")
+    made = study(grid={TILES: [1, 2]}, passes=["fwd"])
+    process = start_on(made, tmp_path, "--cluster", "local")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "2 points computed, 0 failed" in out, err
 
 
 # The command --------------------------------------------------------------------------------------------------------

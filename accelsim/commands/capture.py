@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -99,9 +98,6 @@ def capture(options: argparse.Namespace) -> None:
         recipe=Recipe(**recipe) if recipe else None,
         swat=swat,
     )
-    for name in ("SIGTERM", "SIGHUP"):  # end like Ctrl-C: what was recorded is a valid trace
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
     steps = plan.step_count * len(plan.runs)
     with bar(options, _told, after="{task.description}", description="training", total=steps) as tell:
         history = train.capture(plan, tell)

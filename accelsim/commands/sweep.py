@@ -28,7 +28,11 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("study", metavar="STUDY", help="study file, e.g. lookahead.yaml")
     add("--out", type=Path, metavar="DIR", help="points and table (default: the study's name, in the current folder)")
     add("--jobs", type=jobs, metavar="N", help="worker processes (default: one per core)")
-    add("--cluster", metavar="ADDRESS", help="Dask scheduler, tcp://HOST:PORT, or local (needs accelsim[cluster])")
+    add(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Dask scheduler, tls://HOST:PORT, or local (needs accelsim[cluster])",
+    )
     add_code(command)
     add("--json", action="store_true", help="one JSON object on stdout and nothing else")
     add("--quiet", action="store_true", help="no progress bar, and neither plan nor note on stderr")

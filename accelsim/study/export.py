@@ -17,6 +17,8 @@ from accelsim.files import staged
 from accelsim.hardware.machine import Machine
 from accelsim.hardware.yaml_file import to_yaml
 from accelsim.ledger import CYCLES
+from accelsim.study import manifest
+from accelsim.study.csv_file import write_csv
 from accelsim.study.results import Summary, fold
 from accelsim.version import __version__
 from accelsim.workload.coverage import coverage_text
@@ -111,7 +113,7 @@ def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text:
 def write_files(
     folder: Path, name: str, table: pd.DataFrame, origin: dict[str, Any], documents: dict[str, str]
 ) -> None:
-    """Writes a table as NAME.csv and NAME.parquet, with its provenance, and documents beside it, all or none.
+    """Writes a table as NAME.csv and NAME.parquet, with its provenance, documents, and all their digests; all or none.
 
     Raises
     ------
@@ -121,10 +123,11 @@ def write_files(
     table = table.assign(trace_sha256=origin["trace"]["sha256"])
     table.attrs["provenance"] = json.dumps(origin)
     with staged(folder) as stage:
-        table.to_csv(stage / f"{name}.csv", index=False)
+        write_csv(table, stage / f"{name}.csv")
         table.to_parquet(stage / f"{name}.parquet", index=False)
         for file, text in documents.items():
             (stage / file).write_text(text, encoding="utf-8")
+        manifest.write(stage)
 
 
 def check_writable(folder: Path) -> None:

@@ -7,7 +7,6 @@ not among our counts: these cells are ``nan``, and the sum has a column of its o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from accelsim import ledger
-from accelsim.errors import AccelsimError
+from accelsim.errors import ResultsError
 from accelsim.ledger import COMPUTE_CYCLES, CYCLES, EDGE, EFFECTUAL, INEFFECTUAL
+from accelsim.study.report.folders import read_run
 
 COMPUTE = "LayerID, Total Cycles, Stall Cycles, Overall Util %, Mapping Efficiency %, Compute Util %,"
 BANDWIDTH = (
@@ -43,8 +43,8 @@ def reports(folder: Path) -> Iterator[tuple[str, str]]:
 
     Raises
     ------
-    AccelsimError
-        If layers.csv or run.json is missing there, or not what a run writes.
+    ResultsError
+        If layers.csv or run.json is missing there, or not what a run wrote.
     """
     table, word_bytes = _read(Path(folder))
     for (snapshot, which), rows in table.groupby(["snapshot", "pass"], sort=False):
@@ -56,19 +56,16 @@ def reports(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _read(folder: Path) -> tuple[pd.DataFrame, float]:
-    try:
-        table = pd.read_csv(folder / "layers.csv")
-        machine = json.loads((folder / "run.json").read_text(encoding="utf-8"))["provenance"]["machines"][0]
-        memory = machine.get("memory") or {}
-        word_bytes = float(memory.get("value_bits", 16)) / 8
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        text = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        text = " ".join(text.split())[:200]
-        raise AccelsimError(f"{folder}: must be a folder of accelsim run --out: {text}") from error
-    missing = [column for column in NEEDED if column not in table.columns]
+    run = read_run(folder)
+    missing = [column for column in NEEDED if column not in run.table.columns]
     if missing:
-        raise AccelsimError(f"{folder / 'layers.csv'}: must have the column {missing[0]}")
-    return table, word_bytes
+        raise ResultsError(f"{folder / 'layers.csv'}: must have the column {missing[0]}")
+    machines = run.data["provenance"]["machines"] or [{}]
+    memory = machines[0].get("memory") or {}
+    bits = memory.get("value_bits", 16) if isinstance(memory, dict) else None
+    if type(bits) is not int or not 1 <= bits <= 64:
+        raise ResultsError(f"{folder / 'run.json'}: provenance.machines[0].memory.value_bits: must be in 1…64")
+    return run.table, bits / 8
 
 
 def _text(header: str, rows: Iterable[Iterable[object]]) -> str:

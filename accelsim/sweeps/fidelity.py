@@ -12,7 +12,6 @@ from accelsim.errors import AccelsimError
 from accelsim.pipeline import simulate_records
 from accelsim.study.results import frame
 from accelsim.sweeps.chunks import alike
-from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import has_values
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.trace import Trace
@@ -90,18 +89,3 @@ def sweep_fidelity(plan: Plan) -> pd.DataFrame | None:
         errors.insert(2, "machine", machine.name)
         tables.append(errors)
     return pd.concat(tables, ignore_index=True) if tables else None
-
-
-def write_fidelity(plan: Plan, store: Store) -> None:
-    """``fidelity.csv``; or none, also where another sweep left one.
-
-    Raises
-    ------
-    AccelsimError
-        As ``cycle_errors``.
-    """
-    table, path = sweep_fidelity(plan), store.folder / "fidelity.csv"
-    if table is None:
-        path.unlink(missing_ok=True)
-    else:
-        store.write(path, lambda beside: table.to_csv(beside, index=False))

@@ -1,25 +1,30 @@
-"""A folder of results, one file a point: whole or not there, whoever writes and however it ends."""
+"""A folder of results, one file a point: whole or not there, whoever writes and however it ends.
+
+A point's file says whose it is and what its bytes must be, so that one which was damaged, exchanged or cut off is
+noticed, whatever would have come of reading it. Then it goes, and is computed again.
+"""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
 import tempfile
-import time
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
+from accelsim.durable import replace, sweep_up, temporary
 from accelsim.errors import OutputError
 
 POINTS = "points"
-# A file that a killed run left behind is younger than this only while that run may still be alive.
-STALE_SECONDS = 24 * 3600
+SUFFIX = ".point"
+# Before the Parquet of a point: what it is, its key, and the SHA-256 of the key and the Parquet.
+HEAD = "accelsim point 1\n{key}\n{digest}\n"
 
 
 class Store:
-    """Results by key, in ``DIR/points/KEY.parquet``. Several runs may use one store at once: equal keys, equal bytes.
+    """Results by key, in ``DIR/points/KEY.point``. Several runs may use one store at once: equal keys, equal bytes.
 
     Raises
     ------
@@ -32,7 +37,8 @@ class Store:
         self.points = self.folder / POINTS
         try:
             self.points.mkdir(parents=True, exist_ok=True)
-            self._sweep_up()
+            sweep_up(self.points)
+            sweep_up(self.folder)
             tempfile.TemporaryFile(dir=self.points).close()
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
@@ -42,52 +48,39 @@ class Store:
 
     def known(self) -> set[str]:
         """The keys of all points."""
-        return {path.stem for path in self.points.glob("*.parquet")}
+        return {path.stem for path in self.points.glob(f"*{SUFFIX}")}
 
     def put(self, key: str, rows: pd.DataFrame) -> None:
         """Writes a point; one of that key may be there."""
-        self.write(self._path(key), lambda path: rows.to_parquet(path, index=False, write_page_checksum=True))
+        try:
+            parquet = rows.to_parquet(index=False)
+            with temporary(self.points) as beside:
+                beside.write_bytes(_head(key, parquet) + parquet)
+                replace(beside, self._path(key))
+        except OSError as error:
+            raise _cannot_write(self._path(key), error) from error
 
     def get(self, key: str) -> pd.DataFrame | None:
-        """A point's rows; None if it is not there, or damaged by other hands: then it goes, to be computed again."""
+        """A point's rows; None if it is not there, or is not what ``put`` wrote: then it goes, to be computed again."""
         try:
-            return pd.read_parquet(self._path(key), page_checksum_verification=True)
+            content = self._path(key).read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
-            with suppress(OSError):
-                self._path(key).unlink()
-            return None
-
-    def write(self, path: Path, write: Callable[[str], object]) -> None:
-        """``write`` fills a file beside, which then takes the place of ``path``."""
-        beside = None
-        try:
-            handle, beside = tempfile.mkstemp(prefix=".accelsim-", dir=path.parent)
-            os.close(handle)
-            write(beside)
-            os.chmod(beside, 0o644)
-            os.replace(beside, path)
-        except OSError as error:
-            raise _cannot_write(path, error) from error
-        finally:
-            if beside is not None:
-                with suppress(OSError):
-                    os.unlink(beside)
+        except OSError:
+            content = b""
+        parquet = content[len(HEAD.format(key=key, digest="0" * 64)) :]
+        if content and content == _head(key, parquet) + parquet:
+            return pd.read_parquet(io.BytesIO(parquet))
+        with suppress(OSError):
+            self._path(key).unlink()
+        return None
 
     def _path(self, key: str) -> Path:
-        return self.points / f"{key}.parquet"
+        return self.points / f"{key}{SUFFIX}"
 
-    def _sweep_up(self) -> None:
-        now = time.time()
-        for path in self._leftovers():
-            with suppress(OSError):
-                if now - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink()
 
-    def _leftovers(self) -> Iterable[Path]:
-        yield from self.points.glob(".accelsim-*")
-        yield from self.folder.glob(".accelsim-*")
+def _head(key: str, parquet: bytes) -> bytes:
+    return HEAD.format(key=key, digest=hashlib.sha256(key.encode() + parquet).hexdigest()).encode()
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from accelsim.errors import AccelsimError
 from accelsim.sweeps.chunks import Chunk, Rows, TraceElsewhere, simulate_chunk
-from accelsim.sweeps.fidelity import write_fidelity
+from accelsim.sweeps.fidelity import sweep_fidelity
 from accelsim.sweeps.plan import Plan, plan_sweep
 from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import Study, load_study
@@ -69,7 +69,7 @@ def sweep(
     jobs : int
         Worker processes.
     cluster : str, optional
-        Address of a Dask scheduler (tcp://…), or "local" for one on this machine with ``jobs`` workers.
+        Address of a Dask scheduler (tls://…), or "local" for one on this machine with ``jobs`` workers.
     allow_code : bool
         Whether accelerators ``model: package.module:Class`` of machine files may be imported, by workers too.
     before : callable
@@ -95,13 +95,15 @@ def sweep(
     plan = plan_sweep(study, store, jobs, allow_code=allow_code)
     try:
         before(plan)
-        for _ in range(ATTEMPTS):
-            errors = dict(compute(plan, store, jobs=jobs, cluster=cluster, progress=progress))
-            table, damaged = write_tables(plan, store, errors)
+        errors = dict(compute(plan, store, jobs=jobs, cluster=cluster, progress=progress))
+        fidelity = sweep_fidelity(plan)
+        table, damaged = write_tables(plan, store, errors, fidelity)
+        for _ in range(1, ATTEMPTS):
             if not damaged:
                 break
             plan = plan_sweep(study, store, jobs, allow_code=allow_code)  # what was damaged is gone
-        write_fidelity(plan, store)
+            errors = dict(compute(plan, store, jobs=jobs, cluster=cluster, progress=progress))
+            table, damaged = write_tables(plan, store, errors, fidelity)
     except KeyboardInterrupt:
         kept = len(store.known().intersection(filter(None, plan.keys)))
         message = f"{kept} of {len(plan.points)} points are in {store.folder}; the same command goes on"

@@ -12,6 +12,9 @@ import pandas as pd
 
 from accelsim import ledger
 from accelsim.errors import AccelsimError
+from accelsim.files import staged
+from accelsim.study import manifest
+from accelsim.study.csv_file import write_csv
 from accelsim.study.export import to_json, versions
 from accelsim.study.results import fold
 from accelsim.sweeps.store import Store
@@ -25,10 +28,11 @@ GROUP_ROWS = 50_000
 TEXTS = ("error", "machine")
 
 
-def write_tables(plan: Plan, store: Store, errors: dict[str, str]) -> tuple[pd.DataFrame, int]:
-    """``table.csv``, ``table.parquet``, ``layers.parquet``, ``sweep.json``, in the study's order.
-
-    Equal points give equal bytes.
+def write_tables(
+    plan: Plan, store: Store, errors: dict[str, str], fidelity: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, int]:
+    """``table.csv``, ``table.parquet``, ``layers.parquet``, ``sweep.json``, in the study's order, with their digests,
+    and ``fidelity.csv`` where there is one; all or none. Equal points give equal bytes.
 
     Returns
     -------
@@ -36,6 +40,17 @@ def write_tables(plan: Plan, store: Store, errors: dict[str, str]) -> tuple[pd.D
     int
         Points that are not, or no longer, in the store and have no error: damaged ones.
     """
+    with staged(store.folder) as stage:
+        written = _write(stage, plan, store, errors, fidelity)
+        manifest.write(stage)
+    if fidelity is None:  # what another sweep left is not ours
+        (store.folder / "fidelity.csv").unlink(missing_ok=True)
+    return written
+
+
+def _write(
+    stage: Path, plan: Plan, store: Store, errors: dict[str, str], fidelity: pd.DataFrame | None
+) -> tuple[pd.DataFrame, int]:
     rows: list[pd.DataFrame] = []
     settings = _settings(plan.points)
     damaged = 0
@@ -53,8 +68,24 @@ def write_tables(plan: Plan, store: Store, errors: dict[str, str]) -> tuple[pd.D
             if counts is not None:
                 yield counts.assign(point=number, **varied)
 
-    store.write(store.folder / "layers.parquet", lambda path: _write_groups(path, tables()))
-    table = pd.concat(rows, ignore_index=True)
+    _write_groups(stage / "layers.parquet", tables())
+    table = _typed(pd.concat(rows, ignore_index=True), settings)
+    write_csv(table, stage / "table.csv")
+    table.to_parquet(stage / "table.parquet", index=False)
+    if fidelity is not None:
+        write_csv(fidelity, stage / "fidelity.csv")
+    origin = {
+        "accelsim": versions() | {"code": code_digest()},
+        "study": plan.study.named(),
+        "traces": {name: {"sha256": digest} for name, digest in plan.digests.items()},
+        "machines": _machines(plan),
+    }
+    (stage / "sweep.json").write_text(to_json(origin), encoding="utf-8")
+    return table, damaged
+
+
+def _typed(table: pd.DataFrame, settings: dict[str, list[Any]]) -> pd.DataFrame:
+    """Its columns as text, numbers that may be missing, or whatever the study sets."""
     counts = ledger.columns()
     for name in table.columns:
         kinds = set(map(type, table[name].dropna()))
@@ -66,16 +97,7 @@ def write_tables(plan: Plan, store: Store, errors: dict[str, str]) -> tuple[pd.D
             table[name] = table[name].astype("Int64")  # a point without counts leaves no number
         elif name in counts or (kinds and all(issubclass(kind, float | np.floating) for kind in kinds)):
             table[name] = table[name].astype(float)  # also one that is known of no point
-    store.write(store.folder / "table.csv", lambda path: table.to_csv(path, index=False))
-    store.write(store.folder / "table.parquet", lambda path: table.to_parquet(path, index=False))
-    origin = {
-        "accelsim": versions() | {"code": code_digest()},
-        "study": plan.study.named(),
-        "traces": {name: {"sha256": digest} for name, digest in plan.digests.items()},
-        "machines": _machines(plan),
-    }
-    store.write(store.folder / "sweep.json", lambda path: Path(path).write_text(to_json(origin), encoding="utf-8"))
-    return table, damaged
+    return table
 
 
 def _machines(plan: Plan) -> dict[str, Any]:
@@ -87,7 +109,7 @@ def _machines(plan: Plan) -> dict[str, Any]:
     return machines
 
 
-def _write_groups(path: str, tables: Iterable[pd.DataFrame]) -> None:
+def _write_groups(path: Path, tables: Iterable[pd.DataFrame]) -> None:
     """One Parquet file of many tables, some at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -104,6 +126,8 @@ def _write_groups(path: str, tables: Iterable[pd.DataFrame]) -> None:
                 waiting.clear()
         if waiting:
             writer.write_table(pa.concat_tables(waiting))
+    if writer is None:
+        pd.DataFrame().to_parquet(path)
 
 
 def _settings(points: tuple[Point, ...]) -> dict[str, list[Any]]:

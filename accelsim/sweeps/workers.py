@@ -1,4 +1,4 @@
-"""Where the chunks of a sweep run: processes of this machine, or a Dask cluster. The one place that knows Dask."""
+"""Where the chunks of a sweep run: processes of this machine, or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -112,18 +112,11 @@ class Workers:
 
     def _connect(self) -> None:
         try:
-            from distributed import Client, LocalCluster
+            from accelsim.sweeps.cluster import connect
         except ModuleNotFoundError as error:
-            raise AccelsimError("cluster: needs Dask: pip install 'accelsim[cluster]'") from error
-        try:
-            with _interrupts_held_back():
-                place: Any = self.cluster
-                if place == "local":
-                    place = LocalCluster(n_workers=self.count, threads_per_worker=1, dashboard_address=None)
-                    self._stack.enter_context(place)
-                self._client = self._stack.enter_context(Client(place, timeout="20s"))
-        except (OSError, ValueError) as error:
-            raise AccelsimError(f"cluster: must be a Dask scheduler that answers, got {self.cluster}") from error
+            raise AccelsimError(f"cluster: needs Dask: pip install 'accelsim[cluster]' ({error})") from error
+        with _interrupts_held_back():
+            self._client = connect(self._stack, self.cluster or "", self.count)
         known = self._client.scheduler_info(n_workers=-1)["workers"].values()
         self.count = max(1, sum(worker["nthreads"] for worker in known))
         self._executor = self._client.get_executor(pure=False, retries=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from accelsim.durable import Temporary, replace, sweep_up
 from accelsim.errors import OutputError, TraceError
 from accelsim.workload.bits import pack, packed_size
 from accelsim.workload.npz import CHUNK, ENCODINGS, LARGEST_DOCUMENT, MAGIC, json_bytes, reason
@@ -31,12 +31,13 @@ class NpzWriter:
 
     def __init__(self, path: str | os.PathLike[str], level: int):
         self.path = Path(path)
-        temporary = self.path.parent / f".{secrets.token_hex(8)}.npz.tmp"
-        self._temporary: Path | None = temporary  # None once committed or discarded
-        with self._writing():
+        self._temporary: Temporary | None = None  # so once committed or discarded
+        with self._blamed():
             if self.path.is_dir():
                 raise IsADirectoryError(0, "is a folder")
-            self._file = open(temporary, "xb")  # noqa: SIM115 (closed by commit or discard)
+            sweep_up(self.path.parent)
+            self._temporary = Temporary(self.path.parent)
+            self._file = open(self._temporary.path, "r+b")  # noqa: SIM115 (closed by commit or discard)
             self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, compresslevel=level)
 
     @property
@@ -45,11 +46,16 @@ class NpzWriter:
         return self._temporary is None
 
     @contextmanager
-    def _writing(self) -> Iterator[Path]:
+    def _writing(self) -> Iterator[Temporary]:
         if self._temporary is None:
             raise OutputError(f"{self.path}: cannot write: the trace is closed already")
-        try:
+        with self._blamed():
             yield self._temporary
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise OutputError(f"{self.path}: cannot write: {reason(error)}") from error
 
@@ -110,10 +116,9 @@ class NpzWriter:
         try:
             with self._writing() as temporary:
                 self._zip.close()
-                self._file.flush()
-                os.fsync(self._file.fileno())
                 self._file.close()
-                os.replace(temporary, self.path)
+                replace(temporary.path, self.path)
+                temporary.close()
         except BaseException:
             self.discard()
             raise
@@ -126,8 +131,7 @@ class NpzWriter:
         self._zip.fp = None  # otherwise it would write its directory when collected
         with suppress(OSError):
             self._file.close()
-        with suppress(OSError):
-            self._temporary.unlink()
+        self._temporary.discard()
         self._temporary = None
 
 

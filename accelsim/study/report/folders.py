@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import pandas as pd
 from accelsim import ledger
 from accelsim.errors import AccelsimError, ResultsError
 from accelsim.ledger import CYCLES, EFFECTUAL, Count
+from accelsim.study import manifest
+from accelsim.study.csv_file import unquoted
 from accelsim.study.results import COLUMNS
 
 # Types by key; a list of one type holds any number of it. Keys that are not here may be there too.
@@ -47,6 +50,7 @@ _RUN = {
 }
 _TEXT_COLUMNS = ("snapshot", "layer", "kind", "pass", "machine")
 LARGEST = 1e300  # of any number
+SHOWN = ("run.json", "layers.csv", "layers.parquet", "summary.txt")
 _COLUMNS = (*_TEXT_COLUMNS, "sparsity", "samples", "multipliers", CYCLES.column, EFFECTUAL.column)
 # What run.json says of each count.
 _COUNT = dict.fromkeys(("name", "meaning", "group", "unit", "source", "place", "words", "way"), _TEXT)
@@ -72,15 +76,14 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Reads and checks run.json and layers.csv; layers.parquet and summary.txt are taken along where they are.
 
+    Each must be as its digest in the manifest says.
+
     Raises
     ------
     ResultsError
         With the file, the key or column, and the rule, in one line.
     """
-    files = {name: _bytes(folder / name) for name in ("run.json", "layers.csv")}
-    for name in ("layers.parquet", "summary.txt"):
-        if (folder / name).is_file():
-            files[name] = _bytes(folder / name)
+    files = manifest.read(folder, ("run.json", "layers.csv"))
     data = _object(folder / "run.json", files["run.json"])
     _check(data, _RUN, f"{folder / 'run.json'}: ")
     rows, papers = len(data["speedup"]), data["paper"]
@@ -90,7 +93,8 @@ def read_run(folder: Path) -> Run:
     for figure in (figure for paper in papers for figure in paper.values()):
         _check(figure, _NUMBER, f"{folder / 'run.json'}: paper.")
     counts = tuple(_counts(data.get("counts"), folder / "run.json"))
-    return Run(data, _table(folder / "layers.csv", data["machine"], counts), files, counts)
+    table = _table(folder / "layers.csv", files["layers.csv"], data["machine"], counts)
+    return Run(data, table, {name: files[name] for name in SHOWN if name in files}, counts)
 
 
 def _counts(told: Any, path: Path) -> Iterator[Count]:
@@ -104,13 +108,6 @@ def _counts(told: Any, path: Path) -> Iterator[Count]:
             yield Count(**{key: row[key] for key in _COUNT}, colour=tuple(row["colour"]))
         except AccelsimError as error:
             raise ResultsError(f"{path}: counts: {error}") from error
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot read: {error.strerror}") from error
 
 
 def _object(path: Path, content: bytes) -> dict[str, Any]:
@@ -144,11 +141,11 @@ def _check(value: Any, rule: Any, where: str) -> None:
         _check(item, rule[0], f"{where.rstrip('.')}[{i}].")
 
 
-def _table(path: Path, machine: str, counts: tuple[Count, ...]) -> pd.DataFrame:
+def _table(path: Path, content: bytes, machine: str, counts: tuple[Count, ...]) -> pd.DataFrame:
     """The rows of one machine; names as they are written, all other columns numbers where they are."""
     text = dict.fromkeys((*_TEXT_COLUMNS, "algorithm", "trace_sha256"), str)
     try:
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={}, encoding="utf-8")
+        table = pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values={}, encoding="utf-8")
     except (ValueError, OSError) as error:
         raise ResultsError(f"{path}: must be CSV, but is damaged: {error}") from error
     missing = [name for name in _COLUMNS if name not in table]
@@ -165,10 +162,24 @@ def _table(path: Path, machine: str, counts: tuple[Count, ...]) -> pd.DataFrame:
         if name in counted and not fine.all():
             odd = str(table[name][~fine].iloc[0])[:40] or "nothing"
             raise ResultsError(f"{path}: column {name} must hold numbers from 0, not {odd}")
+        if name in counted - may_be_unknown - {"sparsity"} and numbers.dtype != "int64":
+            raise ResultsError(f"{path}: column {name} must hold whole numbers below 2^63")
         table[name] = numbers
     if (table["multipliers"] < 1).any() or (table["samples"] < 1).any():
         raise ResultsError(f"{path}: columns multipliers and samples must be at least 1")
+    for name in table.columns.intersection(list(text)):
+        table[name] = table[name].map(unquoted)
     others = [name for name in table["machine"].unique() if name != machine]
     if others:
         raise ResultsError(f"{path}: machine must be that of run.json, {machine}, got {others[0]}")
+    _check_slots(path, table, [row.column for row in counts if row.group == "slots" and row.column in table])
     return table
+
+
+def _check_slots(path: Path, table: pd.DataFrame, causes: list[str]) -> None:
+    """Where every slot went must add up to cycles × multipliers, in each row, to the last one."""
+    for number, row in enumerate(table[[CYCLES.column, "multipliers", *causes]].itertuples(index=False), start=2):
+        cycles, multipliers, *slots = map(int, row)
+        if sum(slots) != cycles * multipliers:
+            rule = f"slots must add up to cycles × multipliers, {cycles * multipliers}"
+            raise ResultsError(f"{path}: line {number}: {rule}, got {sum(slots)}")

@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from accelsim.files import staged
+from accelsim.study import manifest
+from accelsim.study.csv_file import write_csv
 from accelsim.study.export import to_json
 from accelsim.study.reproduction.figure import AGREES, DIFFERS, FITS, KNOWN, NOT_COMPUTED, RESTATES, Comparison, Figure
 
@@ -147,10 +149,11 @@ def write(folder: Path, figures: list[Figure], origin: dict[str, Any]) -> None:
     """Writes reproduction.csv, .json, .md and .html into a folder, all or none. Raises OutputError."""
     blocks = list(page(figures))
     with staged(folder) as stage:
-        frame(figures).to_csv(stage / "reproduction.csv", index=False)
+        write_csv(frame(figures), stage / "reproduction.csv")
         (stage / "reproduction.json").write_text(to_json(report(figures, origin)), encoding="utf-8")
         (stage / "reproduction.md").write_text(markdown(blocks), encoding="utf-8")
         (stage / "reproduction.html").write_text(as_html(blocks), encoding="utf-8")
+        manifest.write(stage)
 
 
 def _grouped(figure: Figure) -> list[list[str]]:

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from accelsim.files import staged
+from accelsim.study import manifest
+from accelsim.study.csv_file import write_csv
 from accelsim.study.export import to_json, versions
 from accelsim.study.reproduction.page import Block, laid_out, markdown
 from accelsim.study.validation.check import AGREES, DIFFERS, KNOWN, SHOWN, Validation
@@ -90,9 +92,10 @@ def write(folder: Path, validations: list[Validation], command: list[str]) -> No
     """Writes validation.csv, .json and .md into a folder, all or none. Raises OutputError."""
     rows = [{"validation": v.name, **check.as_dict()} for v in validations for check in v.checks]
     with staged(folder) as stage:
-        pd.DataFrame(rows).to_csv(stage / "validation.csv", index=False)
+        write_csv(pd.DataFrame(rows), stage / "validation.csv")
         (stage / "validation.json").write_text(to_json(report(validations, command)), encoding="utf-8")
         (stage / "validation.md").write_text(markdown(page(validations)), encoding="utf-8")
+        manifest.write(stage)
 
 
 def _notes(validation: Validation) -> Iterator[str]:
