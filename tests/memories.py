@@ -50,12 +50,17 @@ def _changed(section, path, value):
 
 
 def offchips():
+    refreshes = st.sampled_from([(0, 0), (0, 0), (1, 8), (5, 50), (7, 8)])
     return st.builds(
-        OffChip,
+        lambda refresh, **keys: OffChip(refresh_ns=refresh[0], refresh_interval_ns=refresh[1], **keys),
+        refresh=refreshes,
         channels=st.integers(1, 3),
         megabytes_per_second=st.sampled_from([0, 100, 500, 1000, 1000, 3000, 16000]),
         burst_bytes=st.sampled_from([1, 4, 16]),
         latency_ns=st.sampled_from([0, 0, 1, 7]),
+        read_to_write_ns=st.sampled_from([0, 2]),
+        write_to_read_ns=st.sampled_from([0, 9]),
+        queue_bursts=st.sampled_from([0, 1, 3]),
     )
 
 

@@ -71,6 +71,7 @@ PE_ARRAY, MAPPING, PE_TRAFFIC = (f"{MODELS}pe_array/{name}.py" for name in ("mod
 LINES, RESIDENCY, HIERARCHY = "hardware/lines.py", "hardware/movement/residency.py", "hardware/hierarchy.py"
 PLACEMENT, PLANNER, DEMAND = (f"hardware/movement/{name}.py" for name in ("placement", "planner", "demand"))
 LEAVING, PIECES, VISITS = "hardware/movement/leaving.py", "hardware/movement/pieces.py", f"{KERNELS}visits.py"
+PORT, PLAN = (f"hardware/movement/{name}.py" for name in ("port", "plan"))
 LEDGER, TRAFFIC = "ledger.py", "hardware/movement/traffic.py"
 CATALOGUE, MACHINE, LAYERS = f"{MODELS}catalogue.py", "hardware/machine.py", "hardware/layers.py"
 PRICING, OVERHEADS = "hardware/pricing.py", "hardware/overheads.py"
@@ -112,6 +113,7 @@ STORED = (
     "test_memory.py::test_a_preset_moves_its_bandwidth",
     "test_memory.py::test_three_jobs_by_hand",
 )
+OFFCHIP = ("test_offchip.py",)
 ENERGY = ("test_energy.py", "test_actions.py")
 PLACED = ("test_placement.py",)
 PLANNED = (*BY_HAND, "test_placement.py::test_each_transfer_waits_for_what_the_rules_say_and_no_more")
@@ -899,8 +901,8 @@ MUTATIONS = [
     Mutation(
         "jobs-begin-on-the-last-of-their-data",
         "hardware/movement/replay_simpy.py",
-        "queue.first.append(now + queue.latency)",
-        "queue.first.append(now + queue.latency + cycles)",
+        "queue.first.append(times.first + queue.latency)",
+        "queue.first.append(times.done + queue.latency)",
         REPLAYED,
         "a job waits for the last of its data before it begins",
     ),
@@ -921,12 +923,116 @@ MUTATIONS = [
         "a pass ends before its results have left",
     ),
     Mutation(
-        "one-channel-has-it-all",
+        "channels-do-not-share",
         HIERARCHY,
-        "of_channel = -(-bursts // self.channels) * self.burst_bytes",
-        "of_channel = bursts // self.channels * self.burst_bytes",
-        STORED,
-        "bursts that do not fill all channels take no time",
+        "TICKS // (self.channels * self.megabytes_per_second))",
+        "TICKS // self.megabytes_per_second)",
+        OFFCHIP,
+        "a transfer is as long as if there were one channel",
+    ),
+    Mutation(
+        "times-in-ns-rounded-down",
+        HIERARCHY,
+        "return -(-ns * clock_mhz * TICKS // 1000)",
+        "return ns * clock_mhz * TICKS // 1000",
+        OFFCHIP,
+        "a turn or a refresh is a tick short",
+    ),
+    Mutation(
+        "a-queue-of-all-channels",
+        HIERARCHY,
+        "queue=self.queue_bursts * burst,",
+        "queue=self.queue_bursts * burst * self.channels,",
+        OFFCHIP,
+        "turns of many channels cost next to nothing",
+    ),
+    Mutation(
+        "first-refresh-at-once",
+        PORT,
+        "self.refresh * (number - 1)",
+        "self.refresh * number",
+        OFFCHIP,
+        "refresh begins before anything has to be refreshed",
+    ),
+    Mutation(
+        "refresh-does-not-stop",
+        PORT,
+        "- min(since, self.refresh) if number",
+        "if number",
+        OFFCHIP,
+        "what comes during a refresh is served",
+    ),
+    Mutation(
+        "turns-cost-nothing",
+        PORT,
+        "if self._writes is not None and self._writes != write:",
+        "if False:",
+        OFFCHIP,
+        "reads and writes may alternate for free",
+    ),
+    Mutation(
+        "turns-exchanged",
+        PORT,
+        "self.to_write if write else self.to_read",
+        "self.to_read if write else self.to_write",
+        OFFCHIP,
+        "the long turn is that before writes",
+    ),
+    Mutation(
+        "short-transfers-turn-whole",
+        PORT,
+        "min(ticks, self.queue)",
+        "self.queue",
+        OFFCHIP,
+        "each short transfer pays a whole turn",
+    ),
+    Mutation(
+        "a-turn-takes-time-that-was-idle",
+        PORT,
+        "begin = max(timing.served(now * TICKS), ready)",
+        "begin = max(timing.served(now * TICKS), self._busy_until) + ready - self._busy_until",
+        OFFCHIP,
+        "a bus that was idle for long still has to turn",
+    ),
+    Mutation(
+        "fractions-lost",
+        PORT,
+        "self._busy_until, self._writes = begin + ticks, write",
+        "self._busy_until, self._writes = -(-(begin + ticks) // TICKS) * TICKS, write",
+        OFFCHIP,
+        "each transfer takes whole cycles",
+    ),
+    Mutation(
+        "a-burst-on-all-channels",
+        PORT,
+        "max(ticks, timing.burst)",
+        "ticks",
+        OFFCHIP,
+        "a burst is moved by all channels at once",
+    ),
+    Mutation(
+        "free-when-complete",
+        PORT,
+        "timing.time(begin + ticks) // TICKS)",
+        "done)",
+        OFFCHIP,
+        "the next transfer waits for the next whole cycle",
+    ),
+    Mutation(
+        "first-byte-in-a-refresh",
+        PORT,
+        "(timing.time(begin + 1) - 1)",
+        "timing.time(begin)",
+        OFFCHIP,
+        "a first byte comes while nothing is moved",
+    ),
+    Mutation(
+        "stores-are-reads-off-chip",
+        PLAN,
+        'return self.operand == "result"',
+        'return self.operand == "partial"',
+        REPLAYED,
+        "the bus never turns",
     ),
     Mutation(
         "latency-rounded-down",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import reference_port
 
 from accelsim.hardware.movement.plan import JOBS, Plan
 
 # In a cycle they choose in this order.
 PORTS = ("offchip", "activation_memory", "weight_memory")
+CLOCK_MHZ = 1000
 
 
 def plain(plan: Plan) -> Plan:
     """A plan of lists: a step at a time they are faster than arrays, and their numbers Python's own."""
-    columns = ("job", "size", "cycles", "fills")
+    columns = ("job", "size", "ticks", "fills")
     streams = {
         name: replace(
             stream,
@@ -41,16 +46,34 @@ class Played:
 class _Pass:
     """A plan at a cycle: which transfers have started when, and which jobs have begun and ended."""
 
-    def __init__(self, plan: Plan, order):
+    def __init__(self, plan: Plan, order, offchip):
         self.plan, self.told = plan, order
         self.order = {port: [] for port in PORTS}
         self.starts = {name: [] for name in plan.streams}
+        self.first, self.last = ({name: [] for name in plan.streams} for _ in range(2))
         self.begun, self.ended = [], []
         self.free_at = dict.fromkeys(PORTS, 0)
+        self.offchip = reference_port.Port(offchip, CLOCK_MHZ)
+
+    def first_byte(self, name, number):
+        return self.first[name][number] + self.plan.streams[name].latency
 
     def arrival(self, name, number):
-        stream = self.plan.streams[name]
-        return self.starts[name][number] + stream.latency + stream.cycles[number]
+        return self.last[name][number] + self.plan.streams[name].latency
+
+    def start(self, name, now):
+        """The stream's next transfer, at its port."""
+        stream, number = self.plan.streams[name], len(self.starts[name])
+        if stream.port == "offchip":
+            first, last, free = self.offchip.take(now, stream.size[number], name == "write")
+        else:
+            cycles = Fraction(stream.ticks[number], reference_port.TICKS)
+            assert cycles.denominator == 1
+            first, last, free = now, now + int(cycles), now + int(cycles)
+        self.free_at[stream.port] = free
+        for times, time in ((self.starts, now), (self.first, first), (self.last, last)):
+            times[name].append(time)
+        self.order[stream.port].append(name)
 
     def has_arrived(self, name, count, now):
         """Whether so many transfers of a stream, or jobs, are complete."""
@@ -74,8 +97,7 @@ class _Pass:
     def may_begin(self, job, now):
         loads, whole = self.wanted(job)
         return all(
-            number < len(self.starts[name]) and self.starts[name][number] + self.plan.streams[name].latency <= now
-            for name, number in loads
+            number < len(self.starts[name]) and self.first_byte(name, number) <= now for name, number in loads
         ) and all(self.has_arrived(name, number + 1, now) for name, number in whole)
 
     def may_end(self, job, now):
@@ -107,9 +129,7 @@ class _Pass:
             if not ready:
                 break
             name = min(ready, key=lambda n: self.plan.streams[n].job[len(self.starts[n])])
-            self.free_at[port] = now + self.plan.streams[name].cycles[len(self.starts[name])]
-            self.starts[name].append(now)
-            self.order[port].append(name)
+            self.start(name, now)
             moved = True
         return moved
 
@@ -119,9 +139,12 @@ class _Pass:
         )
 
 
-def replay(plan: Plan, order: dict[str, list[str]] | None = None, limit: int = 200_000) -> Played:
-    """Plays a plan, a cycle at a time; ports choose for themselves, or are told the order of their transfers."""
-    at, now = _Pass(plain(plan), order), 0
+def replay(plan: Plan, offchip, order: dict[str, list[str]] | None = None, limit: int = 200_000) -> Played:
+    """Plays a plan, a cycle at a time; ports choose for themselves, or are told the order of their transfers.
+
+    What it takes off chip follows from the bytes and from ``offchip``, the memory's keys, not from the plan.
+    """
+    at, now = _Pass(plain(plan), order, offchip), 0
     while at.unfinished(now):
         assert now < limit, "deadlock"
         # Whoever acts may let others act: begin again until nobody can.
@@ -139,7 +162,7 @@ def _account(at: _Pass) -> Played:
         while job >= plan.ends[layer]:
             layer += 1
         loads, whole = at.wanted(job)
-        came = [(at.starts[name][n] + plan.streams[name].latency, name, n) for name, n in loads]
+        came = [(at.first_byte(name, n), name, n) for name, n in loads]
         came += [(at.arrival(name, n), name, n) for name, n in whole]
         for cycle in range(before, begun):
             # The one that came last; of several the first.
@@ -158,7 +181,7 @@ def _account(at: _Pass) -> Played:
     ends = [at.ended[end - 1] for end in plan.ends]
     ends[-1] = before
     log = [
-        (stream.port, name, n, start, start + stream.cycles[n])
+        (stream.port, name, n, start, at.last[name][n])
         for name, stream in plan.streams.items()
         for n, start in enumerate(at.starts[name])
     ]
@@ -240,8 +263,12 @@ class _Ledger:
             self.complain(before <= start, f"job {job} before its predecessor's end")
         for port in PORTS:
             busy = sorted((start, end) for where, _, _, start, end in log if where == port)
+            # Off chip one begins within a cycle, and the next is chosen before the last channel has ended, which may be
+            # some refreshes later.
+            tail = math.ceil(reference_port.Port(self.memory.offchip, CLOCK_MHZ).tail())
+            shared = 1 + tail if port == PORTS[0] else 0
             for (_, end), (start, _) in itertools.pairwise(busy):
-                self.complain(end <= start, f"{port}: two at once at {start}")
+                self.complain(end - shared <= start, f"{port}: two at once at {start}")
         for name, stream in self.plan.streams.items():
             times = [self.times.get((name, number)) for number in range(len(stream.job))]
             self.complain(None not in times and times == sorted(times), f"{name} is out of order")

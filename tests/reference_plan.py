@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import reference_placement
+import reference_port
 from reference_placement import up
 
 
 @dataclass
 class Transfer:
-    """One transfer: the job that it is for, bytes, cycles of its port, and what must be complete before it starts."""
+    """One transfer: the job that it is for, bytes, ticks of its port, and what must be complete before it starts."""
 
     job: int
     size: int
-    cycles: int
+    ticks: int
     needs: dict[str, int]
 
 
@@ -81,18 +82,12 @@ class Plan:
     def stream(self, name: str) -> list[Transfer]:
         return self.plan.streams.setdefault(name, [])
 
-    def offchip_cycles(self, size: int) -> int:
-        """Bursts dealt to the channels in turn: cycles of the busiest."""
-        offchip = self.memory.offchip
-        dealt = [0] * offchip.channels
-        for burst in range(up(size, offchip.burst_bytes)):
-            dealt[burst % offchip.channels] += offchip.burst_bytes
-        rate = offchip.megabytes_per_second
-        return up(max(dealt) * self.clock_mhz, rate) if rate else 0
+    def offchip_ticks(self, size: int) -> int:
+        return int(reference_port.Port(self.memory.offchip, self.clock_mhz).work(size) * reference_port.TICKS)
 
-    def onchip_cycles(self, place: str, size: int) -> int:
+    def onchip_ticks(self, place: str, size: int) -> int:
         width = getattr(self.memory, place).banks * getattr(self.memory, place).width_bytes
-        return up(size, width) if width else 0
+        return up(size, width) * reference_port.TICKS if width else 0
 
     def opened(self, room: str, entry: Entry) -> int:
         """Jobs that must be complete before something enters: all that enters before it, and itself, must fit."""
@@ -136,7 +131,7 @@ class Plan:
                 self.rooms[asked.buffer].append(entry)
             if not size:
                 continue
-            load = Transfer(job + start, size, self.onchip_cycles(place, size), {"jobs": job + start, name: count})
+            load = Transfer(job + start, size, self.onchip_ticks(place, size), {"jobs": job + start, name: count})
             loads.append(load)
             if where.held and getattr(self.buffers, asked.buffer).ports == 2:
                 self.later.append(
@@ -159,7 +154,7 @@ class Plan:
         arrived = [len(stream)]
         for entry, size in zip(entries, sizes, strict=True):
             for _, piece in pieces([size], self.piece):
-                fetch = Transfer(entry.job, piece, self.offchip_cycles(piece), {})
+                fetch = Transfer(entry.job, piece, self.offchip_ticks(piece), {})
                 stream.append(fetch)
                 self.later.append(lambda fetch=fetch, entry=entry: self.may_fetch(at, asked, fetch, entry, rewritten))
             arrived.append(len(stream))
@@ -183,20 +178,20 @@ class Plan:
         mine, writes, back = [], [], []
         for of, size in enumerate(asked.result):
             for _, piece in pieces([size], self.piece):
-                store = Transfer(0, piece, self.onchip_cycles(place, piece), {"jobs": start + of + 1})
+                store = Transfer(0, piece, self.onchip_ticks(place, piece), {"jobs": start + of + 1})
                 mine.append((store, of))
                 stores.append(store)
                 if leave:
                     need = {"store": len(stores)}
                     writes.append(
-                        Transfer(self.starts[min(at + 2, len(self.asked))], piece, self.offchip_cycles(piece), need)
+                        Transfer(self.starts[min(at + 2, len(self.asked))], piece, self.offchip_ticks(piece), need)
                     )
             if asked.spilled[of]:
                 size = asked.spilled[of]
-                store = Transfer(start + of + 1, size, self.onchip_cycles(place, size), {"jobs": start + of + 1})
+                store = Transfer(start + of + 1, size, self.onchip_ticks(place, size), {"jobs": start + of + 1})
                 stores.append(store)
                 needs = {"jobs": start + of + 1, "store": len(stores)}
-                back.append(Transfer(start + of + 1, size, self.onchip_cycles(place, size), needs))
+                back.append(Transfer(start + of + 1, size, self.onchip_ticks(place, size), needs))
                 mine.append((store, None))
         self.stream("write").extend(writes)
         if back:

@@ -162,9 +162,9 @@ def test_each_transfer_waits_for_what_the_rules_say_and_no_more(case):
     for name, stream in plan.streams.items():
         for number, transfer in enumerate(naive.streams[name]):
             needs = {of: counts[number] for of, counts in stream.needs.items() if counts[number]}
-            ours = stream.job[number], stream.size[number], stream.cycles[number], needs
+            ours = stream.job[number], stream.size[number], stream.ticks[number], needs
             wanted = {of: count for of, count in transfer.needs.items() if count}
-            assert ours == (transfer.job, transfer.size, transfer.cycles, wanted), (name, number)
+            assert ours == (transfer.job, transfer.size, transfer.ticks, wanted), (name, number)
         assert len(stream.job) == len(naive.streams[name])
 
 

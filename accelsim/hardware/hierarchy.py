@@ -9,21 +9,44 @@ from typing import Any, Literal
 
 import numpy as np
 
+from accelsim.hardware.movement.port import TICKS, PortTiming
 from accelsim.hardware.movement.traffic import Operand
-from accelsim.hardware.parameters import Parameters, fill, integer, option
+from accelsim.hardware.parameters import Parameters, check, fill, integer, option
 
-# Per channel. latency_ns: row to column delay plus read latency, a closed row; queues are what ``replay`` simulates.
+# Per channel. latency_ns: row to column delay plus read latency, a closed row. refresh_ns: rows are closed, all banks
+# refreshed and rows opened again, tRTP + tRP + tRFC + tRCD, in each tREFI. The bus is idle between a read's data and a
+# write's for 2 clocks, between a write's and a read's for tWTR_L and the read latency. Controllers of the kind that
+# Ramulator 2.1 simulates have queues of 32.
+NO_DRAM = dict.fromkeys(
+    ("refresh_ns", "refresh_interval_ns", "read_to_write_ns", "write_to_read_ns", "queue_bursts"), 0
+)
 PRESETS: dict[str, dict[str, int]] = {
-    # JESD79-4: 64 bits × 3200 MT/s, bursts of 8; speed bin 3200AA: tRCD = tAA = 13.75 ns.
-    "DDR4-3200": {"channels": 1, "megabytes_per_second": 25600, "burst_bytes": 64, "latency_ns": 28},
-    # JESD209-4: 16 bits × 3200 MT/s, bursts of 16; tRCD = 18 ns, read latency 28 clocks of 1600 MHz.
-    "LPDDR4-3200": {"channels": 2, "megabytes_per_second": 6400, "burst_bytes": 32, "latency_ns": 36},
-    # JESD235A: a stack of 8 channels of 128 bits × 2 GT/s, bursts of 4; tRCD = tAA = 14 ns.
-    "HBM2": {"channels": 8, "megabytes_per_second": 32000, "burst_bytes": 64, "latency_ns": 28},
+    # JESD79-4: 64 bits × 3200 MT/s, bursts of 8; speed bin 3200AA: tRCD = tRP = tAA = 13.75 ns; 8 Gb: tRFC1 = 350 ns,
+    # tREFI = 7.8 µs; tRTP = tWTR_L = 7.5 ns; 2 clocks of 1600 MHz; 7.5 + 13.75 ns.
+    "DDR4-3200": {
+        "channels": 1, "megabytes_per_second": 25600, "burst_bytes": 64, "latency_ns": 28,
+        "refresh_ns": 385, "refresh_interval_ns": 7800,
+        "read_to_write_ns": 2, "write_to_read_ns": 22, "queue_bursts": 32,
+    },
+    # JESD209-4: 16 bits × 3200 MT/s, bursts of 16; tRCD = 18 ns, read latency 28 clocks of 1600 MHz; 4 Gb a channel:
+    # tRFCab = 180 ns, tREFI = 3.904 µs; tRPab = 21 ns, tRTP = 7.5 ns; tDQSCK = 3.5 ns and 2 clocks; tWTR = 10 ns.
+    "LPDDR4-3200": {
+        "channels": 2, "megabytes_per_second": 6400, "burst_bytes": 32, "latency_ns": 36,
+        "refresh_ns": 227, "refresh_interval_ns": 3904,
+        "read_to_write_ns": 5, "write_to_read_ns": 28, "queue_bursts": 32,
+    },
+    # JESD235A: a stack of 8 channels of 128 bits × 2 GT/s, bursts of 4; tRCD = tRP = tAA = 14 ns; 8 Gb: all banks
+    # refreshed at once, tRFC = 350 ns, tREFI = 3.9 µs; tRTP = 5 ns, tWTR_L = 8 ns; 2 clocks of 1000 MHz.
+    "HBM2": {
+        "channels": 8, "megabytes_per_second": 32000, "burst_bytes": 64, "latency_ns": 28,
+        "refresh_ns": 383, "refresh_interval_ns": 3900,
+        "read_to_write_ns": 2, "write_to_read_ns": 22, "queue_bursts": 32,
+    },
     # Chen et al., MICRO 2014, section 5.3: four HyperTransport 2.0 links, 6.4 GB/s per direction and 80 ns each.
-    "DaDianNao-links": {"channels": 4, "megabytes_per_second": 6400, "burst_bytes": 32, "latency_ns": 80},
-    "unlimited": {"channels": 1, "megabytes_per_second": 0, "burst_bytes": 1, "latency_ns": 0},
-}
+    "DaDianNao-links": {"channels": 4, "megabytes_per_second": 6400, "burst_bytes": 32, "latency_ns": 80}
+    | NO_DRAM,
+    "unlimited": {"channels": 1, "megabytes_per_second": 0, "burst_bytes": 1, "latency_ns": 0} | NO_DRAM,
+}  # fmt: skip
 
 Format = Literal["dense", "bitmask", "run_length", "zvc"]
 # The zero-value compression of the compressing DMA engine takes 32 values at a time (Rhu et al., HPCA 2018, section
@@ -43,6 +66,15 @@ class OffChip(Parameters):
     )
     burst_bytes: int = integer(1, 1 << 16, "a channel moves whole bursts", unit="bytes")
     latency_ns: int = integer(0, 1 << 20, "from a request to its first byte; requests overlap", unit="ns")
+    refresh_ns: int = integer(0, 1 << 20, "nothing is moved while all banks are refreshed", unit="ns", default=0)
+    refresh_interval_ns: int = integer(
+        0, 1 << 30, "from the start of a refresh to the next; 0: none is needed", unit="ns", default=0
+    )
+    read_to_write_ns: int = integer(0, 1 << 16, "bus idle between a read and a write", unit="ns", default=0)
+    write_to_read_ns: int = integer(0, 1 << 16, "bus idle between a write and a read", unit="ns", default=0)
+    queue_bursts: int = integer(
+        0, 1 << 16, "of a channel before its bus turns: fewer pay their share; 0: all pay the whole turn", default=0
+    )
 
     @fill
     @classmethod
@@ -51,17 +83,40 @@ class OffChip(Parameters):
             return PRESETS.get(data["preset"], {}) | data
         return data
 
+    @check
+    def _refresh(self) -> OffChip:
+        if self.refresh_ns and self.refresh_ns >= self.refresh_interval_ns:
+            raise ValueError(
+                f"refresh_ns: must be less than refresh_interval_ns = {self.refresh_interval_ns}, got {self.refresh_ns}"
+            )
+        return self
+
     def latency_cycles(self, clock_mhz: int) -> int:
         """The latency in cycles of the chip's clock."""
         return -(-self.latency_ns * clock_mhz // 1000)
 
-    def transfer_cycles(self, sizes_bytes: np.ndarray, clock_mhz: int) -> np.ndarray:
-        """Cycles of the chip's clock that transfers keep the busiest channel."""
+    def transfer_ticks(self, sizes_bytes: np.ndarray, clock_mhz: int) -> np.ndarray:
+        """Ticks that transfers keep the port, all channels together."""
         if not self.megabytes_per_second:
             return np.zeros_like(sizes_bytes)
-        bursts = -(-sizes_bytes // self.burst_bytes)
-        of_channel = -(-bursts // self.channels) * self.burst_bytes
-        return -(-of_channel * clock_mhz // self.megabytes_per_second)
+        return -(-self.moved_bytes(sizes_bytes) * clock_mhz * TICKS // (self.channels * self.megabytes_per_second))
+
+    def timing(self, clock_mhz: int) -> PortTiming:
+        """What the port's time goes to beside transfers; times in ns are rounded up to ticks."""
+        rate = self.megabytes_per_second
+        burst = -(-self.burst_bytes * clock_mhz * TICKS // rate) if rate else 0
+
+        def ticks(ns: int) -> int:
+            return -(-ns * clock_mhz * TICKS // 1000)
+
+        return PortTiming(
+            burst,
+            refresh=ticks(self.refresh_ns),
+            interval=ticks(self.refresh_interval_ns),
+            to_write=ticks(self.read_to_write_ns),
+            to_read=ticks(self.write_to_read_ns),
+            queue=self.queue_bursts * burst,
+        )
 
     def moved_bytes(self, sizes_bytes: np.ndarray) -> np.ndarray:
         """Bytes of whole bursts."""
@@ -76,10 +131,10 @@ class OnChip(Parameters):
     width_bytes: int = integer(0, 1 << 20, "bytes of a bank's word, one a cycle; 0: unlimited", unit="bytes/cycle")
     latency_cycles: int = integer(0, 1 << 16, "from a request to its first word; requests overlap", unit="cycles")
 
-    def transfer_cycles(self, sizes_bytes: np.ndarray) -> np.ndarray:
-        """Cycles that transfers keep the port."""
+    def transfer_ticks(self, sizes_bytes: np.ndarray) -> np.ndarray:
+        """Ticks that transfers keep the port: whole cycles."""
         word = self.banks * self.width_bytes
-        return -(-sizes_bytes // word) if word else np.zeros_like(sizes_bytes)
+        return -(-sizes_bytes // word) * TICKS if word else np.zeros_like(sizes_bytes)
 
 
 class Buffer(Parameters):

@@ -13,7 +13,6 @@ import math
 from bisect import bisect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +187,7 @@ class _Process:
         }
         self.tracks = [self.layers, self.pes, *self.channels, *self.ports.values()]
         self.tids = {id(track): number for number, track in enumerate(self.tracks, start=1)}
-        self.shares = lru_cache(_shares_of(offchip, clock_mhz, groups))
+        self.dealt = _Dealt(offchip, groups)
         self.job_cycles, self.ends = plan.job_cycles.tolist(), plan.ends.tolist()
         self.transfers = {
             name: list(zip(*(column.tolist() for column in (s.job, s.size, s.fills)), strict=True))
@@ -241,8 +240,8 @@ class _Process:
     def _transfer(self, port: str, name: str, number: int, start: int, end: int) -> None:
         job, size, part = self.transfers[name][number]
         if port == OFFCHIP:
-            for track, cycles, moved in self.shares(size):
-                self._add(self.channels[track], self._slice(name, start, start + cycles, job, moved))
+            for track, begin, moved in self.dealt.deal(size, start, end):
+                self._add(self.channels[track], self._slice(name, begin, end, job, moved))
         else:
             self._add(self.ports[port], self._slice(name, start, end, job, size))
         room = self.plan.streams[name].room
@@ -319,18 +318,27 @@ def _channel_name(group: range) -> str:
     return f"off-chip channel {group[0]}" if len(group) == 1 else f"off-chip channels {group[0]} to {group[-1]}"
 
 
-def _shares_of(offchip: OffChip, clock_mhz: int, groups: list[range]) -> Callable[[int], list[tuple[int, int, int]]]:
-    """A function of a transfer's bytes: the groups of channels that it keeps, for how many cycles, with what bytes."""
+class _Dealt:
+    """Bursts dealt to the channels in turn, from transfer to transfer."""
 
-    def shares(size: int) -> list[tuple[int, int, int]]:
-        each, rest = divmod(-(-size // offchip.burst_bytes), offchip.channels)
-        found = []
-        for number, group in enumerate(groups):
-            bursts = each * len(group) + min(max(rest - group[0], 0), len(group))
-            busiest = np.array([(each + (rest > group[0])) * offchip.burst_bytes * offchip.channels])
+    def __init__(self, offchip: OffChip, groups: list[range]):
+        self.offchip, self.groups = offchip, groups
+        self.bursts, self.ends = 0, [0] * len(groups)
+
+    def deal(self, size: int, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """The groups of channels that a transfer keeps, since when, and with what bytes.
+
+        A transfer may begin in the cycle in which the one before it ends.
+        """
+        first = self.bursts
+        self.bursts += -(-size // self.offchip.burst_bytes)
+        for number, group in enumerate(self.groups):
+            bursts = self._of(group, self.bursts) - self._of(group, first)
             if bursts:
-                cycles = int(offchip.transfer_cycles(busiest, clock_mhz)[0])
-                found.append((number, cycles, bursts * offchip.burst_bytes))
-        return found
+                yield number, min(end, max(start, self.ends[number])), bursts * self.offchip.burst_bytes
+                self.ends[number] = end
 
-    return shares
+    def _of(self, group: range, bursts: int) -> int:
+        """How many of the first bursts are a group's."""
+        rounds, rest = divmod(bursts, self.offchip.channels)
+        return rounds * len(group) + min(max(rest - group[0], 0), len(group))

@@ -127,7 +127,7 @@ class Leaving:
         offchip, pieces = self.memory.offchip, self.pieces[self.written]
         write = Stream(
             "write", OFFCHIP, "result", offchip.latency_cycles(self.clock_mhz), "",
-            needed[self.written], pieces, offchip.transfer_cycles(pieces, self.clock_mhz),
+            needed[self.written], pieces, offchip.transfer_ticks(pieces, self.clock_mhz),
             {"store": (np.flatnonzero(self.is_result) + 1)[self.written]}, np.full(pieces.size, -1),
         )  # fmt: skip
         made = {"store": store, "write": write}
@@ -158,8 +158,8 @@ class Leaving:
     def _onchip(
         self, name: str, operand: str, job: np.ndarray, size: np.ndarray, needs: dict[str, np.ndarray]
     ) -> Stream:
-        cycles, none = self.place.transfer_cycles(size), np.full(job.size, -1)
-        return Stream(name, self.memory_name, operand, self.place.latency_cycles, "", job, size, cycles, needs, none)
+        ticks, none = self.place.transfer_ticks(size), np.full(job.size, -1)
+        return Stream(name, self.memory_name, operand, self.place.latency_cycles, "", job, size, ticks, needs, none)
 
     def count(self, actions: list[Counter[str]]) -> None:
         """Bytes that move, layer by layer."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from accelsim.hardware.movement.port import PortTiming
 from accelsim.hardware.movement.residency import Room
 
 OFFCHIP = "offchip"
@@ -25,8 +26,8 @@ class Stream:
         Cycles from a transfer's start to its first byte.
     room : str
         The memory or buffer that they fill, "" for none.
-    job, size, cycles : ndarray of int64, (transfers,)
-        The job that needs each first, its bytes, and the cycles that it keeps the port.
+    job, size, ticks : ndarray of int64, (transfers,)
+        The job that needs each first, its bytes, and the ticks that it keeps the port (``port.TICKS`` of a cycle).
     needs : dict of str to ndarray of int64, (transfers,)
         How many jobs must be complete, or transfers of another stream have arrived, before each may start.
     fills : ndarray of int64, (transfers,)
@@ -40,9 +41,14 @@ class Stream:
     room: str
     job: np.ndarray
     size: np.ndarray
-    cycles: np.ndarray
+    ticks: np.ndarray
     needs: dict[str, np.ndarray]
     fills: np.ndarray
+
+    @property
+    def writes(self) -> bool:
+        """Whether its transfers are writes at their port."""
+        return self.operand == "result"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +71,8 @@ class Plan:
         For each layer what is counted for energy: bytes by place and direction, and accesses in the PEs.
     rooms : dict of str to Room
         What each memory and buffer holds when.
+    offchip : PortTiming
+        Of the port to off-chip memory; others have nothing but their transfers.
     """
 
     layers: list[str]
@@ -75,3 +83,4 @@ class Plan:
     stores_needed: np.ndarray
     actions: list[dict[str, int]]
     rooms: dict[str, Room]
+    offchip: PortTiming = field(default_factory=PortTiming)

@@ -90,6 +90,7 @@ class Planner:
             [layer.name for layer in self.layers], self.starts[1:],
             np.concatenate([layer.traffic.job_cycles for layer in self.layers]),
             streams, load_of_job, self.leaving.stores_needed, [dict(counts) for counts in self.actions], self.rooms,
+            self.memory.offchip.timing(self.clock_mhz),
         )  # fmt: skip
 
     def _enter(self, index: int, name: str, placement: LayerPlacement) -> list[_Brought]:
@@ -150,7 +151,7 @@ class Planner:
             self.actions[at][ledger.moved(name, "write")] += written
         stream = Stream(
             f"fetch {operand.tensor}", OFFCHIP, operand.tensor, offchip.latency_cycles(self.clock_mhz), name,
-            jobs[of], pieces, offchip.transfer_cycles(pieces, self.clock_mhz), needs, fills[of],
+            jobs[of], pieces, offchip.transfer_ticks(pieces, self.clock_mhz), needs, fills[of],
         )  # fmt: skip
         return stream, np.append(0, np.cumsum(np.bincount(of, minlength=jobs.size)))
 
@@ -198,7 +199,7 @@ class Planner:
         sizes = sizes[some]
         stream = Stream(
             f"load {tensor}", name, tensor, place.latency_cycles, layers[0].demand.buffer,
-            jobs, sizes, place.transfer_cycles(sizes), needs, _joined(fills)[some],
+            jobs, sizes, place.transfer_ticks(sizes), needs, _joined(fills)[some],
         )  # fmt: skip
         return stream, self._numbers(jobs)
 

@@ -16,6 +16,7 @@ from simpy.events import NORMAL, EventPriority
 
 from accelsim import ledger
 from accelsim.hardware.movement.plan import JOBS, OFFCHIP, STALLS, Plan, Stream
+from accelsim.hardware.movement.port import Port, PortTiming
 from accelsim.hardware.movement.traffic import ACTIVATIONS, WEIGHTS
 
 PORTS = (OFFCHIP, ACTIVATIONS, WEIGHTS)
@@ -52,8 +53,9 @@ def replay(plan: Plan, observe: Observer | None = None) -> Replay:
     plan : Plan
     observe : callable, optional
         Called with each thing that happens: where ("offchip", …, or "jobs" for the PEs), the stream ("" for a job), the
-        number of the transfer or job, the cycle it starts in, and the cycle it ends in. A job ends when its last data
-        has come; what PEs wait for it, before they work and after, is "stalls", with the cause in the stream's place.
+        number of the transfer or job, the cycle it starts in, and the cycle it ends in, latency not included. A job
+        ends when its last data has come; what PEs wait for it, before they work and after, is "stalls", with the cause
+        in the stream's place.
     """
     return _Replay(plan, observe).run()
 
@@ -72,7 +74,7 @@ class _Queue:
 
     def __init__(self, stream: Stream):
         self.stream, self.name = stream, stream.name
-        self.job, self.cycles, self.latency = stream.job.tolist(), stream.cycles.tolist(), stream.latency
+        self.job, self.ticks, self.latency = stream.job.tolist(), stream.ticks.tolist(), stream.latency
         self.size = len(self.job)
         self.started = self.count = 0
         self.first: list[int] = []
@@ -88,8 +90,8 @@ class _Queue:
 class _Port:
     """A port: of its streams' next transfers that may start, the one of the earliest job goes first."""
 
-    def __init__(self, name: str):
-        self.name, self.turn = name, CHOOSING + PORTS.index(name)
+    def __init__(self, name: str, timing: PortTiming):
+        self.name, self.turn, self.clock = name, CHOOSING + PORTS.index(name), Port(timing)
         self.queues: list[_Queue] = []
         self.idle: simpy.Event | None = None
 
@@ -115,7 +117,7 @@ class _Replay:
         self.env = simpy.Environment()
         self.jobs = _Jobs()
         self.queues = {name: _Queue(stream) for name, stream in plan.streams.items()}
-        self.ports = [_Port(name) for name in PORTS]
+        self.ports = [_Port(name, plan.offchip if name == OFFCHIP else PortTiming()) for name in PORTS]
         self.working: simpy.Event | None = None
         self.result: Replay | None = None
         for port in self.ports:
@@ -151,25 +153,25 @@ class _Replay:
                 port.idle = simpy.Event(self.env)
                 yield port.idle
                 continue
-            cycles = self._start(queue)
+            cycles = self._start(queue, port.clock)
             if cycles:
                 yield _Late(self.env, port.turn, cycles)
 
-    def _start(self, queue: _Queue) -> int:
-        """A transfer starts; returns the cycles that it keeps the port."""
+    def _start(self, queue: _Queue, port: Port) -> int:
+        """A transfer starts; returns the cycles until the port may choose another."""
         now, number = self.now, queue.started
-        cycles: int = queue.cycles[number]
+        times = port.take(now, queue.ticks[number], write=queue.stream.writes)
         queue.started += 1
-        queue.first.append(now + queue.latency)
-        queue.done.append(now + queue.latency + cycles)
+        queue.first.append(times.first + queue.latency)
+        queue.done.append(times.done + queue.latency)
         if queue.watchers:
-            self.env.timeout(queue.latency + cycles).callbacks.append(lambda _: self._arrived(queue))
+            self.env.timeout(queue.done[-1] - now).callbacks.append(lambda _: self._arrived(queue))
         if self.working is not None:
             self.working.succeed()
             self.working = None
         if self.observe:
-            self.observe(queue.stream.port, queue.name, number, now, now + cycles)
-        return cycles
+            self.observe(queue.stream.port, queue.name, number, now, times.done)
+        return times.free - now
 
     def _arrived(self, queue: _Queue) -> None:
         queue.count += 1
