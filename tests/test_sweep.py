@@ -29,6 +29,7 @@ from accelsim.sweeps.study import load_study, points_of
 from accelsim.sweeps.sweep import compute, plan_sweep, run_chunks, sweep
 from accelsim.sweeps.tables import write_tables
 from accelsim.sweeps.workers import Workers
+from accelsim.workload.synthetic import nearest
 
 HERE = Path(__file__).parent
 FILES = ("table.csv", "table.parquet", "layers.parquet", "sweep.json", "manifest.sha256")
@@ -245,6 +246,28 @@ def test_a_sparsity_is_made_and_its_error_reported(study, tmp_path, reference):
     assert errors["sparsity"].tolist() == [0.0, 0.8] and (errors["reference"] == reference).all()
     sweep(study(), tmp_path / "out")
     assert not (tmp_path / "out" / "fidelity.csv").exists()
+
+
+@quick
+def test_a_sparsity_that_the_trace_has_is_taken_from_it(study, tmp_path):
+    grid = {"sparsity": [0, 0.5, 0.8]}
+    table = sweep(study(snapshots=None, passes=["fwd"], grid=grid), tmp_path / "out")
+    assert table["snapshot"].tolist() == ["dense", "swat80", "swat80"]
+    assert table["made"].tolist() == [False, True, False]
+    real = sweep(study(snapshots=None, passes=["fwd"]), tmp_path / "real")
+    assert table["cycles"].tolist()[::2] == real["cycles"].tolist() and not real["made"].any()
+
+
+@quick
+def test_masks_are_drawn_like_the_nearest_sparse_ones(tmp_path):
+    with accelsim.open_trace("resnet50-levels.npz") as trace:
+        chosen = {sparsity: nearest(trace, sparsity).name for sparsity in (0.1, 0.55, 0.84, 0.86, 0.99)}
+    assert chosen == {0.1: "swat50", 0.55: "swat50", 0.84: "swat80", 0.86: "swat90", 0.99: "swat98"}
+    made = load_study(
+        {"trace": "resnet50-levels.npz", "machine": "dadiannao.yaml", "grid": {"sparsity": [0.93, 0.9, 0.99]}}
+    )
+    points = plan_sweep(made, Store(tmp_path)).points
+    assert [(p.snapshot, p.sparsity) for p in points] == [("swat95", 0.93), ("swat90", None), ("swat98", 0.99)]
 
 
 @quick

@@ -47,7 +47,92 @@ def blueprints(**sources):
     ]
 
 
+# ---- real masks at many sparsities
+
+
+@pytest.fixture(scope="module")
+def levels():
+    with accelsim.open_trace("resnet50-levels.npz") as trace:
+        yield trace
+
+
+def test_the_shipped_levels_are_what_they_are_called(levels):
+    """Every weight but the first layer's has its level exactly; only Top-K differs from one snapshot to the next."""
+    assert [(s.name, s.sparsity) for s in levels.snapshots] == [
+        ("dense", 0), *((f"swat{level}", level / 100) for level in (50, 70, 80, 90, 95, 98))
+    ]  # fmt: skip
+    for first, *others in zip(*(snapshot.layers for snapshot in levels.snapshots), strict=True):
+        activation = first.tensor("activation")
+        assert first.tensor("weight").all()
+        for layer, snapshot in zip(others, levels.snapshots[1:], strict=True):
+            size = layer.tensor("weight").size
+            density = np.count_nonzero(layer.tensor("weight")) / size
+            assert density == 1 if layer.name == "conv1" else density == pytest.approx(1 - snapshot.sparsity, abs=2e-4)
+            assert np.array_equal(layer.tensor("activation"), activation)
+            assert np.array_equal(layer.tensor("gradient"), first.tensor("gradient"))
+            if "saved_activation" in layer.tensors:
+                saved = layer.tensor("saved_activation")
+                assert not (saved & ~activation).any()
+                assert saved.mean() == pytest.approx(min(1 - snapshot.sparsity, activation.mean()), abs=0.11)
+
+
+def test_drawn_masks_are_near_levels_that_the_fit_never_saw(levels):
+    """Fitted to 80 % alone. Cambricon-X waits for the fullest filter, which tells most how uneven they are."""
+    drawn = fitted(levels, [0.9, 0.95], reference="swat80")
+    machine = accelsim.load_machine("cambricon-x.yaml", memory="none")
+    errors = cycle_errors(machine, levels, drawn, passes=["fwd", "input_grad"], layers="layer3.0.*")["error"]
+    assert errors.abs().max() < 0.035  # 0.1 where offsets do not grow with the threshold
+
+
 # ---- the model of a mask
+
+
+def spread(mask):
+    """How far the filters' densities are apart, over their mean."""
+    share = mask.mean(axis=(1, 2, 3))
+    return share.std() / share.mean()
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.95, 0.98])
+def test_filters_of_greater_weights_keep_the_more_the_fewer_are_kept(sparsity):
+    """Weights whose standard deviations differ by filter, pruned to 80 %, tell how uneven another Top-K will be."""
+    values = np.abs(rng().standard_normal((256, 64, 3, 3))) * np.exp(0.3 * rng(1).standard_normal((256, 1, 1, 1)))
+    pruned, real = (greatest(values, kept(values.size, s)) for s in (0.8, sparsity))
+    plain = MaskModel.fit(pruned)
+    plain_spread, grown_spread = (
+        spread(greatest(model.scores(values.shape, rng(2)), kept(values.size, sparsity)))
+        for model in (plain, plain.of_magnitudes())
+    )
+    assert grown_spread == pytest.approx(spread(real), rel=0.08)
+    assert abs(plain_spread / spread(real) - 1) > 0.12
+
+
+def test_offsets_of_an_activation_grow_as_between_its_own_zeros_and_its_top_k():
+    """Channels differ by an offset, places by a factor: seen at 50 % and 80 %, true at 95 %."""
+    field = rng().standard_normal((32, 64, 8, 8))
+    values = field * np.exp(0.25 * rng(1).standard_normal((1, 1, 8, 8))) + 0.5 * rng(2).standard_normal((1, 64, 1, 1))
+    cuts = [greatest(values, kept(values.size, s)) for s in (0.5, 0.8, 0.95)]
+    dense, saved, real = cuts
+    model = MaskModel.fit(saved)
+    grown = model.growing_from(MaskModel.fit(dense))
+    assert grown.growth[2] > 0.5 > abs(grown.growth[1])
+
+    def places(model):
+        drawn = greatest(model.scores(values.shape, rng(3)), np.count_nonzero(real))
+        return drawn.mean(axis=(0, 1)).std()
+
+    wanted = real.mean(axis=(0, 1)).std()
+    assert places(grown) == pytest.approx(wanted, rel=0.12)
+    assert places(model) < 0.85 * wanted
+    assert model.growing_from(MaskModel.fit(greatest(values, kept(values.size, 0.75)))).growth == (0, 0, 0)
+
+
+@pytest.mark.parametrize("growth", [(0.4, 0.4, 0.4), (-0.3, 1.0, 0.2)])
+def test_growth_changes_no_mask_at_the_fits_own_density(growth):
+    mask = rng().random((8, 8, 3, 3)) < 0.2 + 0.3 * rng(1).random((8, 1, 1, 1))
+    model = MaskModel.fit(mask)
+    one, two = (m.scores(mask.shape, rng(2)) > m.threshold for m in (model, replace(model, growth=growth)))
+    assert (one == two).mean() > 0.999
 
 
 @settings(deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -20,7 +20,7 @@ from accelsim.hardware.validation import validated
 from accelsim.version import __version__
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.sparsify import check_sparsity
-from accelsim.workload.synthetic import reference_of
+from accelsim.workload.synthetic import nearest
 from accelsim.workload.trace import Snapshot, Trace
 
 MOST_POINTS = 1_000_000
@@ -187,10 +187,10 @@ def code_digest() -> str:
 
 def points_of(study: Study, traces: dict[str, Trace], *, allow_code: bool = False) -> Iterator[Point]:
     """The points of a study in the order of its table; ``traces``: open traces by name."""
-    machine_of, reference = cache(lambda name: study.load(name, allow_code=allow_code)), cache(least_sparse)
+    machine_of = cache(lambda name: study.load(name, allow_code=allow_code))
     numbers = cache(has_values)  # it reads tensors
     for settings in study.settings():
-        trace, sparsity = traces[settings["trace"]], settings.get("sparsity")
+        trace = traces[settings["trace"]]
         machine, error = None, None
         try:
             changes = {name: value for name, value in settings.items() if name not in OWN}
@@ -199,20 +199,26 @@ def points_of(study: Study, traces: dict[str, Trace], *, allow_code: bool = Fals
         except AccelsimError as problem:
             error = "; ".join(problem.lines)
         shown = {name: value for name, value in settings.items() if name != "snapshot"}
-        for name in _snapshots(study, settings, trace, reference):
+        for name, sparsity in _snapshots(study, settings, trace, numbers):
             yield _point(shown, trace, name, sparsity, machine, error, numbers)
 
 
 def _snapshots(
-    study: Study, settings: dict[str, Any], trace: Trace, reference: Callable[[Trace], Snapshot]
-) -> Iterable[str]:
-    """Which snapshots a setting means; of one snapshot any sparsity is made."""
+    study: Study, settings: dict[str, Any], trace: Trace, numbers: Callable[[Snapshot], bool]
+) -> Iterator[tuple[str, float | None]]:
+    """Which snapshots a setting means, and the sparsity that is made of each, None: it is taken as it is.
+
+    A sparsity that the trace has is taken from it, unless the study names what others are to be made of.
+    """
+    names, sparsity = [snapshot.name for snapshot in trace.snapshots], settings.get("sparsity")
     if "snapshot" in settings:
-        return [settings["snapshot"]]
-    names = [snapshot.name for snapshot in trace.snapshots]
-    if study.snapshots is not None:
-        return [name for name in names if name in study.snapshots]
-    return [reference(trace).name] if "sparsity" in settings else names
+        names = [settings["snapshot"]]
+    elif study.snapshots is not None:
+        names = [name for name in names if name in study.snapshots]
+    elif sparsity is not None:
+        own = [snapshot.name for snapshot in trace.snapshots if snapshot.sparsity == sparsity]
+        names, sparsity = (own[:1], None) if own else ([_made_of(trace, sparsity, numbers).name], sparsity)
+    yield from ((name, sparsity) for name in names)
 
 
 def _point(
@@ -238,7 +244,7 @@ def has_values(snapshot: Snapshot) -> bool:
     return all(layer.tensor(name).dtype != bool for layer in snapshot.layers for name in ("weight", "activation"))
 
 
-def least_sparse(trace: Trace) -> Snapshot:
-    """The snapshot that other sparsities are made of: numbers may only lose more, masks are drawn like sparse ones."""
-    snapshot = min(trace.snapshots, key=lambda snapshot: snapshot.sparsity)
-    return snapshot if has_values(snapshot) else reference_of(trace)
+def _made_of(trace: Trace, sparsity: float, numbers: Callable[[Snapshot], bool]) -> Snapshot:
+    """The snapshot that a sparsity is made of: numbers may only lose more, masks are drawn like the nearest."""
+    least = min(trace.snapshots, key=lambda snapshot: snapshot.sparsity)
+    return least if numbers(least) else nearest(trace, sparsity)

@@ -151,7 +151,7 @@ def _point_rows(
     """A row for each pass of a point, summed over layers."""
     place = {
         "point": number, "trace": point.settings["trace"], "machine_file": point.settings["machine"],
-        "snapshot": point.snapshot, **varied, "error": problem,
+        "snapshot": point.snapshot, "made": point.sparsity is not None, **varied, "error": problem,
     }  # fmt: skip
     if counts is None:
         nothing = {"machine": None, "multipliers": None, "sparsity": point.sparsity}

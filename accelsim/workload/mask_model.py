@@ -4,12 +4,17 @@ A tensor (A, B, H, W) is cut out of a Gaussian field at a threshold. Each index 
 of an activation), each of axis 1 (channels) and each place (H, W) moves the threshold by an offset of its own, fitted
 to the densities counted there; places next to each other are correlated so that they are non-zero together as often as
 in the real mask. Masks of one seed at growing sparsities are nested, as Top-K's are.
+
+Offsets may grow with the threshold, so that a mask drawn at another density than the fit's is like one there. Of
+weights an offset is a factor on magnitudes: a filter with weights half as large again has a few non-zeros more than
+others at 50 %, and several times as many at 98 %. How offsets of activations grow is seen where the activation and its
+Top-K are both known, two cuts of one field.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod, sqrt
 
 import numpy as np
@@ -18,6 +23,12 @@ import numpy.typing as npt
 SWEEPS = 4  # over the margins of a fit; offsets move by less than 0.01 afterwards
 PAIRS = 1 << 15  # neighbours that the correlation is fitted on
 STRONGEST = 0.98  # correlation of neighbours
+# What a factor on magnitudes moves a threshold z by, in standard deviations: its logarithm × 2 t φ(t) / φ(z), the share
+# above z being that of |x| above t. From 50 % to 98 % zeros that is 1.05 + 0.71 z within 3 %.
+OF_MAGNITUDES = 0.71 / 1.05
+LEAST_APART = 0.3  # of two thresholds, for growth to be seen between them
+GROWTH = (-0.3, 1.0)  # what is believed of a growth that was seen
+STEEPEST = 0.8  # of how much a position's threshold follows the mask's
 # The Gaussian distribution function by its tanh approximation, within 0.0002, and its inverse by this table.
 _GRID = np.linspace(-5, 5, 4001)
 
@@ -49,6 +60,9 @@ class MaskModel:
         Offsets of places.
     correlation : (float, float)
         Of the field between places one below the other, and side by side.
+    growth : (float, float, float)
+        Of the offsets of axis 0, of axis 1 and of places: what part of an offset comes on for each standard deviation
+        that the threshold lies above the fit's.
     """
 
     density: float
@@ -56,6 +70,7 @@ class MaskModel:
     second: np.ndarray
     places: np.ndarray
     correlation: tuple[float, float] = (0.0, 0.0)
+    growth: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @classmethod
     def uniform(cls, density: float) -> MaskModel:
@@ -102,13 +117,49 @@ class MaskModel:
                 _resampled(self.second, shape[1], rng),
                 _nearest(self.places, shape[2:]),
             )
-            return np.asarray(_threshold(np.float32(0), offsets) + _field(shape, self.correlation, rng))
+            return self._scores(offsets, shape, rng)
         same = np.random.default_rng(prod(shape) % (1 << 32))  # for all blocks of a tensor
         first, second = _resampled(self.first, shape[0], same), _resampled(self.second, shape[1], same)
         offsets = first[block[0]], second[block[1]], _nearest(self.places, shape[2:])[block[2]]
         height, width = offsets[2].shape
         sizes = offsets[0].size, offsets[1].size, height, width
-        return np.asarray(_threshold(np.float32(0), offsets) + _field(sizes, self.correlation, rng))
+        return self._scores(offsets, sizes, rng)
+
+    def _scores(
+        self, offsets: Sequence[np.ndarray], shape: tuple[int, int, int, int], rng: np.random.Generator
+    ) -> np.ndarray:
+        """Above a threshold z where the field and offsets are, grown by ``growth`` · (z − the fit's)."""
+        field = _field(shape, self.correlation, rng)
+        field += _threshold(np.float32(0), offsets)
+        if any(self.growth):
+            fitted = np.float32(self.threshold)
+            grown = [growth * offset for growth, offset in zip(self.growth, offsets, strict=True)]
+            slope = np.minimum(_threshold(np.float32(0), grown), np.float32(STEEPEST))
+            field = fitted + (field - fitted) / (1 - slope)
+        return field
+
+    @property
+    def threshold(self) -> float:
+        """Above which so much of the field lies as the mask has non-zeros."""
+        return -float(_quantile(self.density))
+
+    def of_magnitudes(self) -> MaskModel:
+        """The same mask at its own density, of magnitudes on which offsets are factors."""
+        growth = OF_MAGNITUDES / max(0.25, 1 + OF_MAGNITUDES * self.threshold)
+        return replace(self, growth=(growth, growth, growth))
+
+    def growing_from(self, denser: MaskModel) -> MaskModel:
+        """The same mask at its own density, with the growth that is seen from a denser one of the same tensor."""
+        apart = self.threshold - denser.threshold
+        if apart < LEAST_APART:
+            return self
+        growth = []
+        pairs = (self.first, denser.first), (self.second, denser.second), (self.places, denser.places)
+        for here, there in pairs:
+            square = float((here * here).sum())
+            seen = (1 - float((here * there).sum()) / square) / apart if square else 0.0
+            growth.append(min(max(seen, GROWTH[0]), GROWTH[1]))
+        return replace(self, growth=(growth[0], growth[1], growth[2]))
 
     def count(self, size: int) -> int:
         """How many of so many positions are non-zero at the model's own density."""

@@ -208,12 +208,13 @@ def fit(layer: Layer, seed: int = 0) -> Blueprint:
     weight, activation, gradient = (MaskModel.fit(layer.tensor(name) != 0, seed) for name in DRAWN)
     saved = None
     if "saved_activation" in layer.tensors:
-        # The activation's own field is cut at another threshold, so its correlation is the activation's.
+        # The activation's own field is cut at another threshold: its correlation is the activation's, and how its
+        # offsets grow is seen between the two.
         saved = MaskModel.fit(layer.tensor("saved_activation") != 0, seed)
-        saved = replace(saved, correlation=activation.correlation)
+        saved = replace(saved, correlation=activation.correlation).growing_from(activation)
     dense = weight.density == 1
     return Blueprint(
-        layer.name, layer.kind, layer.geometry, layer.passes, weight, activation, gradient,
+        layer.name, layer.kind, layer.geometry, layer.passes, weight.of_magnitudes(), activation, gradient,
         saved=saved, dense=dense, samples=layer.samples, batch=layer.batch,
     )  # fmt: skip
 
@@ -223,6 +224,12 @@ def reference_of(trace: Trace, name: str | None = None) -> Snapshot:
     if name is not None:
         return trace.snapshot(name)
     return next((snapshot for snapshot in trace.snapshots if snapshot.sparsity), trace.snapshots[0])
+
+
+def nearest(trace: Trace, sparsity: float) -> Snapshot:
+    """The snapshot that masks at a sparsity are best fitted to: the nearest that is sparse, else the first."""
+    sparse = [snapshot for snapshot in trace.snapshots if snapshot.sparsity]
+    return min(sparse, key=lambda s: abs(s.sparsity - sparsity)) if sparse else trace.snapshots[0]
 
 
 def fitted(
