@@ -1,7 +1,7 @@
 """The command line: thin. It reads arguments, calls the library, prints, and turns errors into one line and a code.
 
 Exit codes: 0 done, 2 bad input or output, 130 interrupted (Ctrl-C; SIGTERM 143, SIGHUP 129), 1 a defect of accelsim, or
-a figure that ``reproduce`` or ``validate`` should reach and does not.
+a figure that ``reproduce`` or ``validate`` should reach and does not, or that ``diff`` finds beyond its threshold.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from typing import NoReturn
 
-from accelsim.commands import capture, compare, describe, exchange, new, reproduce, run, sweep, validate
+from accelsim.commands import capture, compare, describe, diff, exchange, new, reproduce, run, sweep, validate
 from accelsim.errors import AccelsimError, printable
 from accelsim.interrupts import Ending, heard
 from accelsim.version import __version__
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"accelsim {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for command in (run, compare, sweep, capture, reproduce, validate, exchange, describe, new):
+    for command in (run, compare, diff, sweep, capture, reproduce, validate, exchange, describe, new):
         command.add(commands, common)
     return whole
 
