@@ -130,7 +130,7 @@ def test_tensors_of_traces_differ_where_a_value_does(write_tiny, tmp_path):
     [
         ("pe16x16.yaml", "resnet50.npz", "B: must be a machine as A is, got the trace resnet50.npz"),
         ("none.yaml", "pe8x8.yaml", "none.yaml"),
-        (".", ".", "run.json: cannot read"),
+        (".", ".", "manifest.sha256: must be there"),
         ("x.txt", "x.txt", "x.txt: must be a machine (.yaml), a trace (.npz) or a folder that run --out wrote"),
     ],
 )
