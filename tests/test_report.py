@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-pytest.importorskip("plotly", reason="needs pip install 'accelsim[report]'")
+pytest.importorskip("plotly", reason="needs pip install 'accelsim-sparse[report]'")
 
 from accelsim import cli
 from accelsim.errors import OutputError, ResultsError

@@ -1,6 +1,6 @@
 """From a PyTorch training run to a trace. All of PyTorch is in here, and is imported when a name below is used.
 
-``pip install 'accelsim[capture]'`` installs it.
+``pip install 'accelsim-sparse[capture]'`` installs it.
 """
 
 from __future__ import annotations
@@ -24,4 +24,4 @@ def __getattr__(name: str) -> object:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise ImportError(f"{__name__}.{name} needs PyTorch: pip install 'accelsim[capture]'") from error
+        raise ImportError(f"{__name__}.{name} needs PyTorch: pip install 'accelsim-sparse[capture]'") from error

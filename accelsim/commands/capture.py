@@ -25,7 +25,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     command = commands.add_parser(
         "capture",
         parents=[common],
-        help="train a model with SWAT and record a trace of it (needs PyTorch: pip install 'accelsim[capture]')",
+        help="train a model with SWAT and record a trace of it (needs PyTorch: pip install 'accelsim-sparse[capture]')",
         description="Trains a model with SWAT for some steps, for each sparsity from the same weights, and records "
         "what chosen steps multiply. Checkpoints are recorded as they are, forward and backward without an update, "
         "unless a learning rate or the like is given. Ctrl-C, SIGTERM and SIGHUP leave a valid trace of the steps "
@@ -84,7 +84,7 @@ def capture(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise AccelsimError("capture needs PyTorch: pip install 'accelsim[capture]'") from error
+        raise AccelsimError("capture needs PyTorch: pip install 'accelsim-sparse[capture]'") from error
     from accelsim.capture.plan import Plan, Recipe
     from accelsim.study.tables import capture_tables, coverage_notes, render
     from accelsim.workload.trace import Trace

@@ -20,7 +20,9 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add_code(of_file)
     of_file.set_defaults(command=info)
     of_results = commands.add_parser(
-        "report", parents=[common], help="results as one HTML file (needs Plotly: pip install 'accelsim[report]')"
+        "report",
+        parents=[common],
+        help="results as one HTML file (needs Plotly: pip install 'accelsim-sparse[report]')",
     )
     of_results.add_argument("folder", type=Path, metavar="DIR", help="what run --out wrote")
     of_results.add_argument("--out", type=Path, metavar="FILE", help="the file (default: DIR/report.html)")

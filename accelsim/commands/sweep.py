@@ -31,7 +31,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add(
         "--cluster",
         metavar="ADDRESS",
-        help="Dask scheduler, tls://HOST:PORT, or local (needs accelsim[cluster])",
+        help="Dask scheduler, tls://HOST:PORT, or local (needs accelsim-sparse[cluster])",
     )
     add_code(command)
     add("--json", action="store_true", help="one JSON object on stdout and nothing else")

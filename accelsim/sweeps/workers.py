@@ -114,7 +114,7 @@ class Workers:
         try:
             from accelsim.sweeps.cluster import connect
         except ModuleNotFoundError as error:
-            raise AccelsimError(f"cluster: needs Dask: pip install 'accelsim[cluster]' ({error})") from error
+            raise AccelsimError(f"cluster: needs Dask: pip install 'accelsim-sparse[cluster]' ({error})") from error
         with _interrupts_held_back():
             self._client = connect(self._stack, self.cluster or "", self.count)
         known = self._client.scheduler_info(n_workers=-1)["workers"].values()

@@ -77,7 +77,7 @@ FORMATS = (
     ),
     Format(
         "onnx",
-        "ONNX models, with `pip install 'accelsim[import]'`",
+        "ONNX models, with `pip install 'accelsim-sparse[import]'`",
         (".onnx",),
         shapes="by ONNX's shape inference",
         weights="from the file, constant expressions evaluated",

@@ -116,7 +116,7 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
-        raise AccelsimError("report needs Plotly: pip install 'accelsim[report]'") from error
+        raise AccelsimError("report needs Plotly: pip install 'accelsim-sparse[report]'") from error
     return str(get_plotlyjs())
 
 

@@ -52,7 +52,7 @@ class Graph:
             import onnx
             from onnx import shape_inference
         except ImportError as error:
-            raise ImportFormatError(f"{path}: needs the onnx package: pip install 'accelsim[import]'") from error
+            raise ImportFormatError(f"{path}: needs the onnx package: pip install 'accelsim-sparse[import]'") from error
         self.path, self._onnx = path, onnx
         check_file(path, LARGEST_MODEL)
         with blame_all(path, "must be an ONNX model: "):
