@@ -380,7 +380,7 @@ MUTATIONS = [
         PRESENTED,
         "if (own >> np.uint32(reach)) < lowest[c]:",
         "if (own >> np.uint32(reach)) <= lowest[c]:",
-        (RULES.format("tcle"),),
+        ("test_bit_level.py::test_powers_of_many_columns_are_dropped_as_those_of_one",),
         "lanes of columns that drop their powers together reach one more than their shift has",
     ),
     Mutation(

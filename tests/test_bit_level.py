@@ -14,6 +14,7 @@ from strategies import layers
 from accelsim import laws, load_machine, open_trace
 from accelsim.errors import MachineError
 from accelsim.hardware import bits
+from accelsim.hardware.kernels.presented import presented_terms
 from accelsim.hardware.machine import baseline_of
 from accelsim.study.compare import compare
 from accelsim.workload.geometry import Geometry
@@ -34,6 +35,22 @@ def test_cycles_are_those_of_the_rules_a_value_at_a_time(model, data):
     conv = lower(replace(layer, tensors=tensors), "fwd")[0]
     if conv.groups == 1:
         assert machine.run(conv).cycles == reference_bits.cycles(machine, conv)
+
+
+@pytest.mark.parametrize("stage", range(5))
+def test_powers_of_many_columns_are_dropped_as_those_of_one(stage):
+    """Of 300 columns, more than are worked off together, where slots present any place or none."""
+    rng = np.random.default_rng(stage)
+    words = rng.integers(0, 1 << 17, (6, 300)) & rng.integers(0, 1 << 17, (6, 300))
+    presented, executed = rng.integers(-1, 6, (3, 2, 2, 3)), np.array([2, 1, 2])
+    found = presented_terms(presented, executed, 2, words.astype(np.uint32), 1 << stage)
+    expected = np.zeros((2, 2, 300), int)
+    for s, row, t, c in np.ndindex(3, 2, 2, 300):
+        if t < executed[s]:
+            places = presented[s, row, t]
+            lanes = [reference_bits.terms(int(words[p, c]), booth=False) for p in places if p >= 0]
+            expected[s // 2, t, c] = max(expected[s // 2, t, c], 1, reference_bits.dropping(lanes, stage))
+    assert (found == expected).all()
 
 
 CONFIGS = Path(__file__).parent.parent / "configs"
