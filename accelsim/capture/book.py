@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from accelsim.capture.grids import Grids
 from accelsim.capture.products import Form
 from accelsim.capture.quantise import Scales, Values, quantised
 from accelsim.errors import TraceError
@@ -63,6 +64,8 @@ class Book:
         self._calls: Counter[str] = Counter()
         self._passes: dict[str, list[str]] = {}
         self._tensors: set[tuple[str, str]] = set()
+        self._scales: dict[str, dict[str, list[float]]] = {}
+        self.grids = Grids()
         self.multiplications = 0
         self.not_stored: Counter[str] = Counter()
 
@@ -129,13 +132,17 @@ class Book:
                 raise TraceError("must be numbers, has NaN, which is not zero; allow_nan=True records it")
         keeper = self._keeper
         with blame(f"{self._name}/{layer}/{name}"):
-            tensor = quantised(tensor, keeper.values, keeper.scales, name)
+            tensor, scales = quantised(tensor, keeper.values, keeper.scales, name, self.grids)
         array, bfloat16 = as_array(tensor, bool(keeper.values))
         self._open.tensor(name, array, layer=layer, bfloat16=bfloat16)
+        if scales is not None:
+            self._scales.setdefault(layer, {})[name] = [float(f"{scale:.9g}") for scale in scales.tolist()]
 
     def complete(self, opaque: Sequence[str]) -> None:
         """The step is over: say what it was of the whole."""
         self._open.coverage(self.multiplications, self.not_stored)
+        if self._scales:
+            self._keeper.provenance["recorder"].setdefault("scales", {})[self._name] = self._scales
         if opaque:
             self._keeper.provenance["recorder"].setdefault("not_counted", {})[self._name] = list(opaque)
 

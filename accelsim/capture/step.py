@@ -196,6 +196,8 @@ class Step:
             self._opaque.add(name)
         elif name == "_amp_foreach_non_finite_check_and_unscale_":
             self._found_inf.append(args[1])
+        else:
+            self._book.grids.saw(func, name, args, kwargs)
         if not backward or grad or self._events.is_twice or name in ("t", "transpose", "detach"):
             self._lineage.follow(func, args, kwargs, output)
 
