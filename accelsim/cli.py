@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import NoReturn
+import warnings
+from typing import Any, NoReturn
 
 from accelsim.commands import capture, compare, describe, diff, exchange, new, reproduce, run, sweep, validate
-from accelsim.errors import AccelsimError, printable
+from accelsim.errors import AccelsimError, AccelsimWarning, printable
 from accelsim.interrupts import Ending, heard
 from accelsim.version import __version__
 
@@ -29,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, ending: Ending) -> int:
     try:
-        return options.command(options) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return options.command(options) or 0
     except AccelsimError as error:
         return _failed(options, 2, f"accelsim: error: {error.lines[0]}", *error.lines[1:])
     except KeyboardInterrupt as interrupt:
@@ -56,6 +59,13 @@ def _failed(options: argparse.Namespace, code: int, line: str, *more: str) -> in
     if sys.stderr:
         print("\n  ".join(map(printable, (line, *more))), file=sys.stderr)
     return code
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **_: Any) -> None:
+    """A warning in a line; those of libraries say where, for they mean developers."""
+    told = "" if issubclass(category, AccelsimWarning) else f"{where[0]}:{where[1]}: {category.__name__}: "
+    if sys.stderr:
+        print(printable(f"accelsim: warning: {told}{message}"), file=sys.stderr)
 
 
 def _forget_output() -> None:

@@ -4,6 +4,9 @@
 class AccelsimError(Exception):
     """Base of every error that is the input's fault; its text is fit for a user, a line for each fault."""
 
+    def __init__(self, *parts: object):
+        super().__init__(*(printable(part) if isinstance(part, str) else part for part in parts))
+
     @property
     def lines(self) -> tuple[str, ...]:
         """What is wrong, one line each; the first says where."""
@@ -26,7 +29,7 @@ class ConfigError(AccelsimError):
     """A machine file that is missing, malformed, or asks for what cannot be built; ``faults`` are all that it has."""
 
     def __init__(self, *faults: str):
-        super().__init__(*map(printable, faults))
+        super().__init__(*faults)
 
     def __str__(self) -> str:
         return "\n  ".join(self.args)
@@ -47,6 +50,10 @@ class ResultsError(AccelsimError):
 
 class OutputError(AccelsimError):
     """Results that could not be written."""
+
+
+class AccelsimWarning(UserWarning):
+    """What costs time and nothing else; its text is fit for a user."""
 
 
 def printable(text: str) -> str:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 from math import ceil, prod
 from pathlib import Path
 
@@ -18,10 +20,12 @@ from accelsim.study import manifest
 from accelsim.study.scalesim_reports import BANDWIDTH, COMPUTE
 from accelsim.workload.exporters.scalesim import topology
 from accelsim.workload.exporters.timeloop import problem, problems
+from accelsim.workload.formats import writers
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.importers import read
 from accelsim.workload.lowering import PASSES, lower
 from accelsim.workload.trace import Layer, Snapshot, Trace
+from accelsim.workload.trace_writer import TraceWriter
 
 SCALESIM = Path(__file__).parent / "data" / "scalesim"
 # Timeloop's problem-shapes/cnn_layer.yaml, output channels M as in the public exercises: what indexes each data space.
@@ -267,3 +271,33 @@ def test_results_of_something_else_are_refused(tmp_path, results, capsys):
     manifest.write(tmp_path)
     assert run(*order) == 2
     assert "layers.csv: has no column kind, pass" in capsys.readouterr().err
+
+
+NAMES = ["=1+1", "-", "x/.x", ".accelsim-ready-x", "€" * 255, 'a, "b"', "@x"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_valid_name_of_a_layer_exports_into_the_folder_and_nowhere_else(name, write_tiny, tmp_path):
+    tensors = {"weight": np.ones((2, 3, 1, 1), bool), "activation": np.ones((1, 3, 2, 2), bool)}
+    trace = tmp_path / "t.npz"
+    with TraceWriter(trace, network=name, dataset="d") as out:
+        out.snapshot(name.replace("/", "+"), sparsity=0.5, step=0, algorithm="a", batch=1, samples=1)
+        out.layer(name, kind="conv", geometry=Geometry(3, 2, 2, 2, (1, 1)), passes=("fwd",))
+        for tensor, mask in tensors.items():
+            out.tensor(tensor, mask)
+    for row in writers():
+        assert run("export", "--trace", trace, "--format", row.name, "--out", tmp_path / "o" / row.name) == 0
+        (written,) = list((tmp_path / "o" / row.name).rglob("*"))[:1]
+        assert written.is_file() and not written.name.startswith(".")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o", "t.npz"]
+
+
+def test_names_of_snapshots_stay_apart_and_inside(results, tmp_path):
+    folder = shutil.copytree(results, tmp_path / "results")
+    text = (folder / "layers.csv").read_text()
+    (folder / "layers.csv").write_text(text.replace("\ndense,", "\n../x,").replace("\nswat80,", "\n..-x,"))
+    manifest.write(folder)
+    assert run("export", "--results", folder, "--format", "scalesim", "--out", tmp_path / "o") == 0
+    places = {path.name for path in (tmp_path / "o").iterdir()}
+    assert len(places) == 6 and all(re.fullmatch(r"-[.-]-x~[0-9a-f]{8}_\w+", place) for place in places), places
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o", "results"]

@@ -1,6 +1,9 @@
 """Are the records of a run complete, in order, the same on any number of threads, and Table 6 that of the paper?"""
 
+import os
 import re
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Mapping
@@ -533,3 +536,34 @@ def test_the_cycles_of_resnet50_have_not_drifted(resnet):
         "swat80": {"fwd": 1_907_821, "input_grad": 1_807_228, "weight_grad": 867_744},
         "swat90": {"fwd": 1_084_313, "input_grad": 964_117, "weight_grad": 728_859},
     }
+
+
+COLD = """
+import errno, sys, warnings
+import numpy as np
+from numba.core import caching
+from accelsim.errors import AccelsimWarning
+from accelsim.hardware.kernels.zero_runs import placeholders
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+def damaged(*_):
+    raise EOFError("Ran out of input")
+
+method, fail = {"full": ("save", full), "damaged": ("load", damaged)}[sys.argv[1]]
+setattr(caching.IndexDataCacheFile, method, fail)
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    count = placeholders(np.eye(3, 40, dtype=bool))
+print(count.tolist(), {w.category is AccelsimWarning for w in told}, str(told[0].message))
+"""
+
+
+@pytest.mark.parametrize(("how", "reason"), [("full", "No space left on device"), ("damaged", "EOFError")])
+def test_a_cache_of_kernels_that_fails_costs_a_warning_and_not_the_run(tmp_path, how, reason):
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", COLD, how], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    counts, told = done.stdout.split(" {True} ")
+    assert len(eval(counts)) == 3 and reason in told and "compiled anew" in told

@@ -16,7 +16,9 @@ import pandas as pd
 from accelsim import ledger
 from accelsim.errors import ResultsError
 from accelsim.ledger import COMPUTE_CYCLES, CYCLES, EDGE, EFFECTUAL, INEFFECTUAL
+from accelsim.study.csv_file import quoted
 from accelsim.study.report.folders import read_run
+from accelsim.workload.exporters.names import stem
 
 COMPUTE = "LayerID, Total Cycles, Stall Cycles, Overall Util %, Mapping Efficiency %, Compute Util %,"
 BANDWIDTH = (
@@ -48,11 +50,11 @@ def reports(folder: Path) -> Iterator[tuple[str, str]]:
     """
     table, word_bytes = _read(Path(folder))
     for (snapshot, which), rows in table.groupby(["snapshot", "pass"], sort=False):
-        place = f"{snapshot}_{which}"
+        place = f"{stem(str(snapshot), unique=True)}_{which}"
         layers = rows[rows[CYCLES.column] > 0].to_dict("records")
         yield f"{place}/COMPUTE_REPORT.csv", _text(COMPUTE, map(_compute, layers))
         yield f"{place}/BANDWIDTH_REPORT.csv", _text(BANDWIDTH, (_bandwidth(layer, word_bytes) for layer in layers))
-        yield f"{place}/LAYER_NAMES.csv", _text("LayerID, Layer name,", ([layer["layer"]] for layer in layers))
+        yield f"{place}/LAYER_NAMES.csv", _text("LayerID, Layer name,", ([_cell(layer["layer"])] for layer in layers))
 
 
 def _read(folder: Path) -> tuple[pd.DataFrame, float]:
@@ -71,6 +73,12 @@ def _read(folder: Path) -> tuple[pd.DataFrame, float]:
 def _text(header: str, rows: Iterable[Iterable[object]]) -> str:
     lines = [", ".join(map(str, [number, *row])) + "," for number, row in enumerate(rows)]
     return "\n".join([header, *lines]) + "\n"
+
+
+def _cell(name: str) -> str:
+    """A name as a cell: with quotes where it has a comma or a quote in it, and no formula."""
+    text = str(quoted(name))
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
 
 
 def _compute(row: Mapping[Hashable, Any]) -> list[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import import_module
 
+from accelsim.workload.exporters.names import stem
 from accelsim.workload.formats import Format
 from accelsim.workload.trace import Snapshot
 
@@ -28,4 +29,4 @@ def files(row: Format, snapshot: Snapshot, network: str) -> Iterator[tuple[str, 
         If the format does not know what a layer is, or a layer lacks a tensor.
     """
     module = import_module(f"accelsim.workload.exporters.{row.writer}")
-    yield from module.files(snapshot, network.replace("/", "-"))
+    yield from module.files(snapshot, stem(network))

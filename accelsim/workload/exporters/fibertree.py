@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from accelsim.workload.exporters.names import stem
 from accelsim.workload.trace import Snapshot
 
 RANKS = {"weight": "K, C, R, S", "activation": "N, C, H, W", "gradient": "N, K, P, Q"}
@@ -18,7 +19,7 @@ def files(snapshot: Snapshot, network: str) -> Iterator[tuple[str, str]]:
     """Names and texts, of the tensors that a layer has."""
     for number, layer in enumerate(snapshot.layers):
         for name in RANKS.keys() & set(layer.tensors):
-            title = f"{number:03}_{layer.name.replace('/', '-')}.{name}"
+            title = f"{number:03}_{stem(layer.name)}.{name}"
             yield f"{title}.yaml", tree(layer.tensor(name) != 0, name)
 
 

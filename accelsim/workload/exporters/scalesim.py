@@ -42,6 +42,8 @@ def _line(layer: Layer, square: bool) -> str:
         raise AccelsimError(f"{layer.origin}{layer.name}: groups: must be 1 or channels for SCALE-Sim, got {g.groups}")
     # Its own parser cuts cells at commas and comments at #.
     name = "".join("_" if c in ",#\t" else c for c in layer.name)
+    if name.startswith(tuple("=+-@")):
+        name = f"_{name}"  # a spreadsheet would take it for a formula
     if g.groups == 1:
         name = name.replace("DP", "Dp")  # SCALE-Sim would take it for depthwise
     elif "DP" not in name:

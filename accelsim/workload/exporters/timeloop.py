@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from accelsim.workload.exporters.names import stem
 from accelsim.workload.lowering import PASSES, Convolution, lower, pad
 from accelsim.workload.trace import Snapshot
 
@@ -48,7 +49,7 @@ def problems(snapshot: Snapshot, passes: Sequence[str] = PASSES) -> Iterator[tup
         for which in passes:
             for conv in lower(layer, which, strided="dilate"):
                 title = f"{layer.name}, {which}, Top-K {100 * snapshot.sparsity:g} %, by accelsim"
-                yield f"{number:03}_{layer.name.replace('/', '-')}.{which}.yaml", problem(conv, title)
+                yield f"{number:03}_{stem(layer.name)}.{which}.yaml", problem(conv, title)
 
 
 def files(snapshot: Snapshot, network: str) -> Iterator[tuple[str, str]]:
