@@ -322,9 +322,16 @@ def test_out_writes_csv_json_and_pages(tmp_path):
     done = run(tmp_path, "table2", "table9", "--json", "--out", "results")
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "results"
-    assert sorted(p.name for p in folder.iterdir()) == [f"reproduction.{e}" for e in ("csv", "html", "json", "md")]
+    made = [f"reproduction.{e}" for e in ("csv", "html", "json", "md")]
+    assert sorted(p.name for p in folder.iterdir()) == ["manifest.sha256", *made]
     data, table = json.loads(done.stdout), pd.read_csv(folder / "reproduction.csv")
     assert data == json.loads((folder / "reproduction.json").read_text())
+    every = [c for f in data["figures"] for c in f["comparisons"]]
+    assert set(data["kinds"]) == {"exact", "computed", "chosen", "identity"}
+    for kind, counts in data["kinds"].items():
+        of_kind = [c["verdict"] for c in every if c["kind"] == kind]
+        assert counts == {verdict: of_kind.count(verdict) for verdict in set(of_kind)}
+    assert data["kinds"]["computed"]["agrees"] > 0 and "agrees" not in data["kinds"]["identity"]
     assert data["holds"] and [f["name"] for f in data["figures"]] == ["table2", "table9"]
     assert data["provenance"]["command"][:2] == ["accelsim", "reproduce"]
     assert len(table) == sum(len(f["comparisons"]) for f in data["figures"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,18 @@ from accelsim.files import staged
 from accelsim.study import manifest
 from accelsim.study.csv_file import write_csv
 from accelsim.study.export import to_json
-from accelsim.study.reproduction.figure import AGREES, DIFFERS, FITS, KNOWN, NOT_COMPUTED, RESTATES, Comparison, Figure
+from accelsim.study.reproduction.figure import (
+    AGREES,
+    ALONE,
+    DIFFERS,
+    FITS,
+    KINDS,
+    KNOWN,
+    NOT_COMPUTED,
+    RESTATES,
+    Comparison,
+    Figure,
+)
 
 HEADINGS = ("row", "figure", "ours", "the paper", "difference", "tolerance", "kind", "verdict")
 VERDICTS = (AGREES, FITS, RESTATES, KNOWN, DIFFERS, NOT_COMPUTED)
@@ -42,6 +54,16 @@ def overview(figures: Iterable[Figure]) -> tuple[tuple[str, ...], list[tuple[str
     """Headings and rows: how many comparisons of each figure have which verdict."""
     rows = [(f.name, f.title, *(str(f.count(v) or "") for v in VERDICTS)) for f in figures]
     return ("figure", "what", *VERDICTS), rows
+
+
+def by_kind(figures: Iterable[Figure]) -> dict[str, dict[str, int]]:
+    """Of each kind of comparison how many have which verdict; only "agrees" is agreement."""
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    for figure in figures:
+        for comparison in figure.comparisons:
+            counts[comparison.kind][comparison.verdict] += 1
+    every = (*VERDICTS, ALONE)
+    return {kind: {verdict: count[verdict] for verdict in every if count[verdict]} for kind, count in counts.items()}
 
 
 def section(figure: Figure) -> Iterator[Block]:
@@ -127,6 +149,11 @@ def text(figures: list[Figure], full: bool = True) -> Iterator[Table | Text]:
                 yield laid_out(grid.title, grid.headings, grid.rows)
         yield Text()
     yield laid_out("Verdicts", *overview(figures))
+    if full:
+        for kind, counts in by_kind(figures).items():
+            if counts:
+                shown = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+                yield Text(f"  {kind}: {shown}")
 
 
 def listing(figures: dict[str, str]) -> Iterator[Table | Text]:
@@ -142,7 +169,12 @@ def frame(figures: Iterable[Figure]) -> pd.DataFrame:
 def report(figures: list[Figure], origin: dict[str, Any]) -> dict[str, Any]:
     """The object that ``reproduce --json`` prints and ``reproduction.json`` holds."""
     holds = not any(f.failures for f in figures)
-    return {"holds": holds, "figures": [f.as_dict() for f in figures], "provenance": origin}
+    return {
+        "holds": holds,
+        "kinds": by_kind(figures),
+        "figures": [f.as_dict() for f in figures],
+        "provenance": origin,
+    }
 
 
 def write(folder: Path, figures: list[Figure], origin: dict[str, Any]) -> None:
