@@ -118,10 +118,17 @@ def test_the_table_of_synthetic_traces_is_current():
 
 
 @pytest.mark.slow
-def test_a_generated_table_is_current():
-    command = [sys.executable, ROOT / "benchmarks" / "table6_choices.py"]
+@pytest.mark.parametrize(
+    ("script", "page"),
+    [
+        ("table6_choices.py", "table6.md"),
+        ("energy_step.py", "energy.md"),
+    ],
+)
+def test_a_generated_table_is_current(script, page):
+    command = [sys.executable, ROOT / "benchmarks" / script]
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert table in (ROOT / "docs" / "table6.md").read_text(encoding="utf-8")
+    assert table in (ROOT / "docs" / page).read_text(encoding="utf-8")
 
 
 def compared():

@@ -1,0 +1,156 @@
+"""Is what the pages conclude what their tables show? The tables are made by commands, and held to them elsewhere.
+
+A figure in a sentence is found by the words around it, and has to be the table's within 4 %, or half of its last digit.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COLUMNS = ("multipliers", "fwd", "input_grad", "weight_grad", "step", "gain", "shape", "offchip", "onchip", "energy")
+
+
+def comparison():
+    """By Top-K and machine the columns of what ``accelsim compare`` prints, as docs/machines.md shows it."""
+    page = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8")
+    tables = {}
+    for sparsity, body in re.findall(
+        r"^Speedup over .*?Top-K (\d+) %.*?\n(.*?)(?=^Speedup over|```)", page, re.S | re.M
+    ):
+        rows = re.findall(r"^  ([\w-]+) +([\d,.× ]+?)  [AWG|*–° ]+$", body, re.M)
+        tables[int(sparsity)] = {name: dict(zip(COLUMNS, numbers(cells), strict=True)) for name, cells in rows}
+    return tables
+
+
+def numbers(text):
+    return [float(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\.?\d*", text)]
+
+
+TABLES = comparison()
+
+
+def of(sparsity, machine, column):
+    return TABLES[sparsity][machine][column]
+
+
+def energies(sparsity, skipping=True):
+    weights = [name for name in TABLES[sparsity] if name not in ("ampere", "cnvlutin", "dcnn", "dadiannao")]
+    return [of(sparsity, name, "energy") for name in weights if not name.startswith("ideal")]
+
+
+# Page, words with a figure in each parenthesis, what the figures have to be.
+CLAIMS = [
+    (
+        "docs/machines.md",
+        r"gains (\S+)× on the array of Table 6, (\S+)× and (\S+)× on SCNN's two, (\S+)× on Cambricon-X, (\S+)× on the "
+        r"outer products of dstc, (\S+)× on TensorDash, (\S+)× to (\S+)× on",
+        lambda: [
+            *(of(90, name, "gain") for name in ("pe16x16", "pe8x8", "scnn", "cambricon-x", "dstc", "tensordash")),
+            min(of(90, name, "gain") for name in ("bit-tactical", "bit-tactical-l8", "sigma", "cnvlutin")),
+            max(of(90, name, "gain") for name in ("bit-tactical", "bit-tactical-l8", "sigma", "cnvlutin")),
+        ],
+    ),
+    (
+        "docs/machines.md",
+        r"Table 6 keeps (\S+) of its multipliers busy on dense layers, .*? SCNN's (\S+);",
+        lambda: [of(90, "pe16x16", "shape"), of(90, "pe8x8", "shape")],
+    ),
+    (
+        "docs/machines.md",
+        r"Cambricon-X with 256 multipliers does by (\S+)×, the 8×8 array by (\S+)×, TensorDash by (\S+)×",
+        lambda: [of(90, name, "step") for name in ("cambricon-x", "pe8x8", "tensordash")],
+    ),
+    (
+        "docs/machines.md",
+        r"that pass is (\S+)× at 80 % and (\S+)× at 90 %, where skipping every zero would be (\S+)× and (\S+)×; "
+        r"TensorDash, whose gain is a third of it, is at (\S+)× and (\S+)×",
+        lambda: [of(s, name, "fwd") for name in ("pe16x16", "ideal", "tensordash") for s in (80, 90)],
+    ),
+    (
+        "docs/machines.md",
+        r"Every machine moves (\S+) to (\S+) MB off chip at any sparsity",
+        lambda: [
+            best(row["offchip"] for table in TABLES.values() for row in table.values()) for best in (min, max)
+        ],
+    ),
+    (
+        "docs/machines.md",
+        r"90 % takes (\S+) times fewer cycles than at 0 % on the array of Table 6 and (\S+) times less energy",
+        lambda: [
+            of(90, "pe16x16", "step") / of(0, "pe16x16", "step"),
+            of(0, "pe16x16", "energy") / of(90, "pe16x16", "energy"),
+        ],
+    ),
+    (
+        "docs/machines.md",
+        r"machines that skip zeros of weights take (\S+) to (\S+) mJ there\. DaDianNao takes (\S+) mJ at any "
+        r"sparsity, most of it for (\S+) GB",
+        lambda: [
+            min(energies(90)), max(energies(90)), of(90, "dadiannao", "energy"), of(0, "dadiannao", "onchip") / 1e3,
+        ],
+    ),
+    (
+        "docs/machines.md",
+        r"TensorDash gains (\S+)× at 0 %\*\*, from ReLU's zeros, (\S+)× at 80 % and (\S+)× at 90 %",
+        lambda: [of(s, "tensordash", "gain") for s in (0, 80, 90)],
+    ),
+    (
+        "docs/machines.md",
+        r"so that its dense self is at (\S+)\. In the input",
+        lambda: [of(0, "cnvlutin", "shape")],
+    ),
+    (
+        "docs/table6.md",
+        r"dense, it keeps (\S+) of its multipliers busy, .*? forward pass is (\S+)× at 0 %, (\S+)× at 80 %, where "
+        r"the paper has 3\.3×, and (\S+)× at 90 %, .*? step is (\S+)× and (\S+)×\. .*? TensorDash is (\S+)× at "
+        r"80 %, on Cambricon-X (\S+)×,",
+        lambda: [
+            of(90, "pe16x16", "shape"),
+            *(of(s, "pe16x16", "fwd") for s in (0, 80, 90)),
+            *(of(s, "pe16x16", "step") for s in (80, 90)),
+            *(of(80, name, "step") for name in ("tensordash", "cambricon-x")),
+        ],
+    ),
+    (
+        "README.md",
+        r"forward pass is (\S+)× at 80 % and (\S+)× at 90 % of what as many multipliers do that",
+        lambda: [of(s, "pe16x16", "fwd") for s in (80, 90)],
+    ),
+    (
+        "README.md",
+        r"a step gains (\S+)× on the array of Table 6 and (\S+)× on TensorDash, whose shapes keep (\S+) and (\S+)",
+        lambda: [of(90, n, c) for c in ("gain", "shape") for n in ("pe16x16", "tensordash")],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim[1][:40])
+def test_what_a_page_concludes_is_what_its_table_shows(claim):
+    page, words, expected = claim
+    text = re.sub(r"\s+", " ", (ROOT / page).read_text(encoding="utf-8"))
+    found = re.search(words, text)
+    assert found, f"{page} no longer says: {words}"
+    for said, shown in zip(found.groups(), expected(), strict=True):
+        digits = len(said.partition(".")[2])
+        assert abs(float(said) - shown) <= max(0.04 * shown, 0.5 * 10**-digits), (said, shown)
+
+
+def test_few_machines_beat_what_is_always_busy():
+    """ "Few" and "hardly" of the page, as bounds that other figures would break."""
+    faster = {s: {n for n, row in TABLES[s].items() if row["step"] > 1.2 and not n.startswith("ideal")} for s in TABLES}
+    assert faster[0] == {"dstc"}
+    assert faster[80] == {"dstc", "cambricon-x", "scnn", "pe8x8", "tensordash", "cambricon-x-4096"}
+    assert {"pe16x16", "bit-tactical", "bit-tactical-l8", "ampere", "cnvlutin"}.isdisjoint(faster[90])
+    for row in ({**table}[name] for table in TABLES.values() for name in ("dadiannao", "dcnn", "ampere")):
+        assert row["gain"] == 1
+    for name in ("dstc", "cambricon-x"):
+        assert of(90, name, "shape") >= 0.97
+
+
+def test_the_best_shape_is_not_the_best_gain():
+    """The three machines that gain most at 90 % have dense selves that are busy for less than 0.6."""
+    gain = sorted((n for n in TABLES[90] if not n.startswith("ideal")), key=lambda n: -of(90, n, "gain"))
+    assert set(gain[:3]) == {"pe16x16", "pe8x8", "scnn"}
+    assert all(of(90, name, "shape") < 0.6 for name in gain[:3])
