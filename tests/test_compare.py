@@ -22,8 +22,8 @@ from accelsim.hardware.hierarchy import Memory
 from accelsim.hardware.machine import load_machine, load_section
 from accelsim.pipeline import simulate_records
 from accelsim.study.compare import compare, shown, time_code, traffic_code
+from accelsim.study.layout import rendered
 from accelsim.study.results import convolutions
-from accelsim.study.tables import render
 from accelsim.workload.filled import filled
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, READS, lower
@@ -222,7 +222,7 @@ def test_machines_that_cannot_run_are_listed_with_their_reason(comparison):
     assert [c.machine for c in comparison.contenders] == [name for name in NAMES if name not in NEED_VALUES]
     assert list(comparison.refused) == list(NEED_VALUES)
     assert "tcle needs values of the activation" in comparison.refused["tcle"]
-    text = render(shown(comparison, notes=False))
+    text = rendered(shown(comparison, notes=False))
     assert "tclp is left out: it cannot run the trace (dense/conv1: fwd: accelerator.model: tclp" in text
 
 

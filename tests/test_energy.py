@@ -21,8 +21,9 @@ from accelsim.hardware.machine import baseline_of, load_machine, load_section, p
 from accelsim.hardware.overheads import FormatConversion, Overheads, TopK
 from accelsim.hardware.pricing import energy_pj
 from accelsim.study.accelergy import action_counts
+from accelsim.study.layout import rendered
 from accelsim.study.results import COLUMNS, summarize
-from accelsim.study.tables import render, summary
+from accelsim.study.tables import summary
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(file.name for file in CONFIGS.glob("*.yaml") if file.stem not in NEED_VALUES)
@@ -139,7 +140,7 @@ def test_without_a_memory_what_moves_is_not_known_and_there_is_no_total(trace):
     for name in ("energy_pj", "saving", "energy_delay_js"):
         assert [{c: row[c] for c in COLUMNS} for row in getattr(found.energy, name)] == nothing
     assert found.energy.compute_pj[1]["step"] > 0 and found.energy.components[0]["offchip"] is None
-    text = render(summary(found, found, rows, [{}, {}]))
+    text = rendered(summary(found, found, rows, [{}, {}]))
     assert "Energy of computing alone" in text and "no total" in text and "energy-delay" not in text
 
 
@@ -148,7 +149,7 @@ def test_without_a_table_there_is_no_energy(trace):
     assert rows[[*PARTS, "energy_pj"]].isna().all(axis=None)
     found = summarize(rows, "pe16x16")
     assert found.energy is None
-    assert "Energy" not in render(summary(found, found, rows, [{}, {}]))
+    assert "Energy" not in rendered(summary(found, found, rows, [{}, {}]))
 
 
 def test_components_add_up_in_each_row_and_in_the_summary(table):

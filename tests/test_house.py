@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -332,3 +333,11 @@ def test_kernels_count_the_same_with_the_jit_off():
     assert [result["jit"] for result in results] == [True, False]
     assert results[0]["counts"] == results[1]["counts"]
     assert len(results[0]["counts"]) >= 63 and all(row[3] > 0 for row in results[0]["counts"])
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "traces").glob("*.npz")), ids=lambda path: path.stem)
+def test_a_shipped_trace_says_nothing_of_the_disk_it_is_from(path):
+    from accelsim.workload.trace import Trace
+
+    with Trace.open(path) as trace:
+        assert not re.search(r"(?:^|[\s\"'=])/\w+/", json.dumps(trace.provenance))

@@ -10,8 +10,9 @@ import accelsim
 from accelsim import ledger
 from accelsim.hardware.machine import baseline_of, load_machine, load_section
 from accelsim.hardware.overheads import FormatConversion, Overheads, RotateWeights, Tensors, TopK
+from accelsim.study.layout import rendered
 from accelsim.study.results import summarize
-from accelsim.study.tables import render, summary
+from accelsim.study.tables import summary
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(file.name for file in CONFIGS.glob("*.yaml") if file.stem not in NEED_VALUES)
@@ -164,11 +165,11 @@ def test_their_share_is_told(on, off):
     found = summarize(on, "pe16x16")
     rows = on[on["snapshot"] == "swat80"]
     assert found.overheads[1]["top_k"] == pytest.approx(rows["top_k_slots"].sum() / (rows["cycles"] * 4096).sum())
-    text = render(summary(found, found, on, [{}, {}], explain=True))
+    text = rendered(summary(found, found, on, [{}, {}], explain=True))
     assert "Share of the cycles, all simulated passes, over convolutions" in text
     assert "top-k" in text and "all PEs wait for the Top-K search" in text
     without = summarize(off, "pe16x16")
-    assert "Share of the cycles" not in render(summary(without, without, off, [{}, {}]))
+    assert "Share of the cycles" not in rendered(summary(without, without, off, [{}, {}]))
 
 
 def test_the_shipped_figures_are_the_paper_s():

@@ -549,7 +549,7 @@ def dask(folder, workers, protocol="tcp", **settings):
     commands = ([*scheduler, *common], [*worker, *common])
     processes = [subprocess.Popen(command, start_new_session=True, **how) for command in commands]
     try:
-        wait_for(file.is_file)
+        wait_for(lambda: file.is_file() and file.read_text().endswith("}"))  # older schedulers write it in place
         yield json.loads(file.read_text())["address"]
     finally:
         for process in processes:  # with the workers' own processes; each is a group

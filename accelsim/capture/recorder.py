@@ -349,4 +349,5 @@ def _versions() -> dict[str, Any]:
     from accelsim.version import __version__
 
     found = {"accelsim": __version__, "torch": torch.__version__, "seed": torch.initial_seed()}
-    return found | {"command": shlex.join(sys.argv)}
+    program, *arguments = sys.argv  # without its folder: a trace that goes out says nothing of the disk it is from
+    return found | {"command": shlex.join([Path(program).name, *arguments])}

@@ -86,7 +86,8 @@ def capture(options: argparse.Namespace) -> None:
             raise
         raise AccelsimError("capture needs PyTorch: pip install 'accelsim-sparse[capture]'") from error
     from accelsim.capture.plan import Plan, Recipe
-    from accelsim.study.tables import capture_tables, coverage_notes, render
+    from accelsim.study.layout import rendered
+    from accelsim.study.tables import capture_tables, coverage_notes
     from accelsim.workload.trace import Trace
 
     told = vars(options)
@@ -103,7 +104,7 @@ def capture(options: argparse.Namespace) -> None:
         history = train.capture(plan, tell)
     with Trace.open(plan.out) as trace:
         shown = [*capture_tables(history, trace, plan.is_frozen), *coverage_notes(trace.snapshots)]
-    show(render(shown, is_terminal(sys.stdout)))
+    show(rendered(shown, terminal=is_terminal(sys.stdout)))
 
 
 def _told(p: Progress) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, add_code, cores, is_terminal, jobs, names, progress, show
+from accelsim.commands.shared import Commands, add_code, add_format, cores, jobs, names, progress, show_as
 from accelsim.workload.lowering import PASSES
 
 
@@ -33,7 +32,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
     add("--out", type=Path, metavar="DIR", help="write machines.csv, machines.parquet, compare.json, summary.txt")
     add("--plot", type=_picture, metavar="FILE", help="draw the speedups: .png or .svg")
-    add("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    add_format(command)
     add("--quiet", action="store_true", help="no progress bar, and the tables without what explains them")
     command.set_defaults(command=compare)
 
@@ -49,7 +48,7 @@ def compare(options: argparse.Namespace) -> None:
     machines = with_settings(machines, options.settings, allow_code=options.allow_code)
 
     # After the machines are known to be some: pandas takes its time.
-    from accelsim.study import compare, export, tables
+    from accelsim.study import compare, export, layout, tables
 
     if options.out:
         export.check_writable(options.out)
@@ -66,12 +65,12 @@ def compare(options: argparse.Namespace) -> None:
     parts = [*compare.shown(comparison, notes=not options.quiet), *covered]
     data = compare.report(comparison, origin)
     if options.out:
-        compare.write(options.out, comparison, data, tables.render(parts))
+        compare.write(options.out, comparison, data, layout.rendered(parts))
     if options.plot:
         from accelsim.study.compare_plot import write_plot
 
         write_plot(options.plot, comparison, title, origin)
-    show(export.to_json(data, ascii_only=True) if options.json else tables.render(parts, is_terminal(sys.stdout)))
+    show_as(options, parts, data)
 
 
 def _picture(text: str) -> Path:

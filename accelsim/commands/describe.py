@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, add_code, is_terminal, show
+from accelsim.commands.shared import Commands, add_code, add_format, show, show_as
 from accelsim.errors import ConfigError, TraceError
 
 
@@ -14,7 +13,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Adds the commands and their arguments."""
     of_file = commands.add_parser("info", parents=[common], help="describe a trace or a machine file")
     of_file.add_argument("file", metavar="FILE", help="a trace (.npz) or a machine (.yaml)")
-    of_file.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    add_format(of_file)
     text = "another value for a key of a machine, e.g. accelerator.lanes=8; repeatable"
     of_file.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=text)
     add_code(of_file)
@@ -37,7 +36,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
 def info(options: argparse.Namespace) -> None:
     """What a file holds; its ending says which of the two it is."""
     from accelsim.files import find
-    from accelsim.study import describe, export, tables
+    from accelsim.study import describe
 
     is_trace = Path(options.file).suffix.lower() == ".npz"
     path = find(options.file, *(("traces", TraceError) if is_trace else ("configs", ConfigError)))
@@ -55,7 +54,7 @@ def info(options: argparse.Namespace) -> None:
         machine = load_machine(path, allow_code=options.allow_code, settings=settings)
         facts = machine.resolved() | {"multipliers": machine.accelerator.multipliers}
         parts = describe.machine_tables(machine, str(path))
-    show(export.to_json(facts, ascii_only=True) if options.json else tables.render(parts, is_terminal(sys.stdout)))
+    show_as(options, parts, facts)
 
 
 def report(options: argparse.Namespace) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from math import isfinite
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, add_code, is_terminal, show
+from accelsim.commands.shared import Commands, add_code, add_format, show_as
 from accelsim.errors import ConfigError
 
 
@@ -27,7 +26,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--threshold", type=_percent, metavar="PERCENT", help=text + "this share of A's")
     add_code(command)
-    command.add_argument("--json", action="store_true", help="one JSON object instead of tables, with every difference")
+    add_format(command)
     command.set_defaults(command=diff)
 
 
@@ -43,7 +42,6 @@ def diff(options: argparse.Namespace) -> int:
         raise ConfigError("--threshold: machines have no figures; run both, and compare the results")
 
     from accelsim.study import diff as study
-    from accelsim.study import export, tables
 
     if kinds[0] == "machine":
         machines = [load_machine(name, allow_code=options.allow_code) for name in (options.a, options.b)]
@@ -56,8 +54,7 @@ def diff(options: argparse.Namespace) -> int:
     beyond = [] if options.threshold is None else found.beyond(options.threshold)
     lost = [] if options.threshold is None else found.only["a"] + found.only["b"]
     parts = [*study.shown(found), *study.verdict(options.threshold, beyond, lost)]
-    as_json = options.json and export.to_json(found.as_dict(), ascii_only=True)
-    show(as_json or tables.render(parts, is_terminal(sys.stdout)))
+    show_as(options, parts, found.as_dict())
     return int(bool(beyond or lost))
 
 

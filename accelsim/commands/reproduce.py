@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, cores, is_terminal, jobs, names, progress, show
+from accelsim.commands.shared import Commands, add_format, cores, jobs, names, progress, show_as
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -25,21 +24,20 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
     add("--measure", action="store_true", help="measure Table 9 here instead of showing a recorded run")
     add("--out", type=Path, metavar="DIR", help="write reproduction.csv, .md, .html and .json")
-    add("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    add_format(command)
     add("--quiet", action="store_true", help="no progress bar, and the comparisons only")
     command.set_defaults(command=reproduce)
 
 
 def reproduce(options: argparse.Namespace) -> int:
     """Figures by name → comparisons; 1 if one fails that should hold."""
-    from accelsim.study import export, tables
+    from accelsim.study import export
     from accelsim.study.reproduction import catalogue, page
     from accelsim.study.reproduction.session import Session
 
     known = {name: what for name, (what, _) in catalogue.FIGURES.items()}
     if not options.figures:
-        parts = tables.render(page.listing(known), is_terminal(sys.stdout))
-        show(export.to_json(known, ascii_only=True) if options.json else parts)
+        show_as(options, page.listing(known), known)
         return 0
     catalogue.check(options.figures)
     if options.out:
@@ -51,6 +49,5 @@ def reproduce(options: argparse.Namespace) -> int:
             origin = export.provenance(trace, session.machines(), options.command_line)
     if options.out:
         page.write(options.out, figures, origin)
-    text = tables.render(page.text(figures, not options.quiet), is_terminal(sys.stdout))
-    show(export.to_json(page.report(figures, origin), ascii_only=True) if options.json else text)
+    show_as(options, page.text(figures, not options.quiet), page.report(figures, origin))
     return int(any(figure.failures for figure in figures))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, add_code, cores, is_terminal, jobs, names, progress, show
+from accelsim.commands.shared import Commands, add_code, add_format, cores, jobs, names, progress, show_as
 from accelsim.workload.lowering import PASSES
 
 # Sections of a machine that ``run`` takes from another file, and one that is shipped.
@@ -56,7 +55,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="auto: what 200,000 events can show; jobs: all, however much",
     )  # fmt: skip
     command.add_argument("--explain", action="store_true", help="show where every multiplier slot went")
-    command.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    add_format(command)
     command.add_argument("--quiet", action="store_true", help="no progress bar, and the speedup table only")
     command.set_defaults(command=run)
 
@@ -79,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     machines = [machine, baseline] if baseline else [machine]
 
     # After the machine is known to be one: pandas takes its time.
-    from accelsim.study import export, tables
+    from accelsim.study import export, layout, tables
     from accelsim.study.accelergy import action_counts
     from accelsim.study.paper import table6
     from accelsim.study.results import convolutions, covers, dense_selves, frame, summarize
@@ -124,5 +123,5 @@ def run(options: argparse.Namespace) -> None:
         parts += write_plots(options.plots, table, machine, origin)
     if options.out:
         counts = action_counts(machine, table)
-        export.write_results(options.out, table, data, tables.render(parts), counts)
-    show(export.to_json(data, ascii_only=True) if options.json else tables.render(parts, is_terminal(sys.stdout)))
+        export.write_results(options.out, table, data, layout.rendered(parts), counts)
+    show_as(options, parts, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO, TypeAlias
 
@@ -20,6 +20,27 @@ def show(text: str) -> None:
         raise OutputError("standard output: is closed")
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+FORMS = ("table", "markdown", "csv", "latex", "json")
+
+
+def add_format(command: argparse.ArgumentParser) -> None:
+    """How the result is printed."""
+    text = "how the result is printed (default: table, on a terminal no wider than it is); latex needs booktabs"
+    command.add_argument("--format", choices=FORMS, default="table", help=text)
+    text = "--format json: one JSON object on stdout and nothing else"
+    command.add_argument("--json", dest="format", action="store_const", const="json", help=text)
+
+
+def show_as(options: argparse.Namespace, parts: Iterable[object], data: Any) -> None:
+    """Prints a result as ``add_format`` has it: tables and lines, or the data. Raises as ``show`` does."""
+    from accelsim.study import export, layout
+
+    if options.format == "json":
+        show(export.to_json(data, ascii_only=True))
+    else:
+        show(layout.rendered(parts, options.format, is_terminal(sys.stdout)))
 
 
 def is_terminal(*streams: TextIO | None) -> bool:
@@ -42,7 +63,7 @@ def bar(
     What it yields is called with what ``told`` makes rich's ``Progress.update`` of; ``before`` and ``after`` stand
     beside the count, with ``{task.description}`` where ``told`` gives one.
     """
-    if options.quiet or getattr(options, "json", False) or not is_terminal(sys.stderr, sys.stdout):
+    if options.quiet or getattr(options, "format", "") == "json" or not is_terminal(sys.stderr, sys.stdout):
         yield lambda *what: None
         return
     from rich.console import Console

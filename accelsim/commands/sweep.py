@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelsim.commands.shared import Commands, add_code, bar, cores, is_terminal, jobs, show
+from accelsim.commands.shared import Commands, add_code, add_format, bar, cores, jobs, show_as
 from accelsim.errors import printable
 
 if TYPE_CHECKING:
@@ -34,14 +34,13 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="Dask scheduler, tls://HOST:PORT, or local (needs accelsim-sparse[cluster])",
     )
     add_code(command)
-    add("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    add_format(command)
     add("--quiet", action="store_true", help="no progress bar, and neither plan nor note on stderr")
     command.set_defaults(command=sweep)
 
 
 def sweep(options: argparse.Namespace) -> int:
     """Study → a store of points and a table; 2 if no point could be computed."""
-    from accelsim.study import export, tables
     from accelsim.sweeps import text as sweep_text
     from accelsim.sweeps.estimate import estimate
     from accelsim.sweeps.study import load_study
@@ -64,7 +63,7 @@ def sweep(options: argparse.Namespace) -> int:
     fidelity = sweep_text.read_fidelity(out)
     parts = sweep_text.summary(table, fidelity, out)
     report = sweep_text.report(table, fidelity, out)
-    show(export.to_json(report, ascii_only=True) if options.json else tables.render(parts, is_terminal(sys.stdout)))
+    show_as(options, parts, report)
     return 2 if table["error"].notna().all() else 0
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, cores, is_terminal, jobs, show
+from accelsim.commands.shared import Commands, add_format, cores, jobs, show_as
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -22,14 +21,14 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("names", nargs="*", metavar="NAME", help="e.g. scnn, cnvlutin (default: all, in about a minute)")
     add("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
     add("--out", type=Path, metavar="DIR", help="write validation.csv, .md and .json")
-    add("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    add_format(command)
     add("--quiet", action="store_true", help="the comparisons only")
     command.set_defaults(command=validate)
 
 
 def validate(options: argparse.Namespace) -> int:
     """Names → comparisons; 1 if one fails that should hold."""
-    from accelsim.study import export, tables
+    from accelsim.study import export
     from accelsim.study.validation import catalogue, page
 
     catalogue.check(options.names)
@@ -38,7 +37,5 @@ def validate(options: argparse.Namespace) -> int:
     validations = catalogue.validate(options.names, options.jobs or cores())
     if options.out:
         page.write(options.out, validations, options.command_line)
-    text = tables.render(page.text(validations, not options.quiet), is_terminal(sys.stdout))
-    report = page.report(validations, options.command_line)
-    show(export.to_json(report, ascii_only=True) if options.json else text)
+    show_as(options, page.text(validations, not options.quiet), page.report(validations, options.command_line))
     return int(any(validation.failures for validation in validations))

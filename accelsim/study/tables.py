@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import chain
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -39,20 +37,6 @@ NOTHING = "–"
 PLACES = 1568
 FEWER = "times fewer effectual multiplications than at Top-K 0 %"
 FILLED = 0.01  # of all weights: so many zeros fewer than a checkpoint had are told
-# Wider than any table: tables take the width that they need, and a narrow terminal folds lines rather than losing them.
-WIDTH = 1000
-
-
-def render(parts: Iterable[object], terminal: bool = False) -> str:
-    """Tables and lines as text; with escape codes only for a terminal."""
-    text = io.StringIO()
-    console = Console(
-        file=text, width=WIDTH, force_terminal=terminal, no_color=not terminal, legacy_windows=False,
-        highlight=False, markup=False, emoji=False,
-    )  # fmt: skip
-    for part in parts:
-        console.print(part, soft_wrap=True)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
 def summary(
