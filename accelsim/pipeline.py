@@ -174,8 +174,9 @@ def simulate_records(
     Raises
     ------
     AccelsimError
-        If a name is not in the trace, a layer lacks a tensor that a pass reads, layers store different shares of their
-        batch (all before anything is simulated), a tensor turns out to be corrupt, or a machine cannot run a layer.
+        If a name is not in the trace, a layer lacks a tensor that a pass reads, layers store shares of their batch
+        that do not add up (all before anything is simulated), a tensor turns out to be corrupt, or a machine cannot run
+        a layer.
     """
     if jobs < 1:
         raise AccelsimError(f"jobs: must be 1 or more, got {jobs}")
@@ -304,19 +305,19 @@ def _tasks(
                 where = f"{trace.path}: {task.snapshot.name}/{task.layer.name}"
                 raise TraceError(f"{where}: must have the tensor {name} for {', '.join(passes)}")
     for snapshot in chosen:
-        _check_shares(f"{trace.path}: {snapshot.name}", [t.layer for t in tasks if t.snapshot is snapshot])
+        _check_samples(trace.path, snapshot, [t.layer for t in tasks if t.snapshot is snapshot])
     return tasks
 
 
-def _check_shares(where: str, layers: list[Layer]) -> None:
-    """Totals over layers are of what is stored: of a share of the batch, which must be the same for all of them."""
-    shares: dict[Fraction, Layer] = {}
+def _check_samples(path: object, snapshot: Snapshot, layers: list[Layer]) -> None:
+    """Totals over layers scale each by its samples of the training batch; where shares differ these must be whole."""
+    shares = {Fraction(layer.samples, layer.batch) for layer in layers}
     for layer in layers:
-        shares.setdefault(Fraction(layer.samples, layer.batch), layer)
-    if len(shares) > 1:
-        texts = [f"{layer.name} {layer.samples} of {layer.batch}" for layer in list(shares.values())[:2]]
-        rule = "layers simulated together must store the same share of their batch"
-        raise TraceError(f"{where}: {rule}, got {' and '.join(texts)} samples")
+        if len(shares) > 1 and layer.samples * snapshot.batch % layer.batch:
+            raise TraceError(
+                f"{path}: {snapshot.name}/{layer.name}: samples: must be whole samples of the batch of "
+                f"{snapshot.batch} where layers store different shares, got {layer.samples} of {layer.batch}"
+            )
 
 
 def _known(what: str, names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:

@@ -114,6 +114,7 @@ STORED = (
     "test_memory.py::test_three_jobs_by_hand",
 )
 OFFCHIP = ("test_offchip.py",)
+EVENED = ("test_simulate.py::test_totals_over_layers_of_different_samples_are_those_of_a_batch",)
 ENERGY = ("test_energy.py", "test_actions.py")
 PLACED = ("test_placement.py",)
 PLANNED = (*BY_HAND, "test_placement.py::test_each_transfer_waits_for_what_the_rules_say_and_no_more")
@@ -1790,5 +1791,37 @@ MUTATIONS = [
         "return counts // step",
         ("test_published.py::test_dstc_by_hand",),
         "the last step of a column is free",
+    ),
+    Mutation(
+        "totals-of-what-is-stored",
+        "study/results.py",
+        "even // samples, axis=0",
+        "even // even, axis=0",
+        EVENED,
+        "a layer of one stored sample counts in a total as if the batch had one",
+    ),
+    Mutation(
+        "slots-of-what-is-stored",
+        "study/results.py",
+        "    table = evened(table)\n    return int(",
+        "    return int(",
+        EVENED,
+        "utilization is of slots of other samples",
+    ),
+    Mutation(
+        "totals-of-one-sample",
+        "study/results.py",
+        "        group = evened(group)\n",
+        "",
+        EVENED,
+        "ratios are over the samples of a snapshot's first layer",
+    ),
+    Mutation(
+        "shares-that-are-no-samples",
+        "pipeline.py",
+        "len(shares) > 1 and layer.samples * snapshot.batch % layer.batch",
+        "len(shares) > 2 and layer.samples * snapshot.batch % layer.batch",
+        ("test_simulate.py::test_samples_of_a_layer_must_be_whole_samples_of_the_batch_where_they_differ",),
+        "totals are of samples that were rounded",
     ),
 ]

@@ -21,6 +21,8 @@ import accelsim
 from accelsim import cli
 from accelsim.files import shipped
 from accelsim.study.results import convolutions, summarize
+from accelsim.workload.geometry import Geometry
+from accelsim.workload.trace_writer import TraceWriter
 
 ROOT = Path(__file__).parents[1]
 RESNET = ROOT / "traces" / "resnet50.npz"
@@ -786,6 +788,20 @@ def test_two_runs_at_once_on_a_cold_cache_agree(here):
     ]
     (first, error), (second, other) = (run.communicate(timeout=120) for run in runs)
     assert first == second and error == other == b"" and first.startswith(b"Speedup on bit-tactical")
+
+
+def test_of_how_many_samples_totals_are_is_told_where_layers_differ(here, tmp_path):
+    g, ones = Geometry(2, 3, 3, 2, (1, 1)), lambda n: np.ones((n, 2, 3, 3), bool)
+    with TraceWriter(tmp_path / "t.npz", network="net", dataset="none") as out:
+        out.snapshot("s", sparsity=0.0, step=0, algorithm="dense", batch=8)
+        for name, samples in (("a", 2), ("b", 3)):
+            out.layer(name, kind="conv", geometry=g, samples=samples, passes=("fwd",))
+            out.tensor("weight", np.ones((2, 2, 1, 1), bool))
+            out.tensor("activation", ones(samples))
+    told = "s: layers store 2 to 3 samples of a batch of 8; totals are of 6, each layer's counts times 6 / its samples."
+    full = ["run", "--config", "ideal.yaml", "--trace", str(tmp_path / "t.npz"), "--passes", "fwd"]
+    assert told in succeed(here, *full)
+    assert told not in succeed(here, *full, "--layers", "b")
 
 
 def test_a_weight_gradient_of_few_places_is_told(here):

@@ -23,7 +23,7 @@ from accelsim.hardware.machine import Machine, parse_machine
 from accelsim.ledger import Record
 from accelsim.pipeline import PASSES, simulate_records
 from accelsim.study.paper import TABLE6, table6
-from accelsim.study.results import COLUMNS, convolutions, covers, summarize
+from accelsim.study.results import COLUMNS, convolutions, covers, fold, slots_of, summarize
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.trace import Layer, Snapshot
 from accelsim.workload.trace_writer import TraceWriter
@@ -377,22 +377,51 @@ class Watched(Mapping):
         return len(self.shapes)
 
 
-def test_layers_that_store_different_shares_of_a_batch_have_no_total(tmp_path):
-    """A sum of cycles for one sample of a layer and three of another is of nothing."""
-    g, ones = Geometry(2, 3, 3, 2, (1, 1)), lambda n: np.ones((n, 2, 3, 3), bool)
-    with TraceWriter(tmp_path / "t.npz", network="net", dataset="none") as out:
+def with_samples(path, samples, batches=None):
+    """A layer for each number of samples; all the samples of a layer are one and the same."""
+    g, rng = Geometry(2, 6, 6, 4, (3, 3)), np.random.default_rng(1)
+    tensors = {name: rng.random(shape) < 0.5 for name, shape in
+               (("weight", g.weight_shape), ("activation", (1, 2, 6, 6)), ("gradient", (1, 4, 4, 4)))}  # fmt: skip
+    with TraceWriter(path, network="net", dataset="none") as out:
         out.snapshot("s", sparsity=0.0, step=0, algorithm="dense", batch=8)
-        for name, samples in (("a", 1), ("b", 3)):
-            out.layer(name, kind="conv", geometry=g, samples=samples, passes=("fwd",))
-            out.tensor("weight", np.ones((2, 2, 1, 1), bool))
-            out.tensor("activation", ones(samples))
-    machine = accelsim.load_machine("ideal.yaml")
-    with accelsim.open_trace(tmp_path / "t.npz") as trace:
-        with pytest.raises(
-            TraceError, match=r"t.npz: s: layers .* the same share .*, got a 1 of 8 and b 3 of 8 samples"
-        ):
-            accelsim.simulate(machine, trace)
-        assert set(accelsim.simulate(machine, trace, layers="b")["samples"]) == {3}
+        for number, n in enumerate(samples):
+            batch = {"batch": batches[number]} if batches else {}
+            out.layer(f"l{number}", kind="conv", geometry=g, samples=n, passes=("fwd", "weight_grad"), **batch)
+            for name, values in tensors.items():
+                out.tensor(name, values if name == "weight" else np.repeat(values, n, axis=0))
+    return accelsim.open_trace(path)
+
+
+def test_totals_over_layers_of_different_samples_are_those_of_a_batch(tmp_path):
+    """The law: of equal samples, 1 of a layer and 4 of another count in totals as 4 of both; tables of layers keep
+    what was simulated.
+    """
+    machine = accelsim.load_machine("dadiannao.yaml")
+    with with_samples(tmp_path / "a.npz", (1, 4)) as few, with_samples(tmp_path / "b.npz", (4, 4)) as all_of:
+        tables = [accelsim.simulate(machine, trace) for trace in (few, all_of)]
+    assert tables[0]["samples"].tolist() == [1, 1, 1, 4, 4, 4]
+    forward = [table[table["pass"] == "fwd"] for table in tables]
+    for count in (ledger.CYCLES, ledger.EFFECTUAL, ledger.DENSE):
+        one, four = (fold(rows, ["snapshot"], [count])[count.column].item() for rows in forward)
+        stalls = abs(one - four) / four
+        assert stalls < 0.2 if count is ledger.CYCLES else one == four
+        assert forward[0][count.column].sum() < 0.8 * one
+    computing = [rows["compute_cycles"] * 4 // rows["samples"] for rows in forward]
+    assert computing[0].tolist() == computing[1].tolist()
+    of_few, of_all = (summarize(table, "dadiannao").cycles[0] for table in tables)
+    assert (of_few["samples"], of_all["samples"]) == (4, 4)
+    assert slots_of(forward[0]) == of_few["fwd"] * machine.accelerator.multipliers
+
+
+def test_samples_of_a_layer_must_be_whole_samples_of_the_batch_where_they_differ(tmp_path):
+    with with_samples(tmp_path / "t.npz", (1, 3), (8, 7)) as trace:
+        rule = (
+            "t.npz: s/l1: samples: must be whole samples of the batch of 8 where layers store different shares, "
+            "got 3 of 7"
+        )
+        with pytest.raises(TraceError, match=re.escape(rule)):
+            accelsim.simulate(accelsim.load_machine("ideal.yaml"), trace)
+        accelsim.simulate(accelsim.load_machine("ideal.yaml"), trace, layers="l1")
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 4])

@@ -111,6 +111,7 @@ def run(options: argparse.Namespace) -> None:
         chosen = summarize(convolutions(table), machine.name, other, dense=of_conv, worth=worth)
         comparable = covers(table, trace)
         covered = list(tables.coverage_notes(trace.snapshots, options.snapshots))
+        covered += tables.samples_note(table)
         covered += [] if options.quiet else tables.places_note(table, trace)
         paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]
     shown = {"full": not options.quiet, "explain": options.explain}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from math import lcm
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -46,12 +47,29 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     return table.assign(**totals)
 
 
+def evened(table: pd.DataFrame) -> pd.DataFrame:
+    """Counts of as many samples in all rows of a snapshot: of the least number that each layer's samples divide.
+
+    A layer's counts grow with its samples, so those of the batch that a trace holds stand for others. Where all layers
+    hold as many, nothing changes; integers stay integers. A table without samples is as it was.
+    """
+    if "samples" not in table or table["samples"].nunique() < 2:
+        return table
+    samples = table["samples"]
+    own = samples.groupby(table["snapshot"]) if "snapshot" in table else samples.groupby(samples * 0)
+    even = own.transform(lambda each: lcm(*each.unique()))
+    grows = [row.column for row in ledger.rows() if row.adds_up != "most" and row.column in table]
+    return table.assign(**table[grows].mul(even // samples, axis=0), samples=even)
+
+
 def fold(table: pd.DataFrame, keys: list[str], counts: Iterable[Count] | None = None) -> pd.DataFrame:
     """Rows of equal keys as one, in the order of their first: every count added up as its row of the ledger says.
 
     Runs, comparisons, reports and sweeps add up here and nowhere else. Of what a table has besides keys and counts
-    nothing is left; ``counts`` are by default all. A sum with a part that is not known is not known: NaN.
+    nothing is left; ``counts`` are by default all. A sum with a part that is not known is not known: NaN. Where rows
+    hold different numbers of samples, sums are of ``evened`` ones.
     """
+    table = evened(table)
     groups = table.groupby(keys, sort=False)
     known = {row.column: row for row in (ledger.rows() if counts is None else counts)}
     counts = [known[column] for column in table.columns if column in known]
@@ -74,6 +92,7 @@ def total(table: pd.DataFrame, *counts: Count) -> Any:
 
 def slots_of(table: pd.DataFrame) -> int:
     """Multiplier slots of all rows: cycles × multipliers."""
+    table = evened(table)
     return int((table[CYCLES.column] * table["multipliers"]).sum())
 
 
@@ -288,6 +307,7 @@ def _totals(table: pd.DataFrame, count: Count) -> list[dict[str, Any]]:
     rows = []
     groups: Any = table.groupby(list(SNAPSHOT), sort=False)
     for (snapshot, sparsity), group in groups:
+        group = evened(group)
         sums = fold(group[["pass", count.column]], ["pass"]).set_index("pass")[count.column]
         row: dict[str, Any] = {which: plain(sums[which]) if which in sums else None for which in COLUMNS[:3]}
         for name, parts in SUMS.items():

@@ -16,7 +16,7 @@ from rich.text import Text
 from accelsim import ledger
 from accelsim.ledger import Count
 from accelsim.study.describe import zeros_of
-from accelsim.study.results import COLUMNS, Energy, Summary, fold, slots_of
+from accelsim.study.results import COLUMNS, Energy, Summary, evened, fold, slots_of
 from accelsim.workload.coverage import coverage_text, is_enough
 from accelsim.workload.metadata import TENSORS
 from accelsim.workload.trace import Snapshot
@@ -139,9 +139,22 @@ def linear_note(chosen: Summary, everything: Summary) -> Iterator[Text]:
     yield Text("With the linear layers as well:")
     for row, without, both in zip(everything.speedup, chosen.cycles, everything.cycles, strict=True):
         last = next(c for c in reversed(COLUMNS) if both[c] is not None)
-        parts = [f"{percent(1 - without[last] / both[last] if both[last] else None)} of the cycles are theirs"]
+        share = 1 - without[last] * both["samples"] / (both[last] * without["samples"]) if both[last] else None
+        parts = [f"{percent(share)} of the cycles are theirs"]
         parts += [f"{HEADINGS[c]} {times(row[c])}".replace("\n", " ") for c in COLUMNS if row[c] is not None]
         yield Text(f"  {_label(row)}: {', '.join(parts)}")
+
+
+def samples_note(table: pd.DataFrame) -> Iterator[Text]:
+    """Where layers store different numbers of samples: of how many totals are."""
+    even = evened(table)
+    for snapshot, rows in table.groupby("snapshot", sort=False):
+        if rows["samples"].nunique() > 1:
+            few, most, of_all = rows["samples"].min(), rows["samples"].max(), even.loc[rows.index, "samples"].iloc[0]
+            yield Text(
+                f"{snapshot}: layers store {few:,} to {most:,} samples of a batch of {rows['batch'].iloc[0]:,}; totals "
+                f"are of {of_all:,}, each layer's counts times {of_all:,} / its samples."
+            )
 
 
 def places_note(table: pd.DataFrame, trace: Trace | SyntheticTrace) -> Iterator[Text]:
@@ -223,7 +236,7 @@ def overhead_note(chosen: Summary) -> Iterator[Text]:
 
 def slot_tables(table: pd.DataFrame, machine: str) -> Iterator[Table]:
     """Where every multiplier slot went, by snapshot and pass; the parts add up to cycles × multipliers exactly."""
-    rows = table[table["machine"] == machine]
+    rows = evened(table[table["machine"] == machine])
     causes = _causes(rows)
     for snapshot, of_snapshot in rows.groupby("snapshot", sort=False):
         shown = new_table(

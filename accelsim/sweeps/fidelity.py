@@ -10,7 +10,7 @@ import pandas as pd
 
 from accelsim.errors import AccelsimError
 from accelsim.pipeline import simulate_records
-from accelsim.study.results import frame
+from accelsim.study.results import evened, frame
 from accelsim.sweeps.chunks import alike
 from accelsim.sweeps.study import has_values
 from accelsim.workload.lowering import PASSES
@@ -58,7 +58,7 @@ def cycle_errors(
     for trace in (real, synthetic):
         names = [s.name for s in trace.snapshots if s.sparsity in shared]
         records = simulate_records(machine, trace, passes=tuple(passes), layers=layers, snapshots=names, jobs=jobs)
-        tables.append(frame(records)[["sparsity", "layer", "pass", "cycles"]])
+        tables.append(evened(frame(records))[["sparsity", "layer", "pass", "cycles"]])
     both = tables[0].merge(tables[1], on=["sparsity", "layer", "pass"], suffixes=("_real", "_synthetic"))
     both = both[both["cycles_real"] > 0]
     both["square"] = (both["cycles_synthetic"] / both["cycles_real"] - 1) ** 2

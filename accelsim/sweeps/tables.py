@@ -16,7 +16,7 @@ from accelsim.files import staged
 from accelsim.study import manifest
 from accelsim.study.csv_file import write_csv
 from accelsim.study.export import to_json, versions
-from accelsim.study.results import fold
+from accelsim.study.results import evened, fold
 from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import OWN, Point, code_digest
 
@@ -158,5 +158,5 @@ def _point_rows(
         return pd.DataFrame([place | nothing | {"pass": which} for which in passes], dtype=object)
     first = counts.iloc[0]
     own = {name: first[name] for name in ("machine", "multipliers", "sparsity")}
-    sums = fold(counts, ["pass"])
+    sums = fold(evened(counts), ["pass"])
     return sums.assign(**place, **own)[[*place, *own, *sums.columns]].astype(object)
