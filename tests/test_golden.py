@@ -18,7 +18,8 @@ from accelsim.workload.lowering import lower_tensors
 
 
 def pytest_generate_tests(metafunc):
-    files = sorted(metafunc.config.golden.glob("*.jsonl"))
+    # What off-chip memory takes is come near to, not met: tests/test_offchip.py.
+    files = sorted(file for file in metafunc.config.golden.glob("*.jsonl") if file.name != "dram.jsonl")
     cases = [
         pytest.param(json.loads(line), id=f"{file.stem}:{number}")
         for file in files
