@@ -249,7 +249,7 @@ def _priced(machine: Machine, record: Record, cost: Cost | None) -> Record:
 def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None) -> list[Record]:
     """One pass of one machine: the forward pass runs through the layers from first to last, the others back."""
     from accelsim.hardware.movement.planner import Planner
-    from accelsim.hardware.movement.replay_simpy import replay
+    from accelsim.hardware.movement.replay import replay
     from accelsim.hardware.movement.traffic import in_order
 
     first = layers[0].record
@@ -263,7 +263,13 @@ def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None
         plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, [moved for _, moved in turns]).plan()
     except MachineError as error:
         raise MachineError(f"{machine.name}: {first.snapshot}: {first.which}: {error}") from None
-    played = replay(plan, timeline and timeline(machine, first.snapshot, first.which, plan))
+    observe = timeline and timeline(machine, first.snapshot, first.which, plan)
+    if observe:
+        from accelsim.hardware.movement import replay_simpy
+
+        played = replay_simpy.replay(plan, observe)
+    else:
+        played = replay(plan)
     waited: list[Counter[str]] = [Counter() for _ in order]
     acted: list[Counter[str]] = [Counter() for _ in order]
     for (number, _), stalls, actions in zip(turns, played.stalls, plan.actions, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from dataclasses import dataclass, replace
 from unittest import mock
 
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from accelsim.hardware.hierarchy import Buffer, Buffers, Formats, Memory, OffChip, OnChip
 from accelsim.hardware.movement import planner
+from accelsim.hardware.movement.plan import Plan, Stream
+from accelsim.hardware.movement.port import TICKS
+from accelsim.hardware.movement.replay import play
 from accelsim.hardware.movement.traffic import LayerTraffic, Operand, Traffic, in_order
 from accelsim.workload.geometry import Geometry
 
@@ -176,6 +180,56 @@ def tight_cases(draw):
         least = getattr(case.memory, name).capacity_bytes
         case = case.change(f"{name}.capacity_bytes", least + draw(st.integers(0, 40)))
     return case
+
+
+STREAMS = (
+    # name, port, operand
+    ("fetch activation", "offchip", "activation"),
+    ("fetch weight", "offchip", "weight"),
+    ("load activation", "activation_memory", "activation"),
+    ("load gradient", "activation_memory", "gradient"),
+    ("load weight", "weight_memory", "weight"),
+    ("load partial", "activation_memory", "partial"),
+    ("store", "activation_memory", "result"),
+    ("write", "offchip", "result"),
+)
+
+
+def direct_plan(rng, offchip):
+    """A plan that no planner makes: what is to happen is in some order, each thing waits for any that come before, and
+    all are for the same few jobs and take no time or little, so that much is ready at once.
+    """
+    names = ["jobs", *(name for name, _, _ in STREAMS)]
+    things = [*rng.choice(names, rng.integers(1, 30)).tolist(), "jobs"]
+    numbers = {name: [at for at, thing in enumerate(things) if thing == name] for name in names}
+    few = lambda name: rng.choice([0, 0, 0, 1, 2], len(numbers[name]))  # noqa: E731
+
+    def some(name, of):
+        """For each thing of a name, how many of another that come before it are waited for."""
+        most = [bisect(numbers[of], at - 1) for at in numbers[name]]
+        return np.array([rng.integers(0, count + 1) for count in most], np.int64)
+
+    made = {}
+    for at in rng.permutation(len(STREAMS)):
+        name, port, operand = STREAMS[at]
+        size = few(name)
+        ticks = offchip.transfer_ticks(size, CLOCK_MHZ) if port == "offchip" else size * TICKS
+        needs = {of: some(name, of) for of in rng.choice(names, rng.integers(0, 4), replace=False).tolist()}
+        latency = int(rng.choice([0, 0, 1, 2]))
+        made[name] = Stream(name, port, operand, latency, "", few(name), size, ticks, needs, 0 * size - 1)
+    loads = {name: some("jobs", name) - 1 for name in made if name.startswith("load")}
+    ends = np.unique([*rng.integers(1, len(numbers["jobs"]) + 1, 2), len(numbers["jobs"])])
+    timing = offchip.timing(CLOCK_MHZ)
+    return Plan(["layer"] * ends.size, ends, few("jobs"), made, loads, some("jobs", "store"), [], {}, timing)
+
+
+def events(plan):
+    """What the compiled replay says of transfers and jobs, as an observer of SimPy's is told it."""
+    played = play(plan)
+    told = [("jobs", "", n, *times) for n, times in enumerate(played.jobs.tolist())]
+    for (name, stream), times in zip(plan.streams.items(), played.transfers, strict=True):
+        told += [(stream.port, name, n, a, c - stream.latency) for n, (a, _, c) in enumerate(times.tolist())]
+    return sorted(told)
 
 
 def cases(layers=None):

@@ -70,6 +70,7 @@ BIT_WIDTHS, BIT_ACCOUNT = (f"{MODELS}bit_level/{name}.py" for name in ("widths",
 PE_ARRAY, MAPPING, PE_TRAFFIC = (f"{MODELS}pe_array/{name}.py" for name in ("model", "mapping", "traffic"))
 LINES, RESIDENCY, HIERARCHY = "hardware/lines.py", "hardware/movement/residency.py", "hardware/hierarchy.py"
 PLACEMENT, PLANNER, DEMAND = (f"hardware/movement/{name}.py" for name in ("placement", "planner", "demand"))
+PORTS = f"{KERNELS}ports.py"
 LEAVING, PIECES, VISITS = "hardware/movement/leaving.py", "hardware/movement/pieces.py", f"{KERNELS}visits.py"
 PORT, PLAN = (f"hardware/movement/{name}.py" for name in ("port", "plan"))
 LEDGER, TRAFFIC = "ledger.py", "hardware/movement/traffic.py"
@@ -107,6 +108,10 @@ _HAND = (
 )
 BY_HAND = tuple(f"test_memory.py::test_{name}" for name in _HAND)
 REPLAYED = (*BY_HAND, "test_memory.py::test_the_replay_agrees_with_its_twin_to_the_cycle")
+_TIES = ("what_a_port_brings_in_its_turn_counts_after_it_by_hand", "plans_that_no_planner_makes_are_replayed_alike",
+         "of_several_free_ports_off_chip_memory_goes_first_by_hand",
+         "of_what_came_at_the_same_time_the_last_by_name_is_told_by_hand")  # fmt: skip
+TIES = tuple(f"test_memory.py::test_{name}" for name in _TIES)
 STORED = (
     "test_memory.py::test_stored_sizes_by_hand",
     "test_placement.py::test_bytes_are_asked_for_as_the_twin_counts_them",
@@ -1388,6 +1393,126 @@ MUTATIONS = [
         "np.searchsorted(left, left[1:] - left[-1])",
         PLANNED,
         "results that pass through memory never wait for room",
+    ),
+    Mutation(
+        "one-transfer-of-no-time-a-turn",
+        "hardware/movement/replay_simpy.py",
+        "            if cycles:\n                yield _Late",
+        "            if cycles >= 0:\n                yield _Late",
+        TIES,
+        "a port sees in its turn what its own transfers bring",
+    ),
+    Mutation(
+        "ports-in-reverse",
+        "hardware/movement/replay_simpy.py",
+        "CHOOSING + PORTS.index(name)",
+        "CHOOSING + 3 - PORTS.index(name)",
+        TIES,
+        "of several free ports the last goes first",
+    ),
+    Mutation(
+        "operands-of-a-tie-in-the-order-of-needs",
+        "hardware/movement/replay_simpy.py",
+        "            return queue.done[number], queue.stream.operand\n",
+        '            return queue.done[number], ""\n',
+        REPLAYED,
+        "stalls off chip are not named by what moved",
+    ),
+    Mutation(
+        "compiled-port-sees-its-own-arrivals",
+        PORTS,
+        "if last < streams[of, SEEN] else NEVER",
+        "if last < streams[of, NEXT] else NEVER",
+        TIES,
+        "a port sees in its turn what its own transfers bring",
+    ),
+    Mutation(
+        "compiled-port-takes-one-a-turn",
+        PORTS,
+        "if ports[port, FREE] <= now else -1",
+        "if ports[port, FREE] < now else -1",
+        TIES,
+        "a port whose transfers take no time starts one a turn",
+    ),
+    Mutation(
+        "compiled-ports-in-reverse",
+        PORTS,
+        "streams[stream, PORT] < port)",
+        "streams[stream, PORT] > port)",
+        TIES,
+        "of several free ports the last goes first",
+    ),
+    Mutation(
+        "compiled-port-takes-the-latest",
+        PORTS,
+        "if job < earliest:",
+        "if job <= earliest:",
+        (*REPLAYED, *TIES),
+        "of transfers for the same job another goes first",
+    ),
+    Mutation(
+        "compiled-tie-of-operands",
+        PORTS,
+        "until == outside and what > moved",
+        "until == outside and what < moved",
+        TIES,
+        "of what came at the same time the first by name is told",
+    ),
+    Mutation(
+        "compiled-order-of-causes",
+        PORTS,
+        "waits[1, layer, cause] = before",
+        "waits[1, layer, cause] = cause",
+        (*REPLAYED, *TIES),
+        "causes are told in another order than they came",
+    ),
+    Mutation(
+        "compiled-first-byte-is-the-last",
+        PORTS,
+        "now, first + latency, done + latency",
+        "now, done + latency, done + latency",
+        REPLAYED,
+        "a job waits for the last of its data before it begins",
+    ),
+    Mutation(
+        "compiled-stores-of-a-job",
+        PORTS,
+        "jobs[job, STORES] <= streams[store, NEXT])",
+        "jobs[job, STORES] < streams[store, NEXT])",
+        (*REPLAYED, *TIES),
+        "a job waits for a store more than it needs, for ever at the end",
+    ),
+    Mutation(
+        "compiled-turn-of-the-bus",
+        PORTS,
+        "ports[port, TO_WRITE] if writes else ports[port, TO_READ]",
+        "ports[port, TO_READ] if writes else ports[port, TO_WRITE]",
+        (*REPLAYED, *TIES),
+        "a write waits as a read does",
+    ),
+    Mutation(
+        "compiled-refresh-of-the-first-interval",
+        PORTS,
+        "refresh * (number - 1) + min(",
+        "refresh * number + min(",
+        (*REPLAYED, *TIES),
+        "the memory refreshes before the first interval is over",
+    ),
+    Mutation(
+        "compiled-refreshes-rounded",
+        PORTS,
+        "refreshes = -(-(busy - interval) // (interval - refresh))",
+        "refreshes = (busy - interval) // (interval - refresh)",
+        (*REPLAYED, *TIES),
+        "what a refresh cuts has come before it",
+    ),
+    Mutation(
+        "compiled-drain-without-writes",
+        PORTS,
+        "for leaving in range(len(known) - 2, len(known)):",
+        "for leaving in range(len(known) - 2, len(known) - 1):",
+        REPLAYED,
+        "a pass ends before its results have left",
     ),
     Mutation(
         "results-wait-for-another-layers",

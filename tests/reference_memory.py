@@ -75,17 +75,18 @@ class _Pass:
             times[name].append(time)
         self.order[stream.port].append(name)
 
-    def has_arrived(self, name, count, now):
-        """Whether so many transfers of a stream, or jobs, are complete."""
+    def has_arrived(self, name, count, now, started=None):
+        """Whether so many transfers of a stream, or jobs, are complete; of those that had ``started``, if told."""
         if name == JOBS:
             return len(self.ended) >= count
-        return not count or (len(self.starts[name]) >= count and self.arrival(name, count - 1) <= now)
+        started = len(self.starts[name]) if started is None else started[name]
+        return not count or (started >= count and self.arrival(name, count - 1) <= now)
 
-    def next_ready(self, name, now):
+    def next_ready(self, name, now, started):
         """Whether a stream's next transfer may start."""
         stream, number = self.plan.streams[name], len(self.starts[name])
         return number < len(stream.job) and all(
-            self.has_arrived(other, counts[number], now) for other, counts in stream.needs.items()
+            self.has_arrived(other, counts[number], now, started) for other, counts in stream.needs.items()
         )
 
     def wanted(self, job):
@@ -120,10 +121,12 @@ class _Pass:
         return moved
 
     def serve(self, port, now):
-        """A free port starts one transfer, or all that may start while they take it no time."""
-        moved = False
+        """A free port starts one transfer, or all that may start while they take it no time; what these bring is there
+        after its turn.
+        """
+        moved, started = False, {name: len(starts) for name, starts in self.starts.items()}
         while self.free_at[port] <= now:
-            ready = [n for n, s in self.plan.streams.items() if s.port == port and self.next_ready(n, now)]
+            ready = [n for n, s in self.plan.streams.items() if s.port == port and self.next_ready(n, now, started)]
             if self.told:
                 ready = [name for name in ready if name == self.told[port][len(self.order[port])]]
             if not ready:

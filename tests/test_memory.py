@@ -11,15 +11,16 @@ import reference_memory
 import strategies
 from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
-from memories import CLOCK_MHZ, Case, cases
+from memories import CLOCK_MHZ, Case, cases, direct_plan, events, offchips
 
 from accelsim import ledger, load_machine, open_trace
 from accelsim.errors import MachineError
 from accelsim.hardware.hierarchy import PRESETS, Buffer, Buffers, Formats, Memory, OffChip, OnChip
-from accelsim.hardware.movement.plan import STALLS
+from accelsim.hardware.movement import replay_simpy
+from accelsim.hardware.movement.plan import STALLS, Plan, Replay, Stream
 from accelsim.hardware.movement.planner import Planner
 from accelsim.hardware.movement.port import TICKS
-from accelsim.hardware.movement.replay_simpy import replay
+from accelsim.hardware.movement.replay import replay
 from accelsim.hardware.movement.residency import Visits
 from accelsim.hardware.movement.traffic import LayerTraffic, Operand, Traffic
 from accelsim.pipeline import PASSES, Task, simulate_records
@@ -54,14 +55,24 @@ def planned(case):
 
 
 def logged(plan):
-    """A replay and what its observer was told of transfers and jobs, in order; stalls are in the replay's result."""
+    """A replay and what an observer was told of transfers and jobs, in order; stalls are in the replay's result.
+
+    SimPy's tells it, and the compiled one has said the same.
+    """
     log = []
-    replayed = replay(plan, lambda *what: log.append(what))
+    replayed = replay_simpy.replay(plan, lambda *what: log.append(what))
+    assert same(replayed, replay(plan))
+    assert sorted(event for event in log if event[0] != STALLS) == events(plan)
     told = Counter()
     for where, cause, _, start, end in log:
         told[cause] += end - start if where == STALLS else 0
     assert +told == sum((Counter(lost) for lost in replayed.stalls), Counter())
     return replayed, sorted(event for event in log if event[0] != STALLS)
+
+
+def same(replayed, other):
+    """Whether two replays say the same, down to the order in which layers came to wait for each cause."""
+    return replayed == other and list(map(list, replayed.stalls)) == list(map(list, other.stalls))
 
 
 def agree(replayed, log, twin):
@@ -121,6 +132,74 @@ def chains(draw):
 def test_the_replay_agrees_with_its_twin_to_the_cycle(case):
     plan = planned(case)
     assert agree(*logged(plan), reference_memory.replay(plan, case.memory.offchip))
+
+
+@settings(SLOW, max_examples=150)
+@given(seed=st.integers(0, 1 << 32), offchip=st.one_of(st.just(OffChip(preset="unlimited")), offchips()))
+def test_plans_that_no_planner_makes_are_replayed_alike(seed, offchip):
+    """More is ready at once in them: a port that takes one transfer of no time a turn, sees in its turn what that
+    brought, or goes before another would pass the tests of planned ones.
+    """
+    plan = direct_plan(np.random.default_rng(seed), offchip)
+    assert agree(*logged(plan), reference_memory.replay(plan, offchip))
+
+
+def tied(*streams):
+    """A plan of a job that takes no time, with transfers (name, port, job, cycles, needs) of no latency."""
+    made = {}
+    for name, port, job, cycles, needs in streams:
+        column = np.array([cycles], np.int64)
+        waits = {of: np.array([count]) for of, count in needs.items()}
+        made[name] = Stream(name, port, "result" if name in ("store", "write") else name.split()[1], 0, "",
+                            np.array([job]), column, column * TICKS, waits, np.array([-1]))  # fmt: skip
+    nothing = np.zeros(0, np.int64)
+    for name, port in (("store", "activation_memory"), ("write", "offchip")):
+        made.setdefault(name, Stream(name, port, "result", 0, "", nothing, nothing, nothing, {}, nothing))
+    one = np.array([1])
+    return Plan(["layer"], one, 0 * one, made, {}, 0 * one, [], {})
+
+
+@pytest.mark.parametrize("first", ["activation", "weight"])
+def test_of_what_came_at_the_same_time_the_last_by_name_is_told_by_hand(first):
+    """A job's load waits for two fetches that arrive in cycle 3: so the weight's is what PEs waited for."""
+    second = {"activation": "weight", "weight": "activation"}[first]
+    fetches = [(f"fetch {name}", "offchip", 0, 0, {}) for name in (first, second)]
+    needs = {"fetch weight": 1, "fetch activation": 1}
+    plan = tied(*fetches, ("load activation", "activation_memory", 0, 1, needs))
+    late = {name: replace(plan.streams[name], latency=3) for name in needs}
+    plan = replace(plan, streams=plan.streams | late, load_of_job={"load activation": np.array([0])})
+    replayed, log = logged(plan)
+    assert agree(replayed, log, reference_memory.replay(plan, OffChip(preset="unlimited")))
+    assert replayed == Replay([4], [{"offchip_weight": 3, "onchip_activation": 1}])
+
+
+def starts(plan):
+    twin = reference_memory.replay(plan, OffChip(preset="unlimited"))
+    replayed, log = logged(plan)
+    assert agree(replayed, log, twin)
+    return {name: start for _, name, _, start, _ in log if name}
+
+
+def test_what_a_port_brings_in_its_turn_counts_after_it_by_hand():
+    """The activation of job 0 comes in no time, and the partial sums of job 0 wait for it; the gradient of job 1 is
+    ready in the same turn and goes before them, as they may not start until the turn is over.
+    """
+    memory = "activation_memory"
+    plan = tied(
+        ("load activation", memory, 0, 0, {}), ("load gradient", memory, 1, 2, {}),
+        ("load partial", memory, 0, 1, {"load activation": 1}),
+    )  # fmt: skip
+    assert starts(plan) == {"load activation": 0, "load gradient": 0, "load partial": 2}
+
+
+def test_of_several_free_ports_off_chip_memory_goes_first_by_hand():
+    """What it brings in no time is there for the activation memory's choice in the same cycle."""
+    plan = tied(
+        ("fetch activation", "offchip", 0, 0, {}),
+        ("load activation", "activation_memory", 0, 1, {"fetch activation": 1}),
+        ("load gradient", "activation_memory", 1, 2, {}),
+    )  # fmt: skip
+    assert starts(plan) == {"fetch activation": 0, "load activation": 0, "load gradient": 1}
 
 
 @SLOW

@@ -51,3 +51,12 @@ def _forgive(cache: Any) -> None:
 
     if cache is not None:
         cache.load_overload, cache.save_overload = map(forgiving, (cache.load_overload, cache.save_overload))
+
+
+def inlined(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """A part of a kernel, put in the place of its calls: a call counts references to each array that it hands on.
+
+    It has one return, at its end, and no break: what jumps out of a loop counts references as well.
+    """
+    part: Callable[Arguments, Result] = njit(inline="always")(function)
+    return part

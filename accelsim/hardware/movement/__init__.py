@@ -1,1 +1,1 @@
-"""What moves when: traffic → residency → planner → plan → replay."""
+"""What moves when: traffic → residency → placement → planner → plan → replay."""

@@ -8,10 +8,13 @@ import numpy as np
 
 from accelsim.hardware.movement.port import PortTiming
 from accelsim.hardware.movement.residency import Room
+from accelsim.hardware.movement.traffic import ACTIVATIONS, WEIGHTS
 
 OFFCHIP = "offchip"
 JOBS = "jobs"
 STALLS = "stalls"
+# In a cycle they choose in this order.
+PORTS = (OFFCHIP, ACTIVATIONS, WEIGHTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,3 +87,20 @@ class Plan:
     actions: list[dict[str, int]]
     rooms: dict[str, Room]
     offchip: PortTiming = field(default_factory=PortTiming)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay gives, layer by layer.
+
+    Parameters
+    ----------
+    ends : list of int
+        Cycle at which each layer's last job ends; the last layer's, at which its last result has left.
+    stalls : list of dict of str to int
+        Cycles in which PEs waited, by cause, named as in ``accelsim.ledger``; with the cycles of the
+        layer's jobs they add up to the time from the end of the layer before.
+    """
+
+    ends: list[int]
+    stalls: list[dict[str, int]]

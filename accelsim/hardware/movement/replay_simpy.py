@@ -9,40 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 
 import simpy
 from simpy.events import NORMAL, EventPriority
 
 from accelsim import ledger
-from accelsim.hardware.movement.plan import JOBS, OFFCHIP, STALLS, Plan, Stream
+from accelsim.hardware.movement.plan import JOBS, OFFCHIP, PORTS, STALLS, Plan, Replay, Stream
 from accelsim.hardware.movement.port import Port, PortTiming
-from accelsim.hardware.movement.traffic import ACTIVATIONS, WEIGHTS
 
-PORTS = (OFFCHIP, ACTIVATIONS, WEIGHTS)
 # What happens at a time is done before a port chooses, so that it chooses among all that may start; of several free
 # ports the first in PORTS does, and what follows from it is done before the next one's turn.
 CHOOSING = NORMAL + 1
 
 Observer = Callable[[str, str, int, int, int], None]
 Steps = Generator[simpy.Event, None, None]
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What a replay gives, layer by layer.
-
-    Parameters
-    ----------
-    ends : list of int
-        Cycle at which each layer's last job ends; the last layer's, at which its last result has left.
-    stalls : list of dict of str to int
-        Cycles in which PEs waited, by cause, named as in ``accelsim.ledger``; with the cycles of the
-        layer's jobs they add up to the time from the end of the layer before.
-    """
-
-    ends: list[int]
-    stalls: list[dict[str, int]]
 
 
 def replay(plan: Plan, observe: Observer | None = None) -> Replay:
