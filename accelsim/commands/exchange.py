@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelsim.commands.shared import Commands, show
+from accelsim.commands.shared import Commands, shape, show
 from accelsim.errors import AccelsimError, OutputError, TraceError
 from accelsim.files import find, staged
 from accelsim.workload.formats import ENOUGH, OPTIONS, listed, named, readers, writers
@@ -50,7 +50,7 @@ def _add_import(commands: Commands, common: argparse.ArgumentParser) -> None:
         add(f"--{name.replace('_', '-')}", metavar=metavar, type=kinds.get(name, str), help=f"{text}; {takers}")
     text = "a PyTorch model in place of a --topology: one of accelsim capture's, or your own package.module:factory"
     add("--model", metavar="NAME", help=text)
-    add("--input", type=_shape, default=(1, 3, 224, 224), metavar="N,C,…", help="of the --model (1,3,224,224)")
+    add("--input", type=shape, default=(1, 3, 224, 224), metavar="N,C,…", help="of the --model (1,3,224,224)")
     add("--allow-code", action="store_true", help="import a --model of your own, which runs its code")
     add(
         "--batch",
@@ -109,14 +109,6 @@ def _sizes(text: str) -> dict[str, int]:
     if not all(name.strip() and size.isascii() and size.isdecimal() and int(size[:9]) for name, _, size in pairs):
         raise argparse.ArgumentTypeError(f"must be NAME=N with commas between, got {text[:40]}")
     return {name.strip(): int(size[:9]) for name, _, size in pairs}
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    """``1,3,224,224`` as sizes."""
-    sizes = text.split(",")
-    if not all(size.isascii() and size.isdecimal() and int(size[:9]) > 0 for size in sizes):
-        raise argparse.ArgumentTypeError(f"must be sizes with commas between, got {text[:40]}")
-    return tuple(int(size[:9]) for size in sizes)
 
 
 def _pairs(text: str) -> dict[str, str]:

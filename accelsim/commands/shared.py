@@ -102,3 +102,11 @@ def jobs(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= 1024):
         raise argparse.ArgumentTypeError(f"must be an integer in 1…1024, got {text[:20]}")
     return int(text)
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """``1,3,224,224`` as sizes."""
+    sizes = text.split(",")
+    if not all(size.isascii() and size.isdecimal() and int(size[:9]) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"must be sizes with commas between, got {text[:40]}")
+    return tuple(int(size[:9]) for size in sizes)

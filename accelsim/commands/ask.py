@@ -1,0 +1,117 @@
+"""``accelsim ask``: from a trained network to what its zeros would buy, in sentences."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelsim.commands.shared import Commands, add_code, add_format, cores, jobs, names, progress, shape, show_as
+from accelsim.errors import TraceError
+from accelsim.workload.lowering import PASSES
+
+if TYPE_CHECKING:
+    from accelsim.workload.synthetic import SyntheticTrace
+    from accelsim.workload.trace import Trace
+
+# One of each kind: skips weights' zeros, the sparser operand's, both operands'; a fixed pattern; the bound.
+MACHINES = ("tensordash", "cambricon-x", "scnn", "ampere", "ideal")
+
+
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Adds the command and its arguments."""
+    command = commands.add_parser(
+        "ask",
+        parents=[common],
+        help="say in sentences what the zeros of a trained network would buy on accelerators",
+        description="FILE is a trace (.npz), an ONNX model or whatever else accelsim import reads; or the name of a "
+        "model, or a file with its shapes, with a CHECKPOINT behind it: accelsim ask resnet50 pruned.pt. What the file "
+        "does not hold is drawn, and told. Cycles are counted, not estimated; compare and run have the details.",
+    )
+    add = command.add_argument
+    add("file", metavar="FILE", help="a trace, a model file, or the name of a model, such as package.module:factory")
+    add("checkpoint", metavar="CHECKPOINT", nargs="?", type=Path, help="weights of the model that FILE is")
+    add("--input", metavar="N,C,…", type=shape, default=(1, 3, 224, 224), help="of a model given by name (1,3,224,224)")
+    add("--like", metavar="TRACE", help="draw what the file does not hold like a real trace, e.g. resnet50.npz")
+    text = "share of non-zeros of activations that are drawn (0.5: ReLU's, about)"
+    add("--density-activation", type=float, default=0.5, metavar="X", help=text)
+    add("--training", action="store_true", help="of a file without gradients too: draw them, for the training step")
+    text = f"machines to ask (default: {','.join(MACHINES)}; ideal: what all zeros skipped would be)"
+    add("--machines", type=names, default=[f"{name}.yaml" for name in MACHINES], metavar="FILE,…", help=text)
+    add("--layers", type=names, default=["*"], metavar="GLOB,…", help="layers, e.g. 'layer1.*,conv1'")
+    add("--snapshots", type=names, metavar="NAME,…", help="snapshots of a trace (default: all)")
+    add("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
+    add_code(command)
+    add_format(command)
+    add("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(command=ask)
+
+
+def ask(options: argparse.Namespace) -> None:
+    """A network with zeros → sentences, with the table behind them."""
+    from accelsim.hardware.machine import load_machine
+
+    machines = [load_machine(file, allow_code=options.allow_code) for file in options.machines]
+    with _network(options) as (trace, passes, told):
+        from accelsim.study import answer, compare, tables
+
+        with progress(options) as tell:
+            comparison = compare.compare(
+                machines, trace, passes=passes, layers=options.layers, snapshots=options.snapshots,
+                jobs=options.jobs or cores(), progress=tell,
+            )  # fmt: skip
+        data = answer.facts(comparison, trace, machines, options.snapshots)
+        covered = list(tables.coverage_notes(trace.snapshots, options.snapshots))
+    parts = [*answer.sentences(data), *told, *covered]
+    show_as(options, parts, data | {"told": told})
+
+
+@contextmanager
+def _network(options: argparse.Namespace) -> Iterator[tuple[Any, tuple[str, ...], list[str]]]:
+    """What is asked about, the passes that are simulated, and where its tensors come from."""
+    from accelsim import open_trace
+    from accelsim.files import find
+
+    if options.checkpoint is None and options.file.endswith(".npz") and _is_trace(options.file):
+        with open_trace(options.file) as trace:
+            yield trace, PASSES, []
+        return
+    like = options.like and find(options.like, "traces", TraceError)
+    if like is None:
+        yield _imported(options, None)
+        return
+    with open_trace(like) as reference:
+        yield _imported(options, reference)
+
+
+def _is_trace(name: str) -> bool:
+    """A trace has its description in it; another .npz is a file of arrays, which import reads."""
+    import zipfile
+
+    from accelsim.files import find
+
+    path = find(name, "traces", TraceError)
+    try:
+        with zipfile.ZipFile(path) as file:
+            return "meta.npy" in file.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return True  # whose reader says what is wrong
+
+
+def _imported(options: argparse.Namespace, like: Trace | None) -> tuple[SyntheticTrace, tuple[str, ...], list[str]]:
+    from accelsim.workload.importers import read, said, to_trace
+
+    how: dict[str, Any] = {}
+    path = Path(options.file)
+    if options.checkpoint is not None:
+        how["topology"], path = path, options.checkpoint
+        if not how["topology"].is_file():
+            from accelsim.capture.shapes import topology
+
+            how["topology"] = topology(options.file, options.input, allow_code=options.allow_code)
+    imported = read(path, "auto", **how)
+    trace = to_trace(imported, (0.0,), density_activation=options.density_activation, like=like)
+    told = list(said.lines(imported, trace.provenance["tensors"]))
+    return trace, PASSES if options.training else ("fwd",), ["", "Where the tensors come from:", *told]

@@ -1,0 +1,114 @@
+"""Does ask say what compare counts, of a trace and of a file with its checkpoint, and where the tensors come from?"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from accelsim import cli, load_machine, open_trace
+from accelsim.commands.ask import MACHINES
+from accelsim.study.compare import compare
+
+LAYERS = "conv1, 8, 8, 3, 3, 3, 8, 1\nconv2, 8, 8, 3, 3, 8, 8, 1\n"
+
+
+def asked(capsys, *arguments):
+    assert cli.main(["ask", *arguments, "--quiet"]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_figures_are_those_of_compare(tiny, capsys):
+    data = json.loads(asked(capsys, str(tiny), "--json"))
+    machines = [load_machine(f"{name}.yaml") for name in MACHINES]
+    with open_trace(tiny) as trace:
+        rows = compare(machines, trace).rows.set_index(["snapshot", "machine"])
+    assert [snapshot["name"] for snapshot in data["snapshots"]] == ["dense", "swat80"]
+    for snapshot in data["snapshots"]:
+        own = rows.loc[snapshot["name"]]
+        for machine in snapshot["machines"]:
+            assert machine["fewer"] == {c: own.loc[machine["machine"], f"{c}_gain"] for c in machine["fewer"]}
+            assert machine["per_multiplier"]["step"] == own.loc[machine["machine"], "step_speedup"]
+        assert snapshot["all_skipped"]["step"] == own.loc["ideal", "step_gain"]
+        order = [machine["per_multiplier"]["step"] for machine in snapshot["machines"]]
+        assert order == sorted(order, reverse=True) and len(order) == len(MACHINES) - 1
+
+
+def test_sentences_name_the_best_machine_and_what_skipping_all_would_be(tiny, capsys):
+    out = asked(capsys, str(tiny), "--snapshots", "swat80")
+    best = json.loads(asked(capsys, str(tiny), "--snapshots", "swat80", "--json"))["snapshots"][0]["machines"][0]
+    zeros = re.search(r"^tiny: ([\d.]+) % of the weights, [\d.]+ % of the activations and [\d.]+ %", out)
+    with open_trace(tiny) as trace:
+        weights = [layer.tensor("weight") for layer in trace.snapshot("swat80").layers]
+    share = 1 - sum(map(np.count_nonzero, weights)) / sum(w.size for w in weights)
+    assert float(zeros[1]) == pytest.approx(100 * share, abs=0.05)
+    step = (
+        f"A training step takes {best['fewer']['step']:.2f}× fewer cycles on {best['machine']} than on the same machine"
+    )
+    assert step in out or "A training step takes no fewer cycles" in out
+    assert "if every multiplication by zero were skipped and no multiplier waited" in out
+
+
+@pytest.fixture
+def pruned(tmp_path, monkeypatch):
+    """A topology, and weights of which a known share is zero."""
+    monkeypatch.chdir(tmp_path)
+    head = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\n"
+    (tmp_path / "net.csv").write_text(head + LAYERS.replace("\n", ",\n"))
+    rng = np.random.default_rng(0)
+    shapes = {"conv1.weight": (8, 3, 3, 3), "conv2.weight": (8, 8, 3, 3)}
+    weights = {name: (rng.random(shape) + 1) * (rng.random(shape) < 0.25) for name, shape in shapes.items()}
+    np.savez(tmp_path / "pruned.npz", **{name: w.astype(np.float32) for name, w in weights.items()})
+    return weights
+
+
+def test_a_file_with_a_checkpoint_is_asked_about_inference(pruned, capsys):
+    out = asked(capsys, "net.csv", "pruned.npz")
+    share = 1 - sum(map(np.count_nonzero, pruned.values())) / sum(w.size for w in pruned.values())
+    assert f"{100 * share:.1f} % of the weights" in out and "gradient" not in out.partition("Where the tensors")[0]
+    assert "Inference (the forward pass) takes" in out and "training step" not in out
+    assert "weight from the file; activation drawn" in out
+    assert re.search(r"^read: 100 % of [\d,]+ multiplications", out, re.M)
+    assert "A training step" in asked(capsys, "net.csv", "pruned.npz", "--training")
+
+
+def test_a_file_alone_is_read_as_import_does(pruned, capsys):
+    out = asked(capsys, "net.csv")
+    assert "0.0 % of the weights" in out and "weight drawn" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["none.npz"], "none.npz: no such file here, nor among the shipped traces"),
+        (["net.csv", "none.pt"], "none.pt"),
+        (["my.models:net", "pruned.npz"], "--allow-code says that it may"),
+        (["net.csv", "--density-activation", "2"], "density of activation: must be in (0, 1], got 2.0"),
+        (["net.csv", "--machines", "no.yaml"], "no.yaml: no such file"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, told, pruned, capsys):
+    if "my.models:net" in arguments:
+        pytest.importorskip("torch")
+    assert cli.main(["ask", *arguments, "--quiet"]) == 2
+    out, error = capsys.readouterr()
+    assert told in error and error.count("\n") == 1 and not out
+
+
+def test_a_model_by_name_with_a_checkpoint(tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    from accelsim.capture.models import build
+
+    monkeypatch.chdir(tmp_path)
+    model = build("cifar_resnet20")
+    torch.save(model.state_dict(), tmp_path / "net.pt")
+    out = asked(capsys, "cifar_resnet20", "net.pt", "--input", "1,3,32,32", "--machines", "ampere.yaml")
+    assert "0.0 % of the weights" in out and "Inference (the forward pass) takes no fewer cycles on ampere" in out
+
+
+def test_the_page_shows_what_its_command_says(capsys):
+    page = (Path(__file__).parent.parent / "docs" / "ask.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^accelsim ask (.*?) +#", page, re.M)
+    shown = re.search(r"```text\n(.*?)```", page, re.S)[1]
+    assert asked(capsys, *command.split()).startswith(shown)
