@@ -12,7 +12,20 @@ import sys
 import warnings
 from typing import Any, NoReturn
 
-from accelsim.commands import ask, capture, compare, describe, diff, exchange, new, reproduce, run, sweep, validate
+from accelsim.commands import (
+    ask,
+    capture,
+    compare,
+    describe,
+    diff,
+    exchange,
+    merge,
+    new,
+    reproduce,
+    run,
+    sweep,
+    validate,
+)
 from accelsim.errors import AccelsimError, AccelsimWarning, printable
 from accelsim.interrupts import Ending, heard
 from accelsim.version import __version__
@@ -90,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"accelsim {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for command in (ask, run, compare, diff, sweep, capture, reproduce, validate, exchange, describe, new):
+    for command in (ask, run, compare, diff, sweep, capture, merge, reproduce, validate, exchange, describe, new):
         command.add(commands, common)
     return whole
 

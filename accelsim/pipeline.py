@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from fractions import Fraction
 from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from accelsim.errors import AccelsimError, MachineError, TraceError
 from accelsim.hardware.movement.traffic import LayerTraffic, Traffic, joined
 from accelsim.ledger import Record
 from accelsim.workload.lowering import PASSES, READS, lower, stacked
+from accelsim.workload.shares import check_samples, stored_samples
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Task:
         except MachineError as error:
             return MachineError(f"{machine.name}: {s.name}/{layer.name}: {which}: {error}")
         cycles = sum(activity.cycles for activity in activities)
-        stored = max(1, layer.samples * s.batch // layer.batch)  # of the training batch; a layer may cut them up
+        stored = stored_samples(layer, s)
         multiplications = layer.samples * layer.geometry.multiplications if activities else 0
         record = Record(
             snapshot=s.name, sparsity=s.sparsity, step=s.step, algorithm=s.algorithm, batch=s.batch,
@@ -311,19 +311,8 @@ def _tasks(
                 where = f"{trace.path}: {task.snapshot.name}/{task.layer.name}"
                 raise TraceError(f"{where}: must have the tensor {name} for {', '.join(passes)}")
     for snapshot in chosen:
-        _check_samples(trace.path, snapshot, [t.layer for t in tasks if t.snapshot is snapshot])
+        check_samples(trace.path, snapshot, [t.layer for t in tasks if t.snapshot is snapshot])
     return tasks
-
-
-def _check_samples(path: object, snapshot: Snapshot, layers: list[Layer]) -> None:
-    """Totals over layers scale each by its samples of the training batch; where shares differ these must be whole."""
-    shares = {Fraction(layer.samples, layer.batch) for layer in layers}
-    for layer in layers:
-        if len(shares) > 1 and layer.samples * snapshot.batch % layer.batch:
-            raise TraceError(
-                f"{path}: {snapshot.name}/{layer.name}: samples: must be whole samples of the batch of "
-                f"{snapshot.batch} where layers store different shares, got {layer.samples} of {layer.batch}"
-            )
 
 
 def _known(what: str, names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from accelsim.capture import Recorder  # noqa: E402
+from accelsim.capture import Recorder, Selection  # noqa: E402
 from accelsim.workload.trace import Trace  # noqa: E402
 
 ROUNDS = 9
@@ -65,7 +65,7 @@ def measure(path, options):
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     inputs, targets = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
     seconds = {False: [], True: []}
-    with Recorder(model, path, steps=lambda number: number % 2, **options) as recorder:
+    with Recorder(model, path, steps=lambda number: number % 2, keep=Selection(**options)) as recorder:
         for _ in range(2 * ROUNDS):
             start = time.perf_counter()
             with recorder.step() as step:

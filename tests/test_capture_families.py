@@ -15,7 +15,8 @@ import families  # noqa: E402
 from test_recorder import Trace, execute, numbers  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from accelsim.capture import Recorder  # noqa: E402
+import accelsim  # noqa: E402
+from accelsim.capture import Recorder, Selection  # noqa: E402
 from accelsim.workload.lowering import READS, stacked  # noqa: E402
 
 torch.set_num_threads(1)
@@ -86,8 +87,7 @@ def record(name, path):
     with Count() as count:
         run()
     model.zero_grad(set_to_none=True)
-    how = {"steps": [0], "samples": 64, "values": True} | own
-    with Recorder(model, path, **how) as recorder, recorder.step():
+    with Recorder(model, path, steps=[0], keep=Selection(64, values=True), **own) as recorder, recorder.step():
         run()
     return count
 
@@ -139,6 +139,24 @@ def check_layer(name, layer, count):
         assert any(near), (layer.name, which)
 
 
+def test_experts_with_uneven_batches_are_simulated_with_the_layers_around_them(tmp_path):
+    """Each with the rows that it got of the sample stored, and its own number of rows as a batch."""
+    torch.manual_seed(0)
+    model, run, _ = families.FAMILIES["mixtral"]()
+    rows = {}
+    for name, module in model.named_modules():
+        if name.count("experts") and isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(lambda _, args, name=name: rows.__setitem__(name, len(args[0])))
+    with Recorder(model, tmp_path / "t.npz", steps=[0]) as recorder, recorder.step():
+        run()
+    with Trace.open(tmp_path / "t.npz") as trace:
+        experts = [layer for layer in trace.snapshots[0].layers if layer.name in rows]
+        assert experts and all(layer.batch == rows[layer.name] for layer in experts)
+        assert len({layer.samples / layer.batch for layer in experts}) > 1
+        table = accelsim.simulate(accelsim.load_machine("pe16x16.yaml"), trace)
+    assert set(table["samples"]) == {1} and set(table["layer"]) > {layer.name for layer in experts}
+
+
 def test_fused_attention_is_recorded_as_its_two_products(tmp_path):
     """Held against the same attention as two products, whose operands are seen."""
     found = []
@@ -147,8 +165,8 @@ def test_fused_attention_is_recorded_as_its_two_products(tmp_path):
         torch.manual_seed(0)
         model = families.Attention(8, fused=fused, causal=True)
         _, run, _ = families.trained(model, x)
-        how = {"steps": [0], "samples": [1], "values": True, "force": True}
-        with Recorder(model, tmp_path / "t.npz", **how) as recorder, recorder.step():
+        keep = Selection(samples=[1], values=True)
+        with Recorder(model, tmp_path / "t.npz", steps=[0], keep=keep, force=True) as recorder, recorder.step():
             run()
         with Trace.open(tmp_path / "t.npz") as trace:
             layers = [layer for layer in trace.snapshots[0].layers if layer.kind == "matmul"]

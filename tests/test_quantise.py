@@ -9,6 +9,7 @@ from accelsim.capture.grids import Grids  # noqa: E402
 from accelsim.capture.plan import Plan  # noqa: E402
 from accelsim.capture.quantise import fake_quantise, quantised  # noqa: E402
 from accelsim.capture.recorder import Recorder  # noqa: E402
+from accelsim.capture.selection import Selection  # noqa: E402
 from accelsim.capture.train import capture  # noqa: E402
 from accelsim.errors import AccelsimError, TraceError  # noqa: E402
 from accelsim.workload.trace import Trace  # noqa: E402
@@ -38,7 +39,7 @@ def test_what_is_no_choice_or_no_number_is_refused(tmp_path):
     ):
         Plan("resnet18", tmp_path / "t.npz", values="int4")
     with pytest.raises(TraceError, match="scales: must be one of tensor, channel, got 'row'"):
-        Recorder(torch.nn.Linear(2, 2), tmp_path / "t.npz", steps=[0], scales="row")
+        Selection(scales="row")
     with pytest.raises(TraceError, match="must be finite to become int8"):
         quantised(torch.tensor([1.0, torch.inf]), "int8", "tensor", "gradient")
 
@@ -62,7 +63,10 @@ def test_a_training_records_them_with_the_zeros_of_its_values(tmp_path, values):
 
 def recorded(model, inputs, path, **how):
     """The layer of a model of one, as numbers, and its scales."""
-    with Recorder(model, path, steps=[0], samples=len(inputs), values="int8", **how) as recorder, recorder.step():
+    with (
+        Recorder(model, path, steps=[0], keep=Selection(len(inputs), values="int8", **how)) as recorder,
+        recorder.step(),
+    ):
         model(inputs).square().sum().backward()
     with Trace.open(path) as trace:
         layer = trace.snapshots[0].layers[0]

@@ -1,6 +1,7 @@
 """Is what the recorder writes what the three convolutions of a step really used, and is the model left alone?"""
 
 import copy
+import dataclasses
 import io
 import os
 import sys
@@ -22,18 +23,20 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import accelsim  # noqa: E402
-from accelsim.capture import Recorder  # noqa: E402
+from accelsim.capture import Recorder, Selection  # noqa: E402
 from accelsim.errors import OutputError, TraceError  # noqa: E402
 from accelsim.workload.lowering import lower_tensors  # noqa: E402
 from accelsim.workload.trace import Trace  # noqa: E402
 
 torch.set_num_threads(1)
+KEPT = {field.name for field in dataclasses.fields(Selection)}
 
 
 def record(model, path, run, *, steps=(0,), count=1, **options):
     """Runs a step `count` times under a Recorder; gives the layers of the last snapshot, read into memory."""
-    options = {"values": True, "samples": 64, "force": True} | options
-    with Recorder(model, path, steps=steps, **options) as recorder:
+    kept = {key: options.pop(key) for key in KEPT if key in options}
+    keep = Selection(**{"values": True, "samples": 64} | kept)
+    with Recorder(model, path, steps=steps, keep=keep, **{"force": True} | options) as recorder:
         for _ in range(count):
             with recorder.step():
                 run()
@@ -352,6 +355,26 @@ def test_samples_are_the_first_or_those_chosen(path):
         record(model, path, lambda: backward(model, inputs), samples=[4])
 
 
+def test_samples_drawn_at_random_are_the_same_in_all_layers_and_others_in_the_next_step(path):
+    model, inputs = small(), torch.randn(9, 2, 4, 4)
+    drawn = []
+    for step in range(4):
+        found = record(model, path, lambda: backward(model, inputs), samples=3, seed=5, steps=[step], count=step + 1)
+        with Trace.open(path) as trace:
+            rows = trace.provenance["recorder"]["samples"][f"step{step}"]
+        assert len(set(rows)) == 3 and (found["0"][1]["activation"] == inputs[rows].numpy()).all()
+        whole = record(model, path, lambda: backward(model, inputs), samples=9)
+        for name, (layer, tensors) in found.items():
+            assert layer.samples == 3
+            assert all((tensors[t] == whole[name][1][t][rows]).all() for t in ("activation", "gradient"))
+        drawn.append(tuple(rows))
+    assert len(set(drawn)) > 1
+    again = record(model, path, lambda: backward(model, inputs), samples=3, seed=5)
+    assert (again["0"][1]["activation"] == inputs[list(drawn[0])].numpy()).all()
+    all_of_it = record(model, path, lambda: backward(model, inputs), samples=99, seed=5)
+    assert (all_of_it["0"][1]["activation"] == inputs.numpy()).all()
+
+
 def test_masks_are_where_the_values_are_not_zero_and_simulate(path):
     model, inputs = small(), torch.randn(2, 2, 4, 4).relu()
     values = record(model, path, lambda: backward(model, inputs))
@@ -557,7 +580,7 @@ def test_results_gradients_state_and_random_numbers_are_the_same_bit_for_bit(pat
             pass
 
     plain = train(Nothing)
-    recorded = train(lambda model: Recorder(model, path, steps={1, 2}, values=True))
+    recorded = train(lambda model: Recorder(model, path, steps={1, 2}, keep=Selection(values=True)))
     assert all(torch.equal(a, b) for a, b in zip(plain, recorded, strict=True))
 
 
@@ -711,7 +734,10 @@ def test_nothing_recorded_is_kept_beyond_the_tensor_being_written(path):
 
     def peak():
         tracemalloc.start()
-        with Recorder(model, path, steps=[0], values=True, level=1, force=True) as recorder, recorder.step():
+        with (
+            Recorder(model, path, steps=[0], keep=Selection(values=True, level=1), force=True) as recorder,
+            recorder.step(),
+        ):
             run()
         try:
             return tracemalloc.get_traced_memory()[1]
@@ -733,10 +759,10 @@ def test_the_process_does_not_grow_with_the_number_of_layers(tmp_path):
 import resource, sys, torch
 from torch import nn
 torch.set_num_threads(1)
-from accelsim.capture import Recorder
+from accelsim.capture import Recorder, Selection
 model = nn.Sequential(*(nn.Conv2d(64, 64, 3, padding=1) for _ in range(24)))
 inputs = torch.randn(8, 64, 32, 32)
-with Recorder(model, sys.argv[1], steps=[1], samples=8, values=True, level=1) as recorder:
+with Recorder(model, sys.argv[1], steps=[1], keep=Selection(8, values=True, level=1)) as recorder:
     for number in range(2):
         if number == 1:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -766,7 +792,7 @@ def test_a_model_without_a_supported_layer_is_refused(path):
     with pytest.raises(TraceError, match=r"model: must have a layer to record, Sequential: has none"):
         Recorder(nn.Sequential(nn.BatchNorm1d(1)), path, steps=[0])
     with pytest.raises(TraceError, match=r"layers and skip must leave one of 0, 2, 4"):
-        Recorder(small(), path, steps=[0], skip="*")
+        Recorder(small(), path, steps=[0], keep=Selection(skip="*"))
     with pytest.raises(TraceError, match=r"must be a torch.nn.Module, got function"):
         Recorder(lambda x: x, path, steps=[0])
 
@@ -887,14 +913,18 @@ def test_an_input_without_a_batch_dimension_is_told(path):
         ({"sparsity": 1.0}, "sparsity: must be a number, 0 ≤ sparsity < 1"),
         ({"name": "a/b"}, "name: must be a text"),
         ({"calls": 0}, "calls: must be an integer from 1"),
+        ({"seed": -1}, "seed: must be an integer from 0, and samples a number of them"),
+        ({"seed": 1, "samples": [1]}, "seed: must be an integer from 0, and samples a number of them"),
         ({"level": 10}, "level: must be 0…9"),
         ({"dataset": ""}, "dataset: must be a text"),
         ({"provenance": {"by": object()}}, "provenance: "),
     ],
 )
 def test_values_that_make_no_sense_are_refused_at_once(path, options, match):
-    with pytest.raises(TraceError, match=f"^Recorder: .*{match}"):
-        Recorder(small(), path, **{"steps": [0]} | options)
+    where = "" if options.keys() <= KEPT else "Recorder: .*"
+    with pytest.raises(TraceError, match=f"^{where}{match}"):
+        kept = Selection(**{key: options[key] for key in KEPT if key in options})
+        Recorder(small(), path, keep=kept, **{"steps": [0]} | options)
 
 
 def test_metadata_of_a_step_that_makes_no_sense_is_refused_when_it_begins(path):
@@ -934,7 +964,7 @@ def test_a_compiled_model_runs_uncompiled_in_the_recorded_steps_only(path, given
         compiled = model
     if given == "part":
         compiled = net(compiled)
-    with Recorder({"original": model}.get(given, compiled), path, steps=[1], samples=2) as recorder:
+    with Recorder({"original": model}.get(given, compiled), path, steps=[1], keep=Selection(2)) as recorder:
         for number in range(3):
             count = len(graphs)
             with recorder.step():

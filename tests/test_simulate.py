@@ -424,6 +424,21 @@ def test_samples_of_a_layer_must_be_whole_samples_of_the_batch_where_they_differ
         accelsim.simulate(accelsim.load_machine("ideal.yaml"), trace, layers="l1")
 
 
+def test_rows_that_were_routed_are_those_of_the_stored_samples(tmp_path):
+    """An expert with 5 of the 11 rows that it got is of as many samples as the layers beside it, whatever its share."""
+    g, expert = Geometry(2, 3, 1, 2, (1, 1)), Geometry(2, 1, 1, 4, (1, 1))
+    with TraceWriter(tmp_path / "t.npz", network="net", dataset="none") as out:
+        out.snapshot("s", sparsity=0.0, step=0, algorithm="dense", batch=8)
+        for name, geometry, batch, samples in (("expert", expert, 11, 5), ("a", g, 8, 2)):
+            out.layer(name, kind="linear", geometry=geometry, batch=batch, samples=samples, passes=("fwd",))
+            out.tensor("weight", np.ones(geometry.weight_shape, bool))
+            out.tensor("activation", np.ones(geometry.activation_shape(samples), bool))
+    with accelsim.open_trace(tmp_path / "t.npz") as trace:
+        table = accelsim.simulate(accelsim.load_machine("pe16x16.yaml"), trace)
+    assert set(table["samples"]) == {2}
+    assert list(table.query("`pass` == 'fwd'")["dense_multiplications"]) == [5 * 2 * 4, 2 * 3 * 2 * 2]
+
+
 @pytest.mark.parametrize("jobs", [1, 2, 4])
 @pytest.mark.parametrize("name", ["pe8x8", "bit-tactical"])
 def test_no_more_layers_are_in_memory_than_jobs(name, jobs):

@@ -9,6 +9,10 @@ from importlib import import_module
 
 _WHERE = {
     "Recorder": "recorder",
+    "Selection": "selection",
+    "accelerate_recorder": "callbacks",
+    "lightning_callback": "callbacks",
+    "trainer_callback": "callbacks",
     "Swat": "swat",
     "SwatConfig": "swat",
     "convert": "swat",

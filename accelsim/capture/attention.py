@@ -114,7 +114,7 @@ class Shadow:
             reason = self._events.book.reason_against(records[0].name)
             if reason:
                 raise NoForm(reason)
-            keep, plain = self._events.lineage.keep(self._events.samples, rows)
+            keep, plain = self._events.lineage.keep(rows)
             chosen, even = keep.rows(plain[0] or rows)
         except NoForm as error:
             for record in records:

@@ -11,7 +11,8 @@ import torch
 
 from accelsim.capture.grids import Grids
 from accelsim.capture.products import Form
-from accelsim.capture.quantise import Scales, Values, quantised
+from accelsim.capture.quantise import quantised
+from accelsim.capture.selection import Selection
 from accelsim.errors import TraceError
 from accelsim.workload.metadata import PASSES
 from accelsim.workload.npz import blame
@@ -23,19 +24,12 @@ STORED = (torch.float16, torch.bfloat16, torch.float32)  # floating-point number
 class Keeper(Protocol):
     """What a step asks of the recorder that keeps it."""
 
-    samples: Any
-    values: bool | Values
-    scales: Scales
-    calls: int | None
-    allow_nan: bool
+    keep: Selection
     batch_dim: int
     model: torch.nn.Module
     provenance: dict[str, Any]
     recorded: list[str]
     under_way: Any
-
-    def wants(self, name: str) -> bool:
-        """Whether layers of that name are to be recorded."""
 
     def writer(self) -> TraceWriter:
         """The trace, open."""
@@ -87,18 +81,17 @@ class Book:
 
     def reason_against(self, name: str) -> str | None:
         """Why the next product of that name is not wanted, if it is not."""
-        if not self._keeper.wants(name):
+        if not self._keeper.keep.wants(name):
             return "left out by layers or skip"
-        most = self._keeper.calls
+        most = self._keeper.keep.calls
         return "left out by calls" if most is not None and self._calls[name] >= most else None
 
     def begin(self, name: str, form: Form, batch: int, which: str) -> str:
         """A layer with its first pass; gives its name in the trace."""
         if self._writer is None:
             writer = self._keeper.writer()
-            chosen = self._keeper.samples
-            count = len(range(batch)[chosen]) if isinstance(chosen, slice) else len(chosen)
-            writer.snapshot(**self._entry, batch=batch, samples=count)
+            writer.snapshot(**self._entry, batch=batch)
+            self._say_drawn(batch)
             self._writer = writer
         self._calls[name] += 1
         layer = name if self._calls[name] == 1 else f"{name}#{self._calls[name]}"
@@ -111,6 +104,12 @@ class Book:
         self._writer.layer(layer, passes=[which], **how)
         self._passes[layer] = [which]
         return layer
+
+    def _say_drawn(self, batch: int) -> None:
+        """Samples drawn at random are not known otherwise."""
+        if self._keeper.keep.seed is not None:
+            chosen = list(self._keeper.keep.of(batch, self._entry["step"]))
+            self._keeper.provenance["recorder"].setdefault("samples", {})[self._name] = chosen
 
     def ran(self, layer: str, which: str) -> bool:
         """A pass of a layer ran; False if it did before."""
@@ -128,12 +127,12 @@ class Book:
         with blame(f"{self._name}/{layer}/{name}"):
             if tensor.is_complex() or tensor.layout is not torch.strided:
                 raise TraceError(f"must be dense and real, got {tensor.dtype}, {tensor.layout}")
-            if not self._keeper.allow_nan and tensor.is_floating_point() and tensor.amin().isnan():
-                raise TraceError("must be numbers, has NaN, which is not zero; allow_nan=True records it")
-        keeper = self._keeper
+            if not self._keeper.keep.allow_nan and tensor.is_floating_point() and tensor.amin().isnan():
+                raise TraceError("must be numbers, has NaN, which is not zero; Selection(allow_nan=True) records it")
+        keep = self._keeper.keep
         with blame(f"{self._name}/{layer}/{name}"):
-            tensor, scales = quantised(tensor, keeper.values, keeper.scales, name, self.grids)
-        array, bfloat16 = as_array(tensor, bool(keeper.values))
+            tensor, scales = quantised(tensor, keep.values, keep.scales, name, self.grids)
+        array, bfloat16 = as_array(tensor, bool(keep.values))
         self._open.tensor(name, array, layer=layer, bfloat16=bfloat16)
         if scales is not None:
             self._scales.setdefault(layer, {})[name] = [float(f"{scale:.9g}") for scale in scales.tolist()]

@@ -29,8 +29,6 @@ class Events:
 
     Parameters
     ----------
-    samples : slice or list of int
-        Which to store.
     book : Book
     lineage : Lineage
     calls : Calls
@@ -46,10 +44,8 @@ class Events:
         Handles of the hooks in the graph.
     """
 
-    def __init__(
-        self, samples: slice | list[int], book: Book, lineage: Lineage, calls: Calls, watch: Watch, guard: Guard
-    ):
-        self.samples, self.book, self.lineage, self.calls = samples, book, lineage, calls
+    def __init__(self, book: Book, lineage: Lineage, calls: Calls, watch: Watch, guard: Guard):
+        self.book, self.lineage, self.calls = book, lineage, calls
         self._watch, self._guard = watch, guard
         self.functions: list[list[Record]] = []  # products of the custom Functions that run
         self.pending: tuple[Record, torch.Tensor] | None = None
@@ -148,7 +144,7 @@ class Events:
         x, y = self.lineage.find(product.first), self.lineage.find(product.second)
         if x is None and y is None and not product.convolution:
             x = self._of_state(product)
-        keep, (x, y) = self.lineage.keep(self.samples, x, y)
+        keep, (x, y) = self.lineage.keep(x, y)
         make = partial(convolution_form, result=result) if product.convolution else matrix_form
         form = make(product, x, y, keep)
         if form.multiplications != product.multiplications:

@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from accelsim.capture.products import Keep, NoForm
 from accelsim.capture.samples import ANY, Rows, follow, tensors_in
-from accelsim.errors import TraceError
+from accelsim.capture.selection import Selection
 
 BATCH_BITS = 24  # a label is a sample's index and, above these bits, the number of the batch that it is of
 Key = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -27,9 +27,14 @@ class Lineage:
     ----------
     model : Module
         Whose parameters are known by their names.
+    selection : Selection
+        Which samples to keep.
+    step : int
+        Its number.
     """
 
-    def __init__(self, model: torch.nn.Module):
+    def __init__(self, model: torch.nn.Module, selection: Selection, step: int):
+        self._selection, self._step = selection, step
         self._refs: dict[int, StorageWeakRef] = {}
         self._parameters: dict[int, str] = {}
         self._rows: dict[int, dict[Key, Rows]] = {}
@@ -108,7 +113,7 @@ class Lineage:
             if rows is not None:
                 self.put(tensor, rows)
 
-    def keep(self, samples: slice | list[int], *operands: Rows | None) -> tuple[Keep, list[Rows | None]]:
+    def keep(self, *operands: Rows | None) -> tuple[Keep, list[Rows | None]]:
         """Which samples to store of the batch that the operands are of, and their samples in it.
 
         Raises
@@ -123,9 +128,9 @@ class Lineage:
         if len(numbers) != 1:
             raise NoForm("samples of several batches" if len(numbers) else "samples not known")
         batch = self.batches[numbers[0]]
-        if not isinstance(samples, slice) and numbers[0] == 0 and max(samples) >= batch:
-            raise TraceError(f"samples: must be below the batch's size {batch}, got {max(samples)}")
-        chosen = range(batch)[samples] if isinstance(samples, slice) else [s for s in samples if s < batch]
+        if numbers[0] == 0:
+            self._selection.check_batch(batch)
+        chosen = self._selection.of(batch, self._step)
         if not chosen:
             raise NoForm("none of the samples in its batch")
         mask = (1 << BATCH_BITS) - 1
@@ -133,7 +138,7 @@ class Lineage:
             None if rows is None else Rows(rows.axis, np.where(rows.labels == ANY, ANY, rows.labels & mask))
             for rows in operands
         ]
-        return Keep(batch, tuple(chosen)), plain
+        return Keep(batch, chosen), plain
 
 
 def _key(tensor: torch.Tensor) -> Key:

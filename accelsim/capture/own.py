@@ -101,7 +101,7 @@ class OwnLayers:
                 raise NoForm(reason)
             with blame(f"{self._step}/{frame.name}"):
                 rows = rows_of(frame.handed, self._events.lineage.find, input)
-                keep, (plain,) = self._events.lineage.keep(self._events.samples, rows)
+                keep, (plain,) = self._events.lineage.keep(rows)
                 form = form_of(frame.module, frame.handed, plain, keep)
         except NoForm as error:
             record.reason = str(error)

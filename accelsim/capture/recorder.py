@@ -24,15 +24,13 @@ import operator
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from accelsim.capture import quantise
-from accelsim.capture.quantise import Scales, Values
+from accelsim.capture.selection import Selection
 from accelsim.capture.step import Step
 from accelsim.errors import OutputError, TraceError
 from accelsim.workload.metadata import META_RULES, check_keys, check_snapshot
@@ -56,40 +54,27 @@ class Recorder:
         The trace.
     steps : collection of int, or callable
         Which steps to record, by number from 0; a callable is asked for each number.
-    samples : int or sequence of int
-        How many samples of the batch to keep, the first ones (fewer, where the batch has fewer), or which.
-    values : bool or str
-        Store numbers, as float16, bfloat16 or float32 (to which float64 is rounded), instead of masks. "int8", "int16":
-        integers in proportion to the greatest magnitude; "bf16": bfloat16; "as_trained": as True.
-    scales : str
-        Of these integers: "tensor", or "channel", where each filter of the weights has its own.
+    keep : Selection, optional
+        What to keep of them: by default of all layers the masks of the first sample.
     network, dataset : str
         For the trace; the network is by default the model's class.
     name : str
         Of the snapshots; ``{step}`` is replaced by the step's number.
     sparsity, algorithm
         For the snapshots, see :class:`accelsim.workload.trace.Snapshot`; :meth:`step` can say otherwise.
-    layers, skip : str or iterable of str
-        Patterns of the names, as in ``model.named_modules()``, of the layers to record and to leave out.
-    calls : int, optional
-        Record at most so many calls of a layer in a step, by default all. With gradient accumulation, 1 records the
-        first micro-batch only.
     batch_dim : int
         The axis of the model's inputs along which its samples lie: 1 for sequences before samples.
-    allow_nan : bool
-        Record NaN, as non-zero, instead of refusing it.
     force : bool
         Replace a file that exists.
     provenance : dict, optional
         Plain JSON to keep in the trace.
-    level : int, optional
-        Of deflate, 0 (fastest, nothing is compressed) to 9 (small); by default 6 for masks and integers, and 0 for
-        numbers, whose compression takes longer than many a training step.
 
     Attributes
     ----------
     recorded : list of str
         Names of the snapshots completed so far.
+    number : int
+        Of the step under way, or of the last one; −1 before the first.
 
     Raises
     ------
@@ -119,40 +104,24 @@ class Recorder:
         path: str | os.PathLike[str],
         *,
         steps: Collection[int] | Callable[[int], bool],
-        samples: int | Sequence[int] = 1,
-        values: bool | Values = False,
-        scales: Scales = "tensor",
+        keep: Selection | None = None,
         network: str | None = None,
         dataset: str = "unstated",
         name: str = "step{step}",
         sparsity: float = 0.0,
         algorithm: str = "dense",
-        layers: str | Iterable[str] = "*",
-        skip: str | Iterable[str] = (),
-        calls: int | None = None,
         batch_dim: int = 0,
-        allow_nan: bool = False,
         force: bool = False,
         provenance: dict[str, Any] | None = None,
-        level: int | None = None,
     ):
-        is_large = values and values not in quantise.BITS
-        self._path, self._level = Path(path), (0 if is_large else 6) if level is None else level
+        self._path, self.keep, self.batch_dim = Path(path), keep or Selection(), batch_dim
         self._entry: dict[str, Any] = {"name": name, "sparsity": sparsity, "algorithm": algorithm}
-        self._patterns = [[p] if isinstance(p, str) else list(p) for p in (layers, skip)]
-        self.values, self.scales = values, scales
-        self.calls, self.allow_nan, self.batch_dim = calls, allow_nan, batch_dim
         with blame("Recorder"):
-            quantise.check(values, scales)
             check_model(model)
             self.model = inner_model(model)
             self._check_patterns()
             _check_entry({**self._entry, "step": 0})
-            self._wanted, self.samples = _checked_steps(steps), _checked_samples(samples)
-            if calls is not None and (type(calls) is not int or calls < 1):
-                raise TraceError(f"calls: must be an integer from 1 or None, got {calls!r}")
-            if self._level not in range(10):
-                raise TraceError(f"level: must be 0…9, got {level!r}")
+            self._wanted = _checked_steps(steps)
             self._header = {"network": network or type(self.model).__name__, "dataset": dataset}
             check_keys(self._header, {key: META_RULES[key] for key in self._header}, "trace")
             with blame("provenance"):
@@ -163,18 +132,12 @@ class Recorder:
         self._writer: TraceWriter | None = None
         self._closed = False
         self.under_way: Step | None = None
-        self._number = -1
-
-    def wants(self, name: str) -> bool:
-        """Whether a product of that name is to be recorded, by its name or that of its module."""
-        keep, leave = self._patterns
-        names = {name, name.partition(":")[0]}
-        return any(_matches(n, keep) for n in names) and not any(_matches(n, leave) for n in names)
+        self.number = -1
 
     def _check_patterns(self) -> None:
         names = [name or type(m).__name__ for name, m in self.model.named_modules() if has_weight(m)]
         names = [name.replace("_orig_mod.", "") for name in names]
-        if not any(map(self.wants, names)):
+        if not any(map(self.keep.wants, names)):
             of = f"layers and skip must leave one of {', '.join(names[:3])}, …" if names else "has none"
             raise TraceError(f"model: must have a layer to record, {type(self.model).__name__}: {of}")
 
@@ -209,17 +172,17 @@ class Recorder:
             If the step before could not be recorded, see :class:`Recorder`.
         """
         self.end_step()
-        self._number = self._number + 1 if number is None else number
+        self.number = self.number + 1 if number is None else number
         given = {"name": name, "sparsity": sparsity, "algorithm": algorithm}
         entry = self._entry | {key: value for key, value in given.items() if value is not None}
-        entry["step"] = self._number
-        records = bool(self._wanted(self._number))
+        entry["step"] = self.number
+        records = bool(self._wanted(self.number))
         if records:
             with blame("Recorder.step"):
                 if self._closed:
-                    raise TraceError(f"step {self._number} must be recorded before the recorder is closed")
+                    raise TraceError(f"step {self.number} must be recorded before the recorder is closed")
                 _check_entry(entry)
-            entry["name"] = entry["name"].replace("{step}", str(self._number))
+            entry["name"] = entry["name"].replace("{step}", str(self.number))
         self.under_way = Step(self, entry, records)
         self.under_way.attach()
         return self.under_way
@@ -249,7 +212,7 @@ class Recorder:
         finally:
             self._finish()
         if not self.recorded:
-            made = f"the last one had number {self._number}" if self._number >= 0 else "step() was never called"
+            made = f"the last one had number {self.number}" if self.number >= 0 else "step() was never called"
             raise TraceError(f"{self._path}: not written, since no step was recorded: {made}")
 
     def __enter__(self) -> Recorder:
@@ -276,7 +239,9 @@ class Recorder:
     def writer(self) -> TraceWriter:
         """The trace, begun with the first step that is recorded."""
         if self._writer is None:
-            self._writer = TraceWriter(self._path, **self._header, provenance=self.provenance, level=self._level)
+            self._writer = TraceWriter(
+                self._path, **self._header, provenance=self.provenance, level=self.keep.deflate_level
+            )
         return self._writer
 
 
@@ -306,10 +271,6 @@ def check_model(model: torch.nn.Module) -> None:
             raise TraceError(f"{where}: must not be TorchScript, which runs past its layers' forward")
 
 
-def _matches(name: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
 def _check_entry(entry: dict[str, Any]) -> None:
     check_snapshot({**entry, "batch": 1, "coverage": None, "layers": []}, "snapshot")
 
@@ -326,16 +287,6 @@ def _checked_steps(steps: int | Collection[int] | Callable[[int], bool]) -> Call
     if not numbers or min(numbers) < 0:
         raise TraceError(f"steps: must be integers from 0, or a function of one; got {steps!r}")
     return numbers.__contains__
-
-
-def _checked_samples(samples: int | Sequence[int]) -> slice | list[int]:
-    try:
-        chosen = [operator.index(sample) for sample in (range(samples) if isinstance(samples, int) else samples)]
-    except TypeError:
-        chosen = []
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise TraceError(f"samples: must be an integer from 1, or different integers from 0; got {samples!r}")
-    return slice(samples) if isinstance(samples, int) else chosen
 
 
 def _check_path(path: Path, force: bool) -> None:

@@ -55,11 +55,11 @@ class Step:
         if not records:
             return
         book = self._book = Book(recorder, entry)
-        self._lineage = Lineage(recorder.model)
+        self._lineage = Lineage(recorder.model, recorder.keep, entry["step"])
         self._calls = Calls(recorder.model, self._entered, self._left)
         self._watch = Watch(self._saw, lambda: self._events.settle(), lambda: self._busy)
         parts = book, self._lineage, self._calls, self._watch
-        self._events = Events(recorder.samples, *parts, self._guard)
+        self._events = Events(*parts, self._guard)
         self._shadow, self._own = Shadow(self._events), OwnLayers(self._events, self._name, self._guard)
         self._busy = False
         self._opaque: set[str] = set()

@@ -23,6 +23,7 @@ from accelsim.capture import checkpoint, models
 from accelsim.capture.data import Dataset, open_dataset
 from accelsim.capture.plan import Plan, Recipe, Run
 from accelsim.capture.recorder import Recorder
+from accelsim.capture.selection import Selection
 from accelsim.capture.swat import Swat, SwatConfig, convert
 from accelsim.errors import AccelsimError
 
@@ -79,9 +80,7 @@ def capture(plan: Plan, tell: Callable[[Progress], None] = lambda progress: None
         model,
         plan.out,
         steps=plan.recorded_steps,
-        samples=plan.samples,
-        values=plan.values,
-        scales=plan.scales,
+        keep=Selection(plan.samples, values=plan.values, scales=plan.scales),
         network=plan.network or plan.model,
         dataset=plan.dataset or _data_name(plan),
         force=plan.force,

@@ -85,6 +85,14 @@ class Layer:
             raise TraceError(f"{label}: must have shape {shape}, got {array.shape}")
         return array
 
+    def encoding(self, name: str) -> str:
+        """How a tensor is stored: one of ENCODINGS; of one in memory how it would be."""
+        stored = self.tensors
+        if isinstance(stored, _StoredTensors):
+            return stored.encoding(name)
+        dtype = stored[name].dtype
+        return "bits" if dtype.kind == "b" else dtype.name
+
     def shape_of(self, name: str) -> tuple[int, int, int, int]:
         """The shape that a tensor must have: weight K,C/groups,R,S (matmul: N·K,C/groups,1,1); activations
         N,C,H,W; gradient N,K,P,Q."""
@@ -222,6 +230,10 @@ class _StoredTensors(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._stored)
+
+    def encoding(self, name: str) -> str:
+        """How the file holds it."""
+        return self._stored[name][0]
 
     def check(self) -> Iterator[str]:
         """Check that the file has each tensor, as declared; yield where."""
