@@ -59,7 +59,8 @@ def _run(options: argparse.Namespace, ending: Ending) -> int:
         _forget_output()
         return _failed(options, 2, f"accelsim: error: {error.filename or 'output'}: {error.strerror or error}")
     except MemoryError:
-        return _failed(options, 2, "accelsim: error: out of memory; fewer --jobs need less")
+        advice = "; fewer --jobs need less" if getattr(options, "jobs", 1) != 1 else ""
+        return _failed(options, 2, f"accelsim: error: out of memory{advice}")
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         return _failed(options, 1, f"accelsim: defect: {text}; --debug shows where, please report it")

@@ -25,6 +25,7 @@ from accelsim import ledger
 from accelsim.errors import AccelsimError, MachineError, TraceError
 from accelsim.hardware.movement.traffic import LayerTraffic, Traffic, joined
 from accelsim.ledger import Record
+from accelsim.workload import footprint
 from accelsim.workload.lowering import PASSES, READS, lower, stacked
 from accelsim.workload.shares import check_samples, stored_samples
 from accelsim.workload.trace import Layer, Snapshot, Trace
@@ -174,9 +175,9 @@ def simulate_records(
     Raises
     ------
     AccelsimError
-        If a name is not in the trace, a layer lacks a tensor that a pass reads, layers store shares of their batch
-        that do not add up (all before anything is simulated), a tensor turns out to be corrupt, or a machine cannot run
-        a layer.
+        If a name is not in the trace, a layer lacks a tensor that a pass reads or needs more memory than there is,
+        layers store shares of their batch that do not add up (all before anything is simulated), a tensor turns out to
+        be corrupt, or a machine cannot run a layer.
     """
     if jobs < 1:
         raise AccelsimError(f"jobs: must be 1 or more, got {jobs}")
@@ -310,6 +311,7 @@ def _tasks(
             if name not in task.layer.tensors:
                 where = f"{trace.path}: {task.snapshot.name}/{task.layer.name}"
                 raise TraceError(f"{where}: must have the tensor {name} for {', '.join(passes)}")
+        footprint.check(f"{trace.path}: {task.snapshot.name}/{task.layer.name}", task.layer, task.reads)
     for snapshot in chosen:
         check_samples(trace.path, snapshot, [t.layer for t in tasks if t.snapshot is snapshot])
     return tasks

@@ -6,14 +6,19 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import asdict
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 pytest.importorskip("plotly", reason="needs pip install 'accelsim-sparse[report]'")
+
+sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+import results as fuzz
 
 from accelsim import cli
 from accelsim.errors import OutputError, ResultsError
@@ -498,3 +503,19 @@ def test_a_report_of_a_second_is_no_long_wait(folder):
     start = time.perf_counter()
     write_report(folder)
     assert time.perf_counter() - start < 10
+
+
+# What nobody would have thought of, a few; tests/fuzz/results.py tries as many as one likes --------------------------
+
+
+def test_spoilt_results_are_read_or_refused_in_a_line(results, tmp_path):
+    assert list(fuzz.faults(results, 40, seed=7, folder=tmp_path)) == []
+
+
+def test_a_fault_is_seen(results, tmp_path, monkeypatch):
+    def broken(folder):
+        raise KeyError("x")
+
+    monkeypatch.setattr(fuzz, "reports", broken)
+    (path, what), *_ = fuzz.faults(results, 1, seed=7, folder=tmp_path)
+    assert path.exists() and what == "export: KeyError: 'x'"

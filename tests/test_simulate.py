@@ -24,6 +24,7 @@ from accelsim.ledger import Record
 from accelsim.pipeline import PASSES, simulate_records
 from accelsim.study.paper import TABLE6, table6
 from accelsim.study.results import COLUMNS, convolutions, covers, fold, slots_of, summarize
+from accelsim.workload import footprint
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.trace import Layer, Snapshot
 from accelsim.workload.trace_writer import TraceWriter
@@ -611,3 +612,33 @@ def test_a_cache_of_kernels_that_fails_costs_a_warning_and_not_the_run(tmp_path,
     assert done.returncode == 0, done.stderr
     counts, told = done.stdout.split(" {True} ")
     assert len(eval(counts)) == 3 and reason in told and "compiled anew" in told
+
+
+def test_a_layer_that_needs_more_memory_than_there_is_is_refused_before_it_is_taken(tmp_path, monkeypatch):
+    """Some hundred bytes of a trace, whose map has a padding of 20,000."""
+    with TraceWriter(tmp_path / "t.npz", network="n", dataset="d") as out:
+        out.snapshot("dense", sparsity=0, step=0, algorithm="a", batch=1, samples=1)
+        geometry = Geometry(16, 2, 2, 1, (1, 1), padding=(20_000, 20_000, 20_000, 20_000))
+        out.layer("conv", kind="conv", geometry=geometry, passes=("fwd",))
+        out.tensor("weight", np.ones((1, 16, 1, 1), bool))
+        out.tensor("activation", np.ones((1, 16, 2, 2), bool))
+    assert (tmp_path / "t.npz").stat().st_size < 1500
+    monkeypatch.setattr("accelsim.workload.footprint.available_bytes", lambda: 30_000_000_000)
+    needed = 40_002**2 * (16 + 8) + 64 + 16
+    with open_trace(tmp_path / "t.npz") as trace:
+        with pytest.raises(TraceError, match=rf"dense/conv: needs at least {needed:,} bytes of memory, there are 30,0"):
+            list(simulate_records(load_machine("pe8x8.yaml"), trace, passes="fwd"))
+        monkeypatch.setattr("accelsim.workload.footprint.available_bytes", lambda: needed)
+        (layer,) = trace.snapshots[0].layers
+        footprint.check("here", layer, ("activation", "weight"))
+
+
+def test_memory_that_is_there_is_the_least_of_what_the_system_says(tmp_path, monkeypatch):
+    of_machine = footprint.available_bytes()
+    assert 1 << 24 < of_machine < 1 << 62
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.max").write_text("5000\n")
+    monkeypatch.setattr(footprint, "CGROUP", tmp_path)
+    assert footprint.available_bytes() == 4000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert footprint.available_bytes() > 1 << 24

@@ -1,7 +1,7 @@
 """Each command, killed at every rename and fsync, and on a disk that is full from every write on.
 
-``python tests/faults/kills.py [COMMAND …] [--step 1]`` prints what was tried. Files that were there are as they were or
-as they become, all of them; what is left behind is gone after the next start, which gives what it always gives.
+``python tests/faults/kills.py [COMMAND …] [--writes 1]`` prints what was tried. Files that were there are as they
+were or as they become, all of them; what is left behind is gone after the next start, which gives what it always gives.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main() -> int:
     """Exit code 1 if anything was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="COMMAND", help="by default all")
-    parser.add_argument("--step", type=int, default=1, metavar="N", help="try each nth place only (1)")
+    parser.add_argument("--writes", type=int, default=1, metavar="N", help="of full disks try each nth only (1)")
     options = parser.parse_args()
     shim.reexecute()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
@@ -71,7 +71,7 @@ def main() -> int:
     wrong = 0
     for command in COMMANDS:
         if not options.names or command.name in options.names:
-            found = list(faults(command, folder, options.step))
+            found = list(faults(command, folder, options.writes))
             for fault in filter(None, found):
                 wrong += 1
                 print(f"{command.name}: {fault}", flush=True)
@@ -116,7 +116,7 @@ def prepared(start: Path) -> None:
     assert done.code == 0, done.said
 
 
-def faults(command: Command, folder: Path, step: int) -> Iterator[str]:
+def faults(command: Command, folder: Path, writes: int) -> Iterator[str]:
     """Of each fault tried what was wrong then; nothing, if nothing was."""
     old, new = folder / "old", folder / "whole"
     for place, runs in ((old, (command.before,)), (new, (command.before, command.arguments))):
@@ -133,7 +133,7 @@ def faults(command: Command, folder: Path, step: int) -> Iterator[str]:
     ):
         place = copied(old, folder)
         calls = run(command.arguments, place, shim.COUNT, ops).calls
-        for at in range(0, calls, step):
+        for at in range(0, calls, writes if kind == shim.FULL else 1):
             yield one(command, copied(old, folder), kind, ops, at, ends)
 
 

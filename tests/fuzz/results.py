@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from importers import mutated
+from importers import mutated  # noqa: E402
 
-from accelsim.errors import AccelsimError
-from accelsim.study import manifest
-from accelsim.study.diff import diff_runs, shown
-from accelsim.study.report import write_report
-from accelsim.study.scalesim_reports import reports
+from accelsim.errors import AccelsimError  # noqa: E402
+from accelsim.study import manifest  # noqa: E402
+from accelsim.study.diff import diff_runs, shown  # noqa: E402
+from accelsim.study.report import write_report  # noqa: E402
+from accelsim.study.scalesim_reports import reports  # noqa: E402
 
 ODD: tuple[Any, ...] = (
-    None, True, 0, -1, 1, 1 << 62, 1 << 63, 1 << 64, 10**400, 0.5, -0.0, 1e308, 5e-324, "", "x", "\ud800", "\0", "\n", "../../x",
-    "=1+1", "<script>", "\u202e", "€" * 300, [], {}, [None], {"": None}, [[]], {"name": "\ud800"},
+    None, True, 0, -1, 1, 1 << 62, 1 << 63, 1 << 64, 10**400, 0.5, -0.0, 1e308, 5e-324, "",
+    "x", "\ud800", "\0", "\n", "../../x", "=1+1", "<script>", "\u202e", "€" * 300, [], {}, [None],
+    {"": None}, [[]], {"name": "\ud800"},
 )  # fmt: skip
 CELLS = (
     "",
