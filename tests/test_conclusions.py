@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import accelsim
+
 ROOT = Path(__file__).parent.parent
 COLUMNS = ("multipliers", "fwd", "input_grad", "weight_grad", "step", "gain", "shape", "offchip", "onchip", "energy")
 
@@ -154,3 +156,50 @@ def test_the_best_shape_is_not_the_best_gain():
     gain = sorted((n for n in TABLES[90] if not n.startswith("ideal")), key=lambda n: -of(90, n, "gain"))
     assert set(gain[:3]) == {"pe16x16", "pe8x8", "scnn"}
     assert all(of(90, name, "shape") < 0.6 for name in gain[:3])
+
+
+def generated(script):
+    """The rows of the table that a script wrote into docs/machines.md: cells as text, by the first ones."""
+    page = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8")
+    _, _, *rows = page.partition(f"<!-- begin: benchmarks/{script} -->\n")[2].partition("<!-- end")[0].splitlines()
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_bits_left_out_are_what_bit_level_machines_gain():
+    """Half the bits: twice on machines that are serial in one operand, four times in both. Ones counted gain at 16."""
+    rows = {(row[0], row[1]): [float(cell.rstrip("×")) for cell in row[2:8]] for row in generated("bit_widths.py")}
+    for (name, _), cells in rows.items():
+        both = name in ("loom", "laconic")
+        for wide, narrow in ((cells[0], cells[1]), (cells[1], cells[2]), (cells[3], cells[4]), (cells[4], cells[5])):
+            assert (3.5 < narrow / wide < 5.2) if both else (1.8 < narrow / wide < 2.8), name
+    dense = {name: cells[0] for (name, top_k), cells in rows.items() if top_k == "0 %"}
+    assert all(dense[name] < 1.3 for name in ("stripes", "shapeshifter", "loom", "tclp"))
+    assert all(dense[name] > 2 for name in ("pragmatic", "laconic", "tcle"))
+    for name in ("tclp", "tcle"):
+        assert rows[name, "80 %"][0] / dense[name] == pytest.approx(1.7, abs=0.15)
+
+
+def test_gains_differ_less_between_networks_than_shapes_do():
+    """Machine by machine that runs all: how far the greatest is from the least."""
+    table = {row[0]: [numbers(cell) for cell in row[1:]] for row in generated("networks.py") if "needs" not in str(row)}
+    assert len(table) > 12
+    gains, shapes = (
+        sorted(max(cell[at] for cell in row) / min(cell[at] for cell in row) for row in table.values()) for at in (1, 2)
+    )
+    assert gains[len(gains) // 2] < shapes[len(shapes) // 2] and gains[-1] < shapes[-1]
+    speedup, gain, shape = table["pe16x16"][2]
+    assert speedup == pytest.approx(0.14, abs=0.005) and gain > 2 and shape < 1 / 15
+    assert all(table[name][2][2] > 0.8 for name in ("dadiannao", "bit-tactical", "tensordash", "cambricon-x", "dstc"))
+    assert [table["ideal"][at][0] for at in (0, 2)] == [pytest.approx(6.0, abs=0.05), pytest.approx(3.5, abs=0.05)]
+
+
+def test_stripes_gains_the_bits_that_a_layer_leaves_out(monkeypatch):
+    """Behind a ReLU there is no sign: of 16, 8 and 4 bits 15, 7 and 3 are left, each a cycle where 16 would be."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import bit_widths
+
+    machine = accelsim.load_machine("stripes.yaml", memory="none")
+    with accelsim.open_trace(bit_widths.TRACE) as trace:
+        gains = bit_widths.gains(trace, machine, ["layer3.2.conv2"])
+    for width, bits in ((16, 15), (8, 7), (4, 3)):
+        assert gains["dense", width]["fwd"] == pytest.approx(16 / bits)

@@ -123,6 +123,8 @@ def test_the_table_of_synthetic_traces_is_current():
     [
         ("table6_choices.py", "table6.md"),
         ("energy_step.py", "energy.md"),
+        ("networks.py", "machines.md"),
+        ("bit_widths.py", "machines.md"),
     ],
 )
 def test_a_generated_table_is_current(script, page):
