@@ -215,7 +215,8 @@ EXITS = {"print", "exit", "quit", "sys.exit", "os._exit", "sys.stdout.write", "s
 )
 def test_library_code_neither_prints_nor_exits(path):
     assert EXITS.isdisjoint(calls(parsed(path)))
-    assert "SystemExit" not in path.read_text(encoding="utf-8")
+    ends_a_worker = place(path) == "sweeps/workers.py"  # a process of its own, which nobody else ends
+    assert path.read_text(encoding="utf-8").count("SystemExit") == int(ends_a_worker)
 
 
 def test_a_print_is_noticed():

@@ -690,3 +690,18 @@ def test_the_command_shows_a_sparsity_s_error(study, tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "cycles made against cycles real" in out and "fidelity.csv" in out
+
+
+@pytest.mark.slow
+def test_a_script_that_calls_it_whenever_it_is_imported_is_told_in_one_error(study, tmp_path):
+    """Its workers import it too; each would call ``sweep`` again, and say so at length."""
+    made = study(grid={TILES: [1, 2, 3, 4]})
+    call = f"accelsim.sweep({json.loads(json.dumps(made))!r}, {str(tmp_path / 'out')!r}, jobs=2)"
+    script = tmp_path / "script.py"
+    script.write_text(f"import accelsim\n{call}\n")
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and done.stderr.count("Traceback") == 1
+    assert last.endswith('must call it below `if __name__ == "__main__":`, for workers import the script')
+    script.write_text(f'import accelsim\nif __name__ == "__main__":\n    {call}\n')
+    assert subprocess.run([sys.executable, script], cwd=tmp_path).returncode == 0

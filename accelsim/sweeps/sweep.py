@@ -25,7 +25,7 @@ from accelsim.sweeps.plan import Plan, plan_sweep
 from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import Study, load_study
 from accelsim.sweeps.tables import write_tables
-from accelsim.sweeps.workers import WorkerDied, Workers
+from accelsim.sweeps.workers import WorkerDied, Workers, leave_if_imported_again
 
 # How often what a dead worker was at is tried again.
 ATTEMPTS = 3
@@ -88,6 +88,7 @@ def sweep(
     KeyboardInterrupt
         With a text that says how much is kept.
     """
+    leave_if_imported_again()
     if jobs < 1:
         raise AccelsimError(f"jobs: must be 1 or more, got {jobs}")
     study = study if isinstance(study, Study) else load_study(study)

@@ -20,6 +20,16 @@ from accelsim.sweeps.chunks import Chunk, TraceElsewhere
 Result = TypeVar("Result")
 
 
+# Exit code of a worker whose script, as it is imported again, calls ``sweep`` as well.
+CALLED_AGAIN = 96
+
+
+def leave_if_imported_again() -> None:
+    """Ends, without a word, a worker that imports a script which calls ``sweep`` whenever it is imported."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(CALLED_AGAIN)
+
+
 class WorkerDied(Exception):
     """The worker that computed a chunk is gone, killed or out of memory; perhaps the chunk did it."""
 
@@ -52,6 +62,7 @@ class Workers:
             self._connect()
             return self
         self._others = set(multiprocessing.active_children())
+        self._children: set[BaseProcess] = set()
         spawn = multiprocessing.get_context("spawn")
         self._executor = ProcessPoolExecutor(self.count, mp_context=spawn, initializer=_start_worker)
         self._stack.callback(self._executor.shutdown, wait=True, cancel_futures=True)
@@ -68,7 +79,10 @@ class Workers:
         content = (self._contents[chunk.digest],) if chunk.digest in self._contents else ()
         try:
             with _interrupts_held_back():  # processes that start here inherit it
-                return self._executor.submit(work, chunk, *content)
+                future = self._executor.submit(work, chunk, *content)
+            if self.cluster is None:
+                self._children |= set(multiprocessing.active_children()) - self._others
+            return future
         except BrokenProcessPool:
             self.broken = True
             return None
@@ -81,6 +95,10 @@ class Workers:
             raise
         except BrokenProcessPool:
             self.broken = True
+            if any(child.exitcode == CALLED_AGAIN for child in self._children):
+                raise AccelsimError(
+                    'sweep: a script must call it below `if __name__ == "__main__":`, for workers import the script'
+                ) from None
             raise WorkerDied("its worker died") from None
         except CancelledError:
             if self._client is None or self._client.status != "running":
