@@ -1,11 +1,16 @@
-"""What setup.cfg cannot say: README as a package index shows it, where links to files of the repository are dead."""
+"""What setup.cfg cannot say: README as a package index shows it, where links to files of the repository are dead, and
+that a wheel depends on its source alone.
+"""
 
+import os
 import re
 from collections.abc import Callable
 from configparser import ConfigParser
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent
+EPOCH = "1767225600"  # of what a wheel holds: 2026-01-01
 FENCED = re.compile(r"(^```.*?^```$)", re.M | re.S)
 RELATIVE = re.compile(r"(!?)\[([^][]*)\]\((?![a-z+]+:|#)([^()\s]+)\)")
 
@@ -47,5 +52,23 @@ def long_description(address: Callable[[str], str | None] = address) -> str:
 
 if __name__ == "__main__":
     from setuptools import setup
+    from setuptools.command.build_py import build_py
 
-    setup(long_description=long_description(), long_description_content_type="text/markdown")
+    class BuildPy(build_py):
+        """Permissions are not those that the files had where they were checked out."""
+
+        def run(self) -> None:
+            super().run()
+            for path in self.get_outputs():
+                os.chmod(path, 0o644)
+
+    # A wheel holds dates and permissions; two builds of the same source are the same bytes.
+    os.environ.setdefault("SOURCE_DATE_EPOCH", EPOCH)
+    os.umask(0o022)
+    with suppress(OSError):
+        (ROOT / "LICENSE").chmod(0o644)
+    setup(
+        long_description=long_description(),
+        long_description_content_type="text/markdown",
+        cmdclass={"build_py": BuildPy},
+    )

@@ -1,6 +1,11 @@
 """What is shipped, and what may be installed beside it: types, the oldest versions, and no way around either."""
 
+import hashlib
+import os
 import re
+import shutil
+import subprocess
+import sys
 from configparser import ConfigParser
 
 import pytest
@@ -66,3 +71,26 @@ def test_every_floor_is_a_version():
 def test_a_requirement_without_a_floor_is_noticed(line, instead):
     with pytest.raises(ValueError, match="NAME>=FLOOR"):
         constraints(TEXT.replace(line, instead, 1))
+
+
+@pytest.mark.slow
+def test_two_builds_of_a_wheel_are_the_same_bytes(tmp_path):
+    """On other days, under another umask, from files of other dates and permissions."""
+    pytest.importorskip("setuptools")
+    digests = []
+    for number, (mask, when, mode) in enumerate([(0o022, 10**9, 0o644), (0o077, 15 * 10**8, 0o600)]):
+        copy = tmp_path / f"{number}" / "source"
+        for name in ("accelsim", "configs", "traces"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+            shutil.copy(ROOT / name, copy)
+        for path in filter(os.path.isfile, copy.rglob("*")):
+            path.chmod(mode)
+            os.utime(path, (when, when))
+        env = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
+        build = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(tmp_path / f"{number}")]
+        done = subprocess.run(build, cwd=copy, env=env, umask=mask, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (wheel,) = (tmp_path / f"{number}").glob("*.whl")
+        digests.append((wheel.name, hashlib.sha256(wheel.read_bytes()).hexdigest()))
+    assert digests[0] == digests[1]

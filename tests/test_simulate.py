@@ -22,10 +22,12 @@ from accelsim.errors import AccelsimError, MachineError, TraceError
 from accelsim.hardware.machine import Machine, parse_machine
 from accelsim.ledger import Record
 from accelsim.pipeline import PASSES, simulate_records
+from accelsim.study.csv_file import write_csv
 from accelsim.study.paper import TABLE6, table6
-from accelsim.study.results import COLUMNS, convolutions, covers, fold, slots_of, summarize
+from accelsim.study.results import COLUMNS, convolutions, covers, fold, frame, slots_of, summarize
 from accelsim.workload import footprint
 from accelsim.workload.geometry import Geometry
+from accelsim.workload.lowering import lower
 from accelsim.workload.trace import Layer, Snapshot
 from accelsim.workload.trace_writer import TraceWriter
 
@@ -642,3 +644,48 @@ def test_memory_that_is_there_is_the_least_of_what_the_system_says(tmp_path, mon
     assert footprint.available_bytes() == 4000
     (tmp_path / "memory.max").write_text("max\n")
     assert footprint.available_bytes() > 1 << 24
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"cycles": 1 << 60, "multipliers": 8}, {"slots": {"edge": 1 << 63}}, {"actions": {"multiplications": 1 << 64}}],
+)
+def test_a_count_that_would_not_be_exact_is_refused(trace, change):
+    record = next(iter(simulate_records(MACHINES["pe16x16"], trace)))
+    with pytest.raises(MachineError, match=r"pe16x16: .*: must be below 2\^63 to be exact, is \d+"):
+        frame([replace(record, **change)])
+    most = {"cycles": (1 << 60) - 1, "multipliers": 8, "slots": {"edge": (1 << 63) - 8}}
+    table = frame([replace(record, **most)])
+    assert int(table["cycles"][0]) == (1 << 60) - 1 and slots_of(table) == int(table["edge_slots"][0]) == (1 << 63) - 8
+
+
+def test_a_sum_that_would_wrap_around_is_refused(trace):
+    record = next(iter(simulate_records(MACHINES["pe16x16"], trace)))
+    half = replace(record, cycles=1 << 62, multipliers=1)
+    with pytest.raises(MachineError, match=rf"cycles: a sum must be below 2\^63 to be exact, is {1 << 63}"):
+        fold(frame([half, half]), ["pass"])
+    less = replace(half, cycles=(1 << 62) - 1)
+    assert fold(frame([half, less]), ["pass"])["cycles"][0] == (1 << 63) - 1
+
+
+@pytest.mark.parametrize("jobs", [2, 8])
+def test_tables_are_the_same_bytes_on_any_number_of_threads(trace, table, tmp_path, jobs):
+    for name, one in {"one": table, "more": accelsim.simulate(MACHINES.values(), trace, jobs=jobs)}.items():
+        write_csv(one, tmp_path / f"{name}.csv")
+        one.to_parquet(tmp_path / f"{name}.parquet")
+    for kind in ("csv", "parquet"):
+        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"more.{kind}").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["ideal.yaml", "ideal-one-sided.yaml", "dadiannao.yaml"])
+def test_a_layer_of_sixty_billion_products_takes_what_a_formula_says(name):
+    """4,096 × 4,096 weights on 3,600 samples, in a transformer nothing unusual, without a zero."""
+    geometry = Geometry(4096, 1, 1, 4096, (1, 1))
+    tensors = {"weight": np.ones((4096, 4096, 1, 1), bool), "activation": np.ones((3600, 4096, 1, 1), bool)}
+    layer = Layer("fc", "linear", geometry, 3600, 3600, ("fwd",), tensors)
+    machine = load_machine(name, memory="none")
+    (activity,) = (machine.accelerator.run(conv) for conv in lower(layer, "fwd"))
+    products, multipliers = 3600 * 4096 * 4096, machine.accelerator.multipliers
+    assert products == 60_397_977_600
+    assert activity.slots["effectual"] == products and sum(activity.slots.values()) == activity.cycles * multipliers
+    assert activity.cycles == -(-products // multipliers)

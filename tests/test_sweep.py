@@ -22,7 +22,7 @@ from accelsim.errors import AccelsimError, OutputError
 from accelsim.hardware.machine import machine_with, parse_machine
 from accelsim.study import manifest
 from accelsim.sweeps import sweep as sweeps
-from accelsim.sweeps.chunks import Chunk, simulate_chunk
+from accelsim.sweeps.chunks import Chunk, _private, simulate_chunk
 from accelsim.sweeps.estimate import estimate
 from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import load_study, points_of
@@ -530,6 +530,21 @@ def test_a_worker_with_other_code_is_refused(study, tmp_path):
         simulate_chunk(Chunk(**vars(chunk) | {"code": "other"}))
 
 
+def test_a_copy_of_a_trace_is_kept_where_nobody_else_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    folder = tmp_path / f"accelsim-{os.getuid()}"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    with pytest.raises(AccelsimError, match="must be a folder of this user alone"):
+        _private()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(AccelsimError, match="must be a folder of this user alone"):
+        _private()
+    folder.unlink()
+    assert _private() == folder and folder.stat().st_mode & 0o777 == 0o700
+
+
 # Dask ---------------------------------------------------------------------------------------------------------------
 
 
@@ -583,7 +598,8 @@ def test_dask_workers_without_the_trace_get_it_and_the_bytes_are_the_same(study,
         assert address.startswith("tls://")
         assert swept(made, tmp_path / "out", jobs=1, cluster=address, work=blindly).empty
         digest = json.loads((tmp_path / "out" / "sweep.json").read_text())["traces"][made["trace"]]["sha256"]
-        assert (tmp_path / "dask" / "away" / f"accelsim-{digest}.npz").is_file()
+        kept = tmp_path / "dask" / "away" / f"accelsim-{os.getuid()}" / f"{digest}.npz"
+        assert kept.is_file() and kept.parent.stat().st_mode & 0o777 == 0o700
         process = start_on(made, tmp_path, "--cluster", address)
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0 and "8 points computed, 0 failed" in out, err

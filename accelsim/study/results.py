@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from accelsim import ledger
+from accelsim.errors import MachineError
 from accelsim.ledger import CYCLES, DENSE, EFFECTUAL, ENERGY, Count, Group, Record
 from accelsim.pipeline import simulate_records
 from accelsim.workload.filled import filled
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 COLUMNS = ("fwd", "input_grad", "weight_grad", "backward", "step")
 SUMS = {"backward": ("input_grad", "weight_grad"), "step": ("fwd", "input_grad", "weight_grad")}
 SNAPSHOT = ("snapshot", "sparsity")
+EXACT = 1 << 63  # counts below are exact, in tables and in files; those that are not are refused
 # The fields of a record that hold counts by name, and what one that is not there is.
 GROUPS: dict[Group, int | None] = {"slots": 0, "actions": 0, "energy": None}
 
@@ -36,7 +38,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     rows = [
         [getattr(record, name) for name in own]
         + [getattr(record, group).get(row.name, missing) for group, row, missing in counts]
-        for record in records
+        for record in map(_exact, records)
     ]
     table = pd.DataFrame(rows, columns=[*own, *(row.column for _, row, _ in counts)])
     table = table.astype(dict.fromkeys(ledger.columns("energy"), float)).rename(columns={"which": "pass"})
@@ -73,6 +75,7 @@ def fold(table: pd.DataFrame, keys: list[str], counts: Iterable[Count] | None = 
     groups = table.groupby(keys, sort=False)
     known = {row.column: row for row in (ledger.rows() if counts is None else counts)}
     counts = [known[column] for column in table.columns if column in known]
+    _check_sums(table, [row.column for row in counts])
     folded = groups[[row.column for row in counts]].sum()
     for row in counts:
         if row.adds_up == "most":
@@ -80,6 +83,25 @@ def fold(table: pd.DataFrame, keys: list[str], counts: Iterable[Count] | None = 
         if table[row.column].isna().any():
             folded[row.column] = folded[row.column].where(groups[row.column].count() == groups.size())
     return folded.reset_index()
+
+
+def _check_sums(table: pd.DataFrame, columns: list[str]) -> None:
+    """Sums of 64 bits would wrap around in silence; no sum of some rows is above that of all."""
+    for name in columns:
+        if pd.api.types.is_integer_dtype(table[name]) and len(table) * int(table[name].max() or 0) >= EXACT:
+            whole = sum(map(int, table[name]))
+            if whole >= EXACT:
+                raise MachineError(f"{name}: a sum must be below 2^63 to be exact, is {whole}")
+
+
+def _exact(record: Record) -> Record:
+    """A record, if a table can hold its counts. Raises MachineError."""
+    counts = {"cycles × multipliers": record.cycles * record.multipliers, **record.slots, **record.actions}
+    for name, count in counts.items():
+        if count >= EXACT:
+            where = f"{record.machine}: {record.snapshot}/{record.layer}: {record.which}"
+            raise MachineError(f"{where}: {name}: must be below 2^63 to be exact, is {count}")
+    return record
 
 
 def total(table: pd.DataFrame, *counts: Count) -> Any:
@@ -93,7 +115,7 @@ def total(table: pd.DataFrame, *counts: Count) -> Any:
 def slots_of(table: pd.DataFrame) -> int:
     """Multiplier slots of all rows: cycles × multipliers."""
     table = evened(table)
-    return int((table[CYCLES.column] * table["multipliers"]).sum())
+    return sum(int(cycles) * int(n) for cycles, n in zip(table[CYCLES.column], table["multipliers"], strict=True))
 
 
 @dataclass(frozen=True)

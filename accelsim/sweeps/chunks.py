@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from dataclasses import replace as other
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from accelsim.durable import replace, sweep_up, temporary
 from accelsim.errors import AccelsimError
 from accelsim.hardware.accelerators.catalogue import source_digest
 from accelsim.hardware.machine import Machine, parse_machine
@@ -58,7 +61,7 @@ class Chunk:
     def singly(self, attempts: int) -> list[Chunk]:
         """A chunk for each of its machines, tried so often."""
         pairs = zip(self.machines, self.keys, strict=True)
-        return [replace(self, machines=(data,), keys=(key,), attempts=attempts) for data, key in pairs]
+        return [other(self, machines=(data,), keys=(key,), attempts=attempts) for data, key in pairs]
 
 
 def simulate_chunk(chunk: Chunk, content: bytes | None = None) -> list[Rows]:
@@ -119,7 +122,7 @@ def _simulated(chunk: Chunk, machines: list[Machine], trace: Trace | SyntheticTr
 @lru_cache(maxsize=4)
 def _local(path: str, digest: str, content: bytes | None) -> str:
     """Where this worker has the trace: at its path, or, from its content, among temporary files, one of each digest."""
-    kept = Path(tempfile.gettempdir()) / f"accelsim-{digest}.npz"
+    kept = _private() / f"{digest}.npz"
     for place in (path, str(kept)):
         if Path(place).is_file() and _digest(place) == digest:
             return place
@@ -127,11 +130,21 @@ def _local(path: str, digest: str, content: bytes | None) -> str:
         raise TraceElsewhere
     if hashlib.sha256(content).hexdigest() != digest:
         raise AccelsimError(f"{path}: changed since the sweep began; the same command begins anew with it")
-    handle, beside = tempfile.mkstemp(prefix=f"{kept.name}.", dir=kept.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.replace(beside, kept)
+    sweep_up(kept.parent)
+    with temporary(kept.parent) as beside:
+        beside.write_bytes(content)
+        replace(beside, kept)
     return str(kept)
+
+
+def _private() -> Path:
+    """A folder among temporary files of this user alone: what lies where all may write, others may exchange."""
+    folder = Path(tempfile.gettempdir()) / f"accelsim-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:
+        raise AccelsimError(f"{folder}: must be a folder of this user alone, is another's or open to others")
+    return folder
 
 
 def _digest(path: str) -> str | None:
