@@ -3,6 +3,7 @@
 Plain Python, sharing nothing with the package: docs/model.md in other words.
 """
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -21,6 +22,7 @@ def trailing(x):
     return (x & -x).bit_length() - 1
 
 
+@cache
 def terms(x, booth):
     """Positions of the powers of two of x ≥ 0; with Booth's digits walked from bit 15 down."""
     if not booth:
@@ -86,33 +88,58 @@ def streams(conv, lanes):
 
 def cycles(machine, conv):
     """Of a machine of this package, whose keys it reads; the convolution as lowered, without space to depth."""
-    m, kind = machine, machine.model
-    filters, windows = streams(conv, m.lanes)
-    a_all, w_all = [int(x) for x in conv.operands[0].ravel()], [int(x) for x in conv.operands[1].ravel()]
-
-    def needed(values, bits, by_layer):
-        low, high = min([0, *values]), max([0, *values])
-        own = max((-low - 1).bit_length(), high.bit_length()) + 1 if low < 0 else length(high)
-        return own if by_layer else bits
-
-    by_layer = m.precision == "layer"
-    pa = needed(a_all, m.column_bits, by_layer)
-    w_serial = kind == "laconic" or (kind == "loom" and (by_layer or m.dynamic_weights))
-    pw = needed(w_all, m.row_bits, by_layer and w_serial)
-    W, na, nw = m.pe_width, ceil(pa, m.pe_width), ceil(pw, m.pe_width)
-    sa, sw = int(min([0, *a_all]) < 0), int(min([0, *w_all]) < 0)
+    filters, windows = streams(conv, machine.lanes)
     linear = conv.input.shape[2:] == (1, 1) == conv.kernel.shape[2:] == conv.geometry.output
+    tensors = [[int(x) for x in tensor.ravel()] for tensor in conv.operands]
+    steps, together = stepped(machine, [filters], windows, tensors, linear, conv.geometry.output[1])
+    costs = [own + [0] * (together - len(own)) for own, _ in steps]
+    if linear and machine.staggered_linear:
+        return staggered(costs, machine.columns // slices_of(machine, tensors)[0])
+    return in_step(costs, getattr(machine, "column_registers", 0), together)
+
+
+def needed(values, bits, by_layer):
+    """Bits of a value that are worked on."""
+    low, high = min([0, *values]), max([0, *values])
+    own = max((-low - 1).bit_length(), high.bit_length()) + 1 if low < 0 else length(high)
+    return own if by_layer else bits
+
+
+def bits_of(m, tensors):
+    """Of what is on the columns and on the rows, ``tensors``: the layer's whole ones."""
+    w_serial = m.model == "laconic" or (m.model == "loom" and (m.precision == "layer" or m.dynamic_weights))
+    by_layer = m.precision == "layer"
+    return needed(tensors[0], m.column_bits, by_layer), needed(tensors[1], m.row_bits, by_layer and w_serial)
+
+
+def slices_of(m, tensors):
+    """Columns of a window and rows of a filter."""
+    return [ceil(bits, m.pe_width) for bits in bits_of(m, tensors)]
+
+
+def stepped(m, blocks, windows, tensors, linear, map_width):
+    """Of each step what each column with a window costs, and the lanes of rows that hold a value; and the columns.
+
+    ``blocks``: filters that share no tile, (T, lanes) each; ``windows`` likewise; lanes that fill up lines are None in
+    filters. ``tensors``: the whole ones on columns and rows; ``map_width``: windows in a row of the map.
+    """
+    kind = m.model
+    pa, pw = bits_of(m, tensors)
+    W, (na, nw) = m.pe_width, slices_of(m, tensors)
+    sa, sw = (int(min([0, *values]) < 0) for values in tensors)
     if getattr(m, "differential", False) and not linear:
-        Q, sa = conv.geometry.output[1], 1
+        Q, sa = map_width, 1
         pairs = [zip(own, windows[i - 1] if i % Q else nothing(own), strict=True) for i, own in enumerate(windows)]
         windows = [[[x - y for x, y in zip(*lines, strict=True)] for lines in pair] for pair in pairs]
     cw, fw, T = m.columns // na, m.rows // nw, len(windows[0])
     is_magnitude = kind in ("pragmatic", "laconic", "tcle")
     sliced_a = [[[slices(x, W, na, is_magnitude) for x in line] for line in window] for window in windows]
-    sliced_w = [[[slices(x, W, nw, is_magnitude) for x in line] for line in own] for own in filters]
-    sets = [filters[i : i + fw] for i in range(0, len(filters), fw)]
-    sets_w = [sliced_w[i : i + fw] for i in range(0, len(filters), fw)]
-    shown = scheduled(m, sets) if kind.startswith("tcl") else [[None] * T for _ in sets]
+    held = [filters[i : i + fw] for filters in blocks for i in range(0, len(filters), fw)]
+    sets = [[[[x or 0 for x in line] for line in own] for own in of_set] for of_set in held]
+    sets_w = [[[[slices(x, W, nw, is_magnitude) for x in line] for line in own] for own in of_set] for of_set in sets]
+    shown, filled = scheduled(m, sets) if kind.startswith("tcl") else ([[None] * T for _ in sets], None)
+    if filled is None:
+        filled = [[sum(x is not None for own in of_set for x in own[j]) for j in range(T)] for of_set in held]
 
     def column_costs(first, group, j):
         """Of each column (window, slice) the dearest tile."""
@@ -176,14 +203,15 @@ def cycles(machine, conv):
         return [max(costs) for costs in zip(*of_tiles, strict=True)]
 
     steps = [
-        column_costs(first, group, j) + [0] * (cw * na - len(range(first, min(first + cw, len(windows)))) * na)
+        (
+            column_costs(first, group, j),
+            nw * sum(own[j] for own in filled[group : group + m.tiles] if j < len(own)),
+        )
         for first in range(0, len(windows), cw)
         for group in range(0, len(sets), m.tiles)
         for j in range(max(len(lines) for lines in shown[group : group + m.tiles]))
     ]
-    if linear and m.staggered_linear:
-        return staggered(steps, cw)
-    return in_step(steps, getattr(m, "column_registers", 0), cw * na)
+    return steps, cw * na
 
 
 def nothing(window):
@@ -208,12 +236,17 @@ def in_step(steps, registers, columns):
 
 
 def scheduled(machine, sets):
-    """Of each set its executed lines: per row and lane the (line, lane) whose activation is presented, or None."""
-    found = []
+    """Of each set its executed lines: per row and lane the (line, lane) whose activation is presented, or None.
+
+    And how many slots of each line have a weight.
+    """
+    found, filled = [], []
     for filters in sets:
         weights = np.array(filters).swapaxes(0, 1) != 0
         found.append([])
+        filled.append([])
         for t, sources in reference.scheduled_lines(weights, machine.lookahead_h, machine.search_map):
+            filled[-1].append(sum(source is not None for row in sources for source in row))
             # A slot that got no weight shows its own activation, unless its weight went elsewhere.
             own = [[None if has_weight else (t, lane) for lane, has_weight in enumerate(row)] for row in weights[t]]
             silent = machine.empty_slots == "silent"
@@ -223,4 +256,4 @@ def scheduled(machine, sets):
                     for rows in zip(sources, own, strict=True)
                 ]
             )
-    return found
+    return found, filled

@@ -1,4 +1,4 @@
-"""A pass of a layer as convolutions of masks, element by element from the definition (docs/model.md)."""
+"""A pass of a layer as convolutions of masks, or integers, element by element from the definition (docs/model.md)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ READS = {
 @dataclass
 class Layer:
     """A layer as plain data: sizes, and masks by name ("weight", "activation", "saved_activation", "gradient").
+
+    ``masks`` holds integers instead for machines that multiply bits.
 
     Pairs are (height, width); ``before`` and ``after`` are the zeros around the input.
     """
@@ -102,7 +104,8 @@ def problems(layer: Layer, which: str, strided: str) -> list[Problem]:
     for rows, columns in product(*axes):
         gradient = first
         if not phases:
-            gradient = np.zeros((*first.shape[:2], *((n - 1) * st + 1 for n, st in zip(places, strides, strict=True))))
+            dilated = [(n - 1) * st + 1 for n, st in zip(places, strides, strict=True)]
+            gradient = np.zeros((*first.shape[:2], *dilated), first.dtype)
             gradient[:, :, :: strides[0], :: strides[1]] = first
         spans = [rows.span, columns.span]
         step = (1, 1) if phases else strides
@@ -150,7 +153,7 @@ def _phases(size, taps, stride, dilation, before, places) -> list[_Axis]:
 
 def _around(array, spans) -> np.ndarray:
     """The elements at these rows and columns, zeros where there are none."""
-    out = np.zeros((*array.shape[:2], len(spans[0]), len(spans[1])), bool)
+    out = np.zeros((*array.shape[:2], len(spans[0]), len(spans[1])), array.dtype)
     for (i, x), (j, y) in product(enumerate(spans[0]), enumerate(spans[1])):
         if 0 <= x < array.shape[2] and 0 <= y < array.shape[3]:
             out[:, :, i, j] = array[:, :, x, y]
@@ -170,7 +173,7 @@ def _kept(span, step, size) -> list[int]:
 def _turned(layer, weight, rows, columns) -> np.ndarray:
     """(C, K/groups, …): within each group filters and channels change places; taps in this order."""
     groups, filters, channels = layer.groups, len(weight) // layer.groups, weight.shape[1]
-    out = np.zeros((groups * channels, filters, len(rows), len(columns)), bool)
+    out = np.zeros((groups * channels, filters, len(rows), len(columns)), weight.dtype)
     for g, c, k in product(range(groups), range(channels), range(filters)):
         out[g * channels + c, k] = weight[g * filters + k, c][np.ix_(rows, columns)]
     return out

@@ -20,10 +20,7 @@ def chunks(items, size):
 
 def tiles(machine: dict, problem: Problem) -> Moved:
     """dadiannao, bit_tactical, tensordash and structured."""
-    image = problem.which == "fwd" and problem.groups == 1 and problem.dilation == (1, 1)
-    image = image and problem.padded.shape[1] == 3 and max(problem.stride) > 1
-    fold = image and machine.get("space_to_depth", True)
-    seen, lanes = folded(problem) if fold else problem, machine["lanes"]
+    seen, lanes = as_seen(machine, problem), machine["lanes"]
     if machine["model"] == "structured" and _has_pattern(machine, seen):
         lanes = lanes // machine["n"] * machine["m"]
     moved = []
@@ -31,12 +28,19 @@ def tiles(machine: dict, problem: Problem) -> Moved:
         both = sides(seen, group, lanes)
         for side, stored in zip(both, sides(problem, group, lanes), strict=True):
             side.pieces = stored.pieces  # folding moves no other values
-        rows, columns = _placed(machine, problem, both)
+        rows, columns = placed(machine, problem, both)
         moved.append(_of_tiles(machine, rows, columns, lanes, _elements(machine, seen, lanes)))
     return one_after_another(moved)
 
 
-def _placed(machine, problem, both) -> tuple[Side, Side]:
+def as_seen(machine: dict, problem: Problem) -> Problem:
+    """Folded, where it is a strided convolution of an image."""
+    image = problem.which == "fwd" and problem.groups == 1 and problem.dilation == (1, 1)
+    image = image and problem.padded.shape[1] == 3 and max(problem.stride) > 1
+    return folded(problem) if image and machine.get("space_to_depth", True) else problem
+
+
+def placed(machine, problem, both) -> tuple[Side, Side]:
     """What goes on the rows, and what on the columns."""
     if machine["model"] == "tensordash":
         return both if _scheduled(machine, problem) == 0 else both[::-1]
@@ -55,7 +59,7 @@ def _scheduled(machine, problem) -> int:
 
 def _has_pattern(machine, problem) -> bool:
     for group in range(problem.groups):
-        rows, _ = _placed(machine, problem, sides(problem, group, machine["m"]))
+        rows, _ = placed(machine, problem, sides(problem, group, machine["m"]))
         if any((block.sum(axis=2) > machine["n"]).any() for block in rows.blocks):
             return False
     return True
@@ -173,7 +177,7 @@ def cambricon_x(machine: dict, problem: Problem) -> Moved:
     """A filter in each PE, all see the same inputs, one output after another."""
     moved = []
     for group in range(problem.groups):
-        rows, columns = _placed(machine, problem, sides(problem, group, 1))
+        rows, columns = placed(machine, problem, sides(problem, group, 1))
         filters = [stream.ravel() for block in rows.blocks for stream in block]
         depth, pes = rows.blocks[0].shape[1], machine["pes"]
         outputs = len(columns.blocks) * columns.streams
@@ -257,7 +261,7 @@ def sigma(machine: dict, problem: Problem) -> Moved:
     """Non-zeros of one operand stand in the multipliers, cut by cut and in chunks; columns of the other stream by."""
     moved = []
     for group in range(problem.groups):
-        rows, columns = _placed(machine, problem, sides(problem, group, 1))
+        rows, columns = placed(machine, problem, sides(problem, group, 1))
         partners = len(columns.blocks) * columns.streams
         counts = dict.fromkeys(NAMES, 0)
         for block in rows.blocks:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from .array import pe_array
+from .bits import BIT_LEVEL, bit_level
 from .lowering import Layer, problems
 from .machines import cambricon_x, cnvlutin, dcnn, dstc, ideal, sigma, tiles
 from .moved import Moved, Operand, bytes_of, one_after_another
@@ -14,7 +15,7 @@ from .moved import Moved, Operand, bytes_of, one_after_another
 MODELS = {
     "dadiannao": tiles, "bit_tactical": tiles, "tensordash": tiles, "structured": tiles, "cambricon_x": cambricon_x,
     "cnvlutin": cnvlutin, "ideal": ideal, "pe_array": pe_array, "scnn": pe_array, "dcnn": dcnn,
-    "sigma": sigma, "dstc": dstc,
+    "sigma": sigma, "dstc": dstc, **dict.fromkeys(BIT_LEVEL, bit_level),
 }  # fmt: skip
 WITH_ADDER_TREES = ("dadiannao", "bit_tactical", "tensordash", "structured", "cambricon_x", "cnvlutin", "dcnn", "sigma")
 
@@ -110,8 +111,8 @@ def _of_layer(machine, run, which, kept, reads) -> Counter:
     for sums in moved.spilled:
         for way in ("read", "write"):
             counts[f"{place}_{way}_bytes"] += bytes_of(sums, memory["accumulator_bits"])
-    for name in ("multiplications", "accumulator_updates"):
-        counts[name] = 0 if run.turn else moved.counts[name]
+    for name in ("multiplications", "bit_operations", "accumulator_updates"):
+        counts[name] = 0 if run.turn else moved.counts.get(name, 0)
     return counts
 
 
@@ -194,7 +195,9 @@ def price(machine: dict, counts: Counter, cycles: int) -> dict[str, float]:
         "offchip": table["offchip_pj"],
     }
     return {
-        "multipliers": counts["multiplications"] * table["multiply_pj"],
+        "multipliers": counts["bit_operations"] * table["bit_operation_pj"]
+        if own["model"] in BIT_LEVEL
+        else counts["multiplications"] * table["multiply_pj"],
         "adders": counts[added] * table["add_pj"],
         "accumulators": 2 * counts["accumulator_updates"] * sram(sums * bits // 8) * bits / 32,
         "comparators": counts["comparisons"] * table["add_pj"],

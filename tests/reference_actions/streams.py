@@ -101,7 +101,7 @@ def _lines(values: np.ndarray, lanes: int) -> np.ndarray:
     """(streams, pieces, elements) → (streams, T, lanes): each piece is filled up with zeros to whole lines."""
     streams, pieces, elements = values.shape
     lines = -(-elements // lanes)
-    out = np.zeros((streams, pieces, lines * lanes), bool)
+    out = np.zeros((streams, pieces, lines * lanes), values.dtype)
     out[:, :, :elements] = values
     return out.reshape(streams, pieces * lines, lanes)
 
@@ -113,7 +113,7 @@ def folded(problem: Problem) -> Problem:
     sizes = [p + k - 1 for p, k in zip(problem.places, taps, strict=True)]
 
     def fold(array, rows, columns):
-        out = np.zeros((len(array), st_p * st_q * channels, rows, columns), bool)
+        out = np.zeros((len(array), st_p * st_q * channels, rows, columns), array.dtype)
         for x in range(min(rows * st_p, array.shape[2])):
             for y in range(min(columns * st_q, array.shape[3])):
                 square = ((x % st_p) * st_q + y % st_q) * channels
