@@ -141,7 +141,8 @@ def test_validate_prints_and_writes_ours_theirs_and_a_verdict(tmp_path, capsys):
     assert cli.main(["validate", "eyeriss-v2-pe", "--quiet", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"L07 +1,702,140 +1,702,140 +\+0\.0 % +none +exact +– +agrees", printed)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"validation.{e}" for e in ("csv", "json", "md")]
+    files = ["manifest.sha256", *(f"validation.{ending}" for ending in ("csv", "json", "md"))]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == files
     table = pd.read_csv(tmp_path / "out" / "validation.csv")
     assert table["ours"].tolist() == table["theirs"].tolist() and len(table) == 8
     data = json.loads((tmp_path / "out" / "validation.json").read_text(encoding="utf-8"))
