@@ -8,6 +8,7 @@ from math import ceil, prod
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +18,7 @@ import accelsim
 from accelsim import cli
 from accelsim.errors import AccelsimError
 from accelsim.study import manifest
+from accelsim.study.csv_file import unquoted, write_csv
 from accelsim.study.scalesim_reports import BANDWIDTH, COMPUTE
 from accelsim.workload.exporters.scalesim import topology
 from accelsim.workload.exporters.timeloop import problem, problems
@@ -301,3 +303,14 @@ def test_names_of_snapshots_stay_apart_and_inside(results, tmp_path):
     places = {path.name for path in (tmp_path / "o").iterdir()}
     assert len(places) == 6 and all(re.fullmatch(r"-[.-]-x~[0-9a-f]{8}_\w+", place) for place in places), places
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o", "results"]
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+x", "-x", "@x", "\tx", "'=1", "-"])
+def test_cells_that_a_spreadsheet_would_run_are_quoted(cell, tmp_path):
+    table = pd.DataFrame({"layer": [cell, "a=b", None, "-5", "'tis"], "count": [-1, 2, 3, 4, 5]})
+    write_csv(table, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="") as file:
+        first, *others = [row["layer"] for row in csv.DictReader(file)]
+    assert first == f"'{cell}" and unquoted(first) == cell
+    assert others[:3] == ["a=b", "", "-5"] and unquoted(others[3]) == "'tis"
+    assert pd.read_csv(tmp_path / "t.csv")["count"][0] == -1

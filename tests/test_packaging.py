@@ -1,6 +1,7 @@
 """What is shipped, and what may be installed beside it: types, the oldest versions, and no way around either."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -94,3 +95,30 @@ def test_two_builds_of_a_wheel_are_the_same_bytes(tmp_path):
         (wheel,) = (tmp_path / f"{number}").glob("*.whl")
         digests.append((wheel.name, hashlib.sha256(wheel.read_bytes()).hexdigest()))
     assert digests[0] == digests[1]
+
+
+LOCK = ROOT / "requirements.lock"
+
+
+def test_the_lock_has_every_requirement_with_digests_and_names_no_host(config):
+    text = LOCK.read_text(encoding="utf-8")
+    pinned = {name.lower().replace("_", "-"): version for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.M)}
+    assert len(pinned) > 60 and "://" not in text and not re.search(r"^--", text, re.M)
+    lines = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    for line in filter(None, map(str.strip, "\n".join(lines).splitlines())):
+        name, floor = FLOOR.fullmatch(line).groups()[:2] if not line.startswith("#") else (None, None)
+        if name:
+            version = [int(part) for part in re.findall(r"\d+", pinned[name.lower().replace("_", "-")])]
+            assert version >= [int(part) for part in re.findall(r"\d+", floor)], line
+    for block in re.split(r"\n(?=\w)", text)[1:]:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), block[:60]
+
+
+@pytest.mark.skipif(not (ROOT / ".ci" / "sbom").is_file(), reason="not in a source distribution")
+def test_the_bill_of_materials_names_all_that_the_lock_pins():
+    bill = json.loads(subprocess.run([sys.executable, ROOT / ".ci" / "sbom"], capture_output=True, check=True).stdout)
+    text = LOCK.read_text(encoding="utf-8")
+    assert bill["bomFormat"] == "CycloneDX" and bill["metadata"]["component"]["name"] == "accelsim"
+    assert [f"{c['name']}=={c['version']}" for c in bill["components"]] == re.findall(r"^[\w.-]+==\S+", text, re.M)
+    digests = [ref["hashes"][0]["content"] for c in bill["components"] for ref in c["externalReferences"]]
+    assert digests == re.findall(r"sha256:([0-9a-f]{64})", text)

@@ -25,6 +25,7 @@ class Tiny(torch.nn.Sequential):
         last = torch.nn.Flatten(), torch.nn.Linear(144, num_classes)
         super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), *last)
 """
+COMPARE = ("compare", "--trace", "tiny.npz", "--quiet", "--out", "out", "--machines")
 SWEEP = ("sweep", "--out", "out", "--quiet")
 IMPORT = ("import", "m.mtx", "--out", "m.npz")
 CAPTURE = ("capture", "--model", "faults_model:Tiny", "--batch", "2", "--image-size", "8", "--steps", "1", "--quiet")
@@ -45,8 +46,8 @@ COMMANDS = (
     Command("run, over results", (*RUN, "--out", "out"), (*RUN, "--out", "out", "--passes", "fwd")),
     Command("run, pictures", (*RUN, "--plots", "out"), (*RUN, "--plots", "out", "--passes", "fwd")),
     Command("run, timeline", (*RUN, "--timeline", "t.json"), (*RUN, "--timeline", "t.json", "--passes", "fwd")),
-    Command("compare", ("compare", "pe8x8.yaml", "ideal.yaml", "--trace", "tiny.npz", "--quiet", "--out", "out"),
-            ("compare", "pe8x8.yaml", "--trace", "tiny.npz", "--quiet", "--out", "out")),
+    Command("compare", (*COMPARE, "pe8x8.yaml,ideal.yaml"),
+            (*COMPARE, "pe8x8.yaml")),
     Command("sweep", (*SWEEP, "two.yaml"), (*SWEEP, "one.yaml")),
     Command("sweep, new folder", (*SWEEP, "two.yaml")),
     Command("report", ("report", "results")),
