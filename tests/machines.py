@@ -33,7 +33,9 @@ SHAPES = {
     "space_to_depth": st.booleans(),
 }
 FIXED_ROWS = {**SHAPES, "weight_grad_rows": st.sampled_from(["activation", "gradient"])}
+DRAINS = {"pipeline_drain_cycles": st.sampled_from([0, 0, 1, 3])}
 SCHEDULED = {
+    "free_skip_at_start": st.booleans(),
     "scheduled_operand": st.sampled_from(["sparser", "weight", "activation", "gradient"]),
     "skipping": st.sampled_from(["one_sided", "two_sided"]),
 }
@@ -46,18 +48,18 @@ SEARCHES = st.one_of(
 
 
 def dadiannaos():
-    return st.builds(DaDianNao, model=st.just("dadiannao"), **FIXED_ROWS)
+    return st.builds(DaDianNao, model=st.just("dadiannao"), **FIXED_ROWS, **DRAINS)
 
 
 def bit_tacticals():
     build = lambda shape, search: BitTactical(model="bit_tactical", **shape, **search)  # noqa: E731
-    return st.builds(build, st.fixed_dictionaries(FIXED_ROWS), SEARCHES)
+    return st.builds(build, st.fixed_dictionaries({**FIXED_ROWS, **DRAINS}), SEARCHES)
 
 
 def tensordashes(**fixed):
     """``fixed``: strategies for some keys."""
     build = lambda keys, search: TensorDash(model="tensordash", **keys, **search)  # noqa: E731
-    return st.builds(build, st.fixed_dictionaries({**SHAPES, **SCHEDULED, **fixed}), SEARCHES)
+    return st.builds(build, st.fixed_dictionaries({**SHAPES, **SCHEDULED, **DRAINS, **fixed}), SEARCHES)
 
 
 # Bits, slices and sizes that hold each other, and every value that strategies and laws draw.
@@ -111,6 +113,7 @@ def pe_arrays():
         strided_input_grad=STRIDED,
         reduction_width=st.sampled_from([0, 1, 4]),
         sample_barrier=st.booleans(),
+        **DRAINS,
     )
 
 
@@ -176,6 +179,7 @@ def cambricon_xs():
         window=st.sampled_from([8, 9, 20, 1000]),
         strided_input_grad=STRIDED,
         weight_grad_rows=st.sampled_from(["activation", "gradient"]),
+        **DRAINS,
     )
 
 
@@ -200,7 +204,7 @@ def structureds():
     build = lambda shape, pattern, lanes: Structured(  # noqa: E731
         model="structured", **shape | {"lanes": lanes * pattern[0]}, n=pattern[0], m=pattern[1]
     )
-    return st.builds(build, st.fixed_dictionaries(FIXED_ROWS), pattern, st.integers(1, 4))
+    return st.builds(build, st.fixed_dictionaries({**FIXED_ROWS, **DRAINS}), pattern, st.integers(1, 4))
 
 
 def ideals():

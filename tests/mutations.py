@@ -119,6 +119,7 @@ STORED = (
     "test_memory.py::test_three_jobs_by_hand",
 )
 OFFCHIP = ("test_offchip.py",)
+DRAINED = ("test_drains.py",)
 EVENED = ("test_simulate.py::test_totals_over_layers_of_different_samples_are_those_of_a_batch",)
 ENERGY = ("test_energy.py", "test_actions.py")
 PLACED = ("test_placement.py",)
@@ -2075,5 +2076,37 @@ MUTATIONS = [
         'if protocol not in ("tls", "tcp"):',
         ("test_sweep.py::test_a_cluster_that_anybody_may_join_is_refused",),
         "who listens in between runs code here",
+    ),
+    Mutation(
+        "what-takes-no-cycle-drains",
+        f"{MODELS}base.py",
+        "np.where(cycles > 0, self.pipeline_drain_cycles, 0)",
+        "self.pipeline_drain_cycles",
+        DRAINED,
+        "channels that are skipped whole cost a drain",
+    ),
+    Mutation(
+        "rounds-do-not-drain",
+        TILED,
+        "self.drained(self._by_round(own, lines.runs).max(axis=2))",
+        "self._by_round(own, lines.runs).max(axis=2)",
+        DRAINED,
+        "the key does nothing on tiles",
+    ),
+    Mutation(
+        "weight-gradients-do-not-drain",
+        PE_ARRAY,
+        "np.sum([self.drained(cycles) for cycles, _ in counted], axis=0)",
+        "np.sum([cycles for cycles, _ in counted], axis=0)",
+        DRAINED,
+        "the key does nothing in the weight gradient",
+    ),
+    Mutation(
+        "skips-are-always-free",
+        DYNAMIC,
+        "skipped = 0 if free_start else lookahead",
+        "skipped = 0",
+        DRAINED,
+        "the key does nothing",
     ),
 ]

@@ -87,11 +87,11 @@ def executed_lines(weights, lookahead, search_map):
     return len(scheduled_lines(weights, lookahead, search_map))
 
 
-def dynamic_schedule(pairs, lookahead, lookaside, search_map):
+def dynamic_schedule(pairs, lookahead, lookaside, search_map, free_start=True):
     """TensorDash's schedule of one tile, (lines, PEs, lanes) booleans, as docs/model.md words it.
 
     The lines executed, and what each slot executes, (PEs, lines, lanes): line·lanes + lane, −1 for nothing, −2 in a
-    skipped line.
+    skipped line. Without ``free_start`` the first line is executed whatever it holds.
     """
     lines, pes, lanes = pairs.shape
     order = []
@@ -105,7 +105,7 @@ def dynamic_schedule(pairs, lookahead, lookaside, search_map):
     sources = np.full((pes, lines, lanes), -1)
     executed = skipped = 0
     for t in range(lines):
-        if not left[t].any() and skipped < lookahead:
+        if not left[t].any() and skipped < lookahead and (executed or free_start):
             skipped += 1
             sources[:, t] = -2
             continue
@@ -195,7 +195,8 @@ def training_streams(layer, which, lanes):
 
 def tensordash_cycles(layer, which, machine, first_on_rows):
     """Cycles of a pass on a TensorDash with stride phases and without space_to_depth, tile after tile."""
-    search, cycles = (machine.lookahead_h, machine.lookaside_d, machine.search_map), 0
+    search = machine.lookahead_h, machine.lookaside_d, machine.search_map, machine.free_skip_at_start
+    cycles = 0
 
     def schedule(own, visit):
         pairs = own if machine.skipping == "one_sided" else np.concatenate(own[:, None] & visit)
@@ -214,7 +215,8 @@ def tensordash_cycles(layer, which, machine, first_on_rows):
             sets = [np.array(run[i : min(i + machine.rows, i // size * size + size)]) for i in starts]
             took = [[schedule(own, visit) for own in sets] for visit in visits]
             for visit in took:
-                cycles += sum(max(visit[i : i + machine.tiles]) for i in range(0, len(visit), machine.tiles))
+                slowest = [max(visit[i : i + machine.tiles]) for i in range(0, len(visit), machine.tiles)]
+                cycles += sum(slowest) + machine.pipeline_drain_cycles * sum(most > 0 for most in slowest)
     return cycles
 
 

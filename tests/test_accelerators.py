@@ -84,12 +84,15 @@ def test_slots_add_up_and_no_machine_beats_the_ideal(which, machine, layer):
 @given(layer=layers(), machine=dadiannaos())
 @settings(max_examples=100, deadline=None)
 def test_the_dense_machine_takes_its_closed_form(layer, machine):
-    """ceil(P·Q/columns)·ceil(ceil(K/rows)/tiles)·R·S·ceil(C/lanes) per sample and group, whatever is zero."""
+    """ceil(P·Q/columns)·ceil(ceil(K/rows)/tiles)·R·S·ceil(C/lanes) per sample and group, whatever is zero, and a drain
+    for each round.
+    """
     machine = machine.model_copy(update={"space_to_depth": False})
     g = layer.geometry
     places, filters, channels = g.output[0] * g.output[1], g.filters // g.groups, g.weight_shape[1]
     expected = ceil(places, machine.columns) * ceil(ceil(filters, machine.rows), machine.tiles)
-    expected *= g.kernel[0] * g.kernel[1] * ceil(channels, machine.lanes) * layer.samples * g.groups
+    lines = g.kernel[0] * g.kernel[1] * ceil(channels, machine.lanes)
+    expected *= (lines + machine.pipeline_drain_cycles) * layer.samples * g.groups
     assert sum(machine.run(conv).cycles for conv in lower(layer, "fwd")) == expected
     assert sum(machine.dense_cycles(conv) for conv in lower(layer, "fwd")) == expected
 
@@ -99,6 +102,7 @@ def test_the_dense_machine_takes_its_closed_form(layer, machine):
 @settings(max_examples=120, deadline=None)
 def test_lookahead_gains_at_most_its_depth_and_loses_nothing(which, machine, layer):
     """Of T lines at least floor(T / (1 + h)) are executed: h may be dropped before each, and h after the last."""
+    machine = machine.model_copy(update={"pipeline_drain_cycles": 0})
     for conv in lower(layer, which, strided=machine.strided_input_grad):
         cycles, most = machine.run(conv).cycles, machine.dense_cycles(conv)
         depth = machine._lines(conv)[0].shape[2]

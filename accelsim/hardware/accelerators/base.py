@@ -12,7 +12,7 @@ import numpy as np
 from accelsim import ledger
 from accelsim.errors import MachineError
 from accelsim.hardware.movement.traffic import Traffic
-from accelsim.hardware.parameters import Parameters, option
+from accelsim.hardware.parameters import Parameters, integer, option
 from accelsim.workload.lowering import Convolution
 
 # How a machine may skip the zeros of an operand.
@@ -204,3 +204,16 @@ class AcceleratorParameters(Parameters):
     def memory_needed_for(self) -> str:
         """Nothing; see ``Accelerator``."""
         return ""
+
+
+class DrainParameters(AcceleratorParameters):
+    """Of machines whose units meet: what the last of them has begun must leave the pipeline before the next job."""
+
+    pipeline_drain_cycles: int = integer(
+        0, 1 << 10, "added to whatever lies between two barriers and takes any; 0: the next job follows at once",
+        default=0, unit="cycles",
+    )  # fmt: skip
+
+    def drained(self, cycles: np.ndarray) -> np.ndarray:
+        """Cycles between barriers, with those in which the pipeline drains."""
+        return cycles + np.where(cycles > 0, self.pipeline_drain_cycles, 0)

@@ -11,12 +11,13 @@ from typing import Literal
 
 import numpy as np
 
+from accelsim.hardware.accelerators.base import DrainParameters
 from accelsim.hardware.accelerators.search import SearchParameters
 from accelsim.hardware.accelerators.tiled import FixedRows
 from accelsim.hardware.lines import Lines
 
 
-class BitTactical(SearchParameters, FixedRows):
+class BitTactical(DrainParameters, SearchParameters, FixedRows):
     """Skips zeros of the operand on the rows: weights, and in the weight gradient the saved activations.
 
     Rows of a tile run in lock-step; the speedup over ``DaDianNao`` of the same shape cannot pass 1 + lookahead_h.

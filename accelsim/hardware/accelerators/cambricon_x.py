@@ -14,8 +14,8 @@ import numpy as np
 
 from accelsim.hardware.accelerators.base import (
     STRIDED_INPUT_GRAD,
-    AcceleratorParameters,
     Activity,
+    DrainParameters,
     Drawing,
     Summation,
 )
@@ -26,7 +26,7 @@ from accelsim.hardware.parameters import check, integer, option
 from accelsim.workload.lowering import Convolution
 
 
-class CambriconX(AcceleratorParameters):
+class CambriconX(DrainParameters):
     """Skips zeros of the operand that the PEs hold: weights, and in the weight gradient the saved activations."""
 
     model: Literal["cambricon_x"]
@@ -126,7 +126,7 @@ class CambriconX(AcceleratorParameters):
 
     def _slowest(self, own: np.ndarray) -> np.ndarray:
         """Cycles of each set of ``pes`` streams; taps of a weight gradient share sets, for all meet the same inputs."""
-        return np.maximum.reduceat(own, range(0, own.size, self.pes))
+        return self.drained(np.maximum.reduceat(own, range(0, own.size, self.pes)))
 
     def _steps(self, places: np.ndarray) -> Iterator[np.ndarray]:
         """The places of a stream's non-zeros that each cycle takes; none where a gap is wider than the window."""

@@ -6,10 +6,11 @@ from typing import Literal
 
 import numpy as np
 
+from accelsim.hardware.accelerators.base import DrainParameters
 from accelsim.hardware.accelerators.tiled import EveryLine
 
 
-class DaDianNao(EveryLine):
+class DaDianNao(DrainParameters, EveryLine):
     """Skips nothing: ceil(P·Q/columns) · ceil(ceil(K/rows)/tiles) · T cycles per sample and group."""
 
     model: Literal["dadiannao"]

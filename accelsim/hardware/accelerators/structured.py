@@ -11,13 +11,14 @@ from typing import Literal
 
 import numpy as np
 
+from accelsim.hardware.accelerators.base import DrainParameters
 from accelsim.hardware.accelerators.tiled import FixedRows
 from accelsim.hardware.lines import Lines, to_lines
 from accelsim.hardware.parameters import check, integer
 from accelsim.workload.lowering import Convolution
 
 
-class Structured(FixedRows):
+class Structured(DrainParameters, FixedRows):
     """m/n times the throughput of ``DaDianNao`` of the same shape where the operand on the rows has the pattern.
 
     The reduction is that of the pass: channels in the forward pass, filters in the input gradient, places of the output

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from accelsim.hardware.accelerators.base import DrainParameters
 from accelsim.hardware.accelerators.search import SearchParameters
 from accelsim.hardware.accelerators.tiled import TiledParameters
 from accelsim.hardware.lines import Lines
@@ -27,7 +28,7 @@ from accelsim.workload.lowering import READS, Convolution
 WORD = 64  # PEs that the kernel schedules at once
 
 
-class TensorDash(SearchParameters, TiledParameters):
+class TensorDash(DrainParameters, SearchParameters, TiledParameters):
     """Skips zeros of the operand that it schedules, which goes on the rows; ``two_sided``: of either operand."""
 
     model: Literal["tensordash"]
@@ -39,6 +40,12 @@ class TensorDash(SearchParameters, TiledParameters):
     skipping: Literal["one_sided", "two_sided"] = option(
         "skip zeros of the scheduled operand, a scheduler for each row; or of both operands, a scheduler for each PE",
         default="one_sided",
+    )
+
+    free_skip_at_start: bool = option(
+        "empty lines with which a set begins are dropped before its first cycle, as many as the lookahead; without, "
+        "its first line costs a cycle whatever it holds",
+        default=True,
     )
 
     @check
@@ -107,6 +114,7 @@ class TensorDash(SearchParameters, TiledParameters):
             _words(columns, group, [first_column << j for j in range(in_row)]),
             *self.search_arrays(self.lanes),
             np.array(lane_order(self.lanes, self.lookaside_d), np.int64),
+            self.free_skip_at_start,
             np.empty((0, 0, 0, 0), np.int64) if sources is None else sources,
         )
 

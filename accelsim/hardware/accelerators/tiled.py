@@ -61,6 +61,10 @@ class TiledParameters(AcceleratorParameters):
         """Its tiles, and one of them; see ``Accelerator``."""
         return Drawing("tiles", self.tiles, "tree", down=self.rows, across=self.columns, lanes=self.lanes)
 
+    def drained(self, cycles: np.ndarray) -> np.ndarray:
+        """Cycles of rounds, as they are; ``DrainParameters`` adds to them."""
+        return cycles
+
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
         return self._activity(conv, [self._account(lines) for lines in self._lines(conv)])
@@ -98,7 +102,8 @@ class TiledParameters(AcceleratorParameters):
         for lines in self._lines(conv):
             blocks, streams, depth = lines.shape
             rounds = lines.runs * -(-blocks * -(-streams // self.rows) // lines.runs // self.tiles)
-            cycles += lines.repeats * -(-lines.windows // self.columns) * rounds * depth
+            each = int(self.drained(np.array(depth)))
+            cycles += lines.repeats * -(-lines.windows // self.columns) * rounds * each
         return cycles
 
     def _lines(self, conv: Convolution) -> tuple[Lines, ...]:
@@ -147,7 +152,7 @@ class TiledParameters(AcceleratorParameters):
         windows = np.minimum(self.columns, lines.windows - np.arange(0, lines.windows, self.columns))
         windows = np.tile(windows, lines.repeats).reshape(schedules, shared).sum(axis=1)
         used = self._sets(lines.shape[0], lines.shape[1])
-        slowest, sets = self._by_round(own, lines.runs).max(axis=2), own.shape[1] // lines.runs
+        slowest, sets = self.drained(self._by_round(own, lines.runs).max(axis=2)), own.shape[1] // lines.runs
         held = slowest.reshape(schedules, lines.runs, -1).repeat(self.tiles, axis=2)[:, :, :sets]
         # Python's integers: a machine may have more columns than 64 bits leave room for.
         windows, total, held, busy, rows, row_lines = (
@@ -211,7 +216,8 @@ class TiledParameters(AcceleratorParameters):
     def _slowest(self, took: list[int], runs: int) -> int:
         """Cycles of a visit of columns: each round of tiles waits for its slowest set."""
         by_run = np.array(took).reshape(runs, -1)
-        return sum(int(by_run[:, i : i + self.tiles].max(axis=1).sum()) for i in range(0, by_run.shape[1], self.tiles))
+        rounds = [by_run[:, i : i + self.tiles].max(axis=1) for i in range(0, by_run.shape[1], self.tiles)]
+        return int(self.drained(np.array(rounds)).sum())
 
 
 class FixedRows(TiledParameters):

@@ -13,7 +13,9 @@ _ONE = np.uint64(1)
 
 
 @kernel
-def executed_lines(rows: Words, columns: Words, ahead: Int64s, aside: Int64s, order: Int64s, source: Int64s) -> Int64s:
+def executed_lines(
+    rows: Words, columns: Words, ahead: Int64s, aside: Int64s, order: Int64s, free_start: bool, source: Int64s
+) -> Int64s:
     """Lines that each set of rows executes with each group of columns.
 
     Parameters
@@ -27,6 +29,8 @@ def executed_lines(rows: Words, columns: Words, ahead: Int64s, aside: Int64s, or
         The search map, sorted: an empty lane l at line t may take the pair at (t + ahead, (l + aside) mod lanes).
     order : int64[lanes]
         The order in which lanes take.
+    free_start : bool
+        Whether empty lines are dropped before the first that is executed.
     source : int64[words, bits, lines, lanes]
         For one set and one group: filled with the place, line·lanes + lane, of the pair that each slot of each PE
         executes, −1 where the slot stays empty; −2 in all of a skipped line. Of size 0: nothing is recorded.
@@ -45,7 +49,7 @@ def executed_lines(rows: Words, columns: Words, ahead: Int64s, aside: Int64s, or
     nothing = np.empty((0, 0, 0), np.int64)
     for s in range(sets):
         for g in range(groups):
-            skipped = 0
+            skipped = 0 if free_start else lookahead
             for t in range(-lookahead, lines):
                 _enter(window, rows[s], columns[g], t + lookahead)
                 if t < 0:

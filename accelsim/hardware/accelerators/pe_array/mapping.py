@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from accelsim.errors import MachineError
-from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Drawing, Summation
+from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, DrainParameters, Drawing, Summation
 from accelsim.hardware.parameters import check, integer, option
 from accelsim.workload.lowering import READS, Convolution, pad
 
@@ -22,7 +22,7 @@ def bank(k: int, p: Count, q: Count) -> Count:
     return number
 
 
-class Mapping(AcceleratorParameters):
+class Mapping(DrainParameters):
     """pe_rows × pe_columns PEs of activation_width × weight_width multipliers, and what of a layer each PE gets."""
 
     model: Literal["pe_array"]

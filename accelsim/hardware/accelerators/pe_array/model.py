@@ -60,7 +60,7 @@ class PEArray(Mapping):
                 acts = np.outer((rows == phase // phases[1]).sum(1), (columns == phase % phases[1]).sum(1))
                 weights = count * int((tap_phase == phase).sum())
                 cycles += vectors_of(acts, self.activation_width) * vectors_of(weights, self.weight_width)
-            total += int(cycles.max()) * conv.kernel.shape[1] + self.halo_cycles(conv, count)
+            total += int(self.drained(cycles.max())) * conv.kernel.shape[1] + self.halo_cycles(conv, count)
         return total * conv.samples * conv.groups
 
     def _convolution(self, conv: Convolution) -> Activity:
@@ -87,7 +87,7 @@ class PEArray(Mapping):
             cycles, seen = channel_cycles(
                 *vectors, weights[group], group * filters, per_group, tap_phase, mask, turn, widths
             )
-            cycles_of.append(np.column_stack([cycles, halo]).ravel())
+            cycles_of.append(np.column_stack([self.drained(cycles), halo]).ravel())
             totals += seen
         exchanged = sum(halo) * conv.samples * conv.groups
         jobs = np.concatenate(cycles_of)
@@ -144,7 +144,7 @@ class PEArray(Mapping):
         for n in range(0, first.shape[1], together):
             some = [np.ascontiguousarray(operand[:, n : n + together]) for operand in (first, second)]
             counted.append(outer_product_cycles(some[0], some[1], tile, used, steps, taps, widths))
-        return np.sum([cycles for cycles, _ in counted], axis=0), sum(own for _, own in counted)
+        return np.sum([self.drained(cycles) for cycles, _ in counted], axis=0), sum(own for _, own in counted)
 
     def _activity(
         self,

@@ -47,7 +47,7 @@ def replay_convolution(array: Mapping, conv: Convolution) -> tuple[np.ndarray, i
                                     weights[w : w + array.weight_width], out[n],
                                 )  # fmt: skip
                     slowest = max(slowest, own)
-                cycles += slowest
+                cycles += int(array.drained(np.array(slowest)))
             cycles += array.halo_cycles(conv, len(numbers))
     return out, cycles
 
@@ -97,7 +97,7 @@ def replay_weight_grad(array: Mapping, conv: Convolution) -> tuple[np.ndarray, i
                                     ..., None, None
                                 ]
                                 own[n % meetings, p // tile[0], q // tile[1]] += 1
-                    cycles += int(own.max(axis=(1, 2)).sum())
+                    cycles += int(array.drained(own.max(axis=(1, 2))).sum())
         reduction += array.reduction_cycles(conv, len(activations), len(gradients), used)
         groups.append(out)
     samples = conv.kernel.shape[1]
