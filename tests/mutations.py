@@ -2109,4 +2109,12 @@ MUTATIONS = [
         DRAINED,
         "the key does nothing",
     ),
+    Mutation(
+        "samples-share-their-size",
+        DEMAND,
+        "read = np.unique(operand.part[operand.part >= 0])",
+        "read = np.arange(operand.values.size)",
+        ("test_memory.py::test_each_samples_results_are_stored_in_its_own_proportion",),
+        "a sample's results take what those of all take on average",
+    ),
 ]
