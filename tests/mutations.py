@@ -1921,8 +1921,8 @@ MUTATIONS = [
     Mutation(
         "totals-of-what-is-stored",
         "study/results.py",
-        "even // samples, axis=0",
-        "even // even, axis=0",
+        "times = even // samples",
+        "times = even // even",
         EVENED,
         "a layer of one stored sample counts in a total as if the batch had one",
     ),

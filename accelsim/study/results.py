@@ -61,7 +61,14 @@ def evened(table: pd.DataFrame) -> pd.DataFrame:
     own = samples.groupby(table["snapshot"]) if "snapshot" in table else samples.groupby(samples * 0)
     even = own.transform(lambda each: lcm(*each.unique()))
     grows = [row.column for row in ledger.rows() if row.adds_up != "most" and row.column in table]
-    return table.assign(**table[grows].mul(even // samples, axis=0), samples=even)
+    times = even // samples
+    for name in grows:
+        largest = table[name].max()
+        if pd.api.types.is_integer_dtype(table[name]) and int(largest) * int(times.max()) >= EXACT:
+            raise MachineError(
+                f"{name}: must be below 2^63 for {even.max()} samples to be exact, is {largest} for fewer"
+            )
+    return table.assign(**table[grows].mul(times, axis=0), samples=even)
 
 
 def fold(table: pd.DataFrame, keys: list[str], counts: Iterable[Count] | None = None) -> pd.DataFrame:
