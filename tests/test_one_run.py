@@ -49,7 +49,9 @@ def test_its_tensors_belong_together(trace):
                 assert weight.mean() == pytest.approx(1 - s.sparsity, abs=0.001)
             if "saved_activation" in layer.tensors:
                 saved = layer.tensor("saved_activation") != 0
-                assert not (saved & ~activation).any() and saved.sum() < activation.sum()
+                assert not (saved & ~activation).any()
+                if layer.name != "conv1":
+                    assert saved.mean() == pytest.approx(1 - s.sparsity, abs=0.02)  # of the batch, a part of it here
 
 
 @pytest.mark.slow
