@@ -19,8 +19,9 @@ reads    values that PEs read; they become bytes of an action     ``Activity.acc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from accelsim.errors import AccelsimError
@@ -193,10 +194,13 @@ def add(row: Count) -> Count:
                 )
     _ROWS[row.column] = row
     _PLACED.setdefault((row.group, row.place, row.way), row.name)
+    for found in (rows, names, counted_as, _priced):
+        found.cache_clear()
     return row
 
 
-def rows(group: Group | None = None, **wanted: object) -> tuple[Count, ...]:
+@cache  # asked for each record, and there are few questions
+def rows(group: Group | None = None, **wanted: Hashable) -> tuple[Count, ...]:
     """The rows of a group, or of all; with ``place="offchip"`` and the like only those that are so."""
     return tuple(
         row
@@ -205,21 +209,31 @@ def rows(group: Group | None = None, **wanted: object) -> tuple[Count, ...]:
     )
 
 
-def names(group: Group, **wanted: object) -> tuple[str, ...]:
+@cache
+def names(group: Group, **wanted: Hashable) -> tuple[str, ...]:
     """The names of rows."""
     return tuple(row.name for row in rows(group, **wanted))
 
 
-def columns(*groups: Group, **wanted: object) -> list[str]:
+def columns(*groups: Group, **wanted: Hashable) -> list[str]:
     """The columns of rows, group after group."""
     return [row.column for group in groups for row in rows(group, **wanted)]
 
 
-def priced(component: Count) -> list[tuple[Count, Price]]:
+def priced(component: Count) -> tuple[tuple[Count, Price], ...]:
     """The counts that a component's energy is made of, and their prices."""
-    if component.group != "energy":
-        return []
-    return [(row, price) for row in _ROWS.values() for price in row.prices if price.component == component.name]
+    return _priced(component.name) if component.group == "energy" else ()
+
+
+@cache
+def _priced(component: str) -> tuple[tuple[Count, Price], ...]:
+    return tuple((row, price) for row in _ROWS.values() for price in row.prices if price.component == component)
+
+
+@cache
+def counted_as(key: str) -> tuple[str, ...]:
+    """The names of the rows that are priced only where a machine's summation names them under a key."""
+    return tuple(row.name for row in _ROWS.values() if any(price.if_counted_as == key for price in row.prices))
 
 
 def moved(place: str, way: str) -> str:

@@ -88,7 +88,7 @@ class Summation:
 
     def __post_init__(self) -> None:
         for key, got in (("additions", self.additions), ("multiplications", self.multiplications)):
-            known = [row.name for row in ledger.rows() if any(price.if_counted_as == key for price in row.prices)]
+            known = ledger.counted_as(key)
             if got not in known:
                 raise MachineError(f"summation.{key}: must be one of {', '.join(known)}, got {got!r}")
         if not isinstance(self.partial_sums, int) or self.partial_sums < 1:
