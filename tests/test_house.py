@@ -314,10 +314,10 @@ for seed, geometry in enumerate(geometries):
                 activity = machine.run(conv)
                 slots = {cause: int(count) for cause, count in activity.slots.items()}
                 counts.append([seed, name, which, activity.cycles, activity.job_cycles.tolist(), slots])
-from accelsim.hardware.kernels.zero_runs import placeholders
+from accelsim.hardware.kernels.zero_runs import tally
 for density in (0.0, 0.01, 0.1, 1.0):
     parts = np.random.default_rng(1).random((5, 200)) < density
-    counts.append([density, "zero runs", "", 1, placeholders(parts).tolist(), {}])
+    counts.append([density, "zero runs", "", 1, tally(parts)[1].tolist(), {}])
 import numba
 print(json.dumps({"jit": not numba.config.DISABLE_JIT, "counts": counts}))
 """

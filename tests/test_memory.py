@@ -659,12 +659,13 @@ def test_a_layer_feeds_its_neighbour_alone():
 @given(data=st.data(), values=st.integers(0, 150), density=st.sampled_from([0, 0.01, 0.1, 0.5, 1]))
 def test_run_length_codes_decode(data, values, density):
     """The kernel counts the zeros that a coder spells out, whose code decodes to the part."""
-    from accelsim.hardware.kernels.zero_runs import placeholders
+    from accelsim.hardware.kernels.zero_runs import tally
 
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))
     parts = rng.random((3, values)) < density
-    for part, count in zip(parts, placeholders(parts).tolist(), strict=True):
+    for part, nonzeros, count in zip(parts, *(column.tolist() for column in tally(parts)), strict=True):
         code = reference_memory.run_length(part)
+        assert nonzeros == sum(part)
         assert count == sum(not value for _, value in code)
         decoded = [bit for zeros, value in code for bit in [False] * zeros + [value]]
         assert decoded + [False] * (values - len(decoded)) == part.tolist()

@@ -590,7 +590,7 @@ import errno, sys, warnings
 import numpy as np
 from numba.core import caching
 from accelsim.errors import AccelsimWarning
-from accelsim.hardware.kernels.zero_runs import placeholders
+from accelsim.hardware.kernels.zero_runs import tally
 
 def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
@@ -602,7 +602,7 @@ method, fail = {"full": ("save", full), "damaged": ("load", damaged)}[sys.argv[1
 setattr(caching.IndexDataCacheFile, method, fail)
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
-    count = placeholders(np.eye(3, 40, dtype=bool))
+    count = tally(np.eye(3, 40, dtype=bool))[1]
 print(count.tolist(), {w.category is AccelsimWarning for w in told}, str(told[0].message))
 """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from accelsim.hardware.lines import Lines
-from accelsim.hardware.movement.traffic import Traffic, joined, measured
+from accelsim.hardware.movement.traffic import Parts, Traffic, joined, measured
 from accelsim.workload.lowering import Convolution
 
 # Cuts of what is on the columns: fine enough for a fetch to hide behind compute, coarse enough to be simulated quickly.
@@ -84,14 +84,12 @@ def lines_traffic(grid: Grid, work: Work, source: Convolution) -> Traffic:
     # inside a tap's sets counts for the part in which it begins.
     row_part = run * parts + at * grid.tiles % sets // grid.tiles
     row_ends = np.minimum(np.arange(parts + 1) * grid.tiles * grid.rows, lines.shape[1])
-    row_tensor, row_values = lines.row_parts(source, row_ends, lines.shape[1])
-    column_tensor, column_values = lines.column_parts(source, ends, lines.windows)
+    row_tensor, row_values, row_read = _counted(lines, "row_parts", source, row_ends, lines.shape[1])
+    column_tensor, column_values, column_read = _counted(lines, "column_parts", source, ends, lines.windows)
     # Repeats walk samples, with columns of their own, or taps, which take the same columns again.
-    of_repeat = np.arange(lines.repeats) * bands if len(column_values) == lines.repeats * bands else 0
+    of_repeat = np.arange(lines.repeats) * bands if column_read.size == lines.repeats * bands else 0
     column_part = np.arange(bands) + np.broadcast_to(of_repeat, lines.repeats)[:, None]
     depth = np.full(rounds, lines.shape[2] * lines.lanes)
-    row_values, row_read = _with_values(row_values)
-    column_values, column_read = _with_values(column_values)
     rows = measured(
         row_tensor, "weight", row_values, np.broadcast_to(row_read[row_part][:, None, None], shape).ravel(),
         units=min(grid.buffers, sets), streamed=summed(work.row_lines) * grid.lanes,
@@ -105,6 +103,19 @@ def lines_traffic(grid: Grid, work: Work, source: Convolution) -> Traffic:
     sample = None if of_samples is None else np.broadcast_to(of_samples, shape).ravel()
     nothing = np.zeros(cycles.size, np.int64)
     return Traffic(cycles, (columns, rows), per_job(work.streams, windows), nothing, sample=sample)
+
+
+def _counted(
+    lines: Lines, side: str, source: Convolution, ends: np.ndarray, total: int
+) -> tuple[str, Parts, np.ndarray]:
+    """The tensor of a side, cut; and of each cut the part that it reads. Machines that cut alike share them."""
+
+    def count() -> tuple[str, Parts, np.ndarray]:
+        tensor, cut = getattr(lines, side)(source, ends, total)
+        values, read = _with_values(cut)
+        return tensor, Parts.of(values), read
+
+    return source.once(("parts", type(lines), side, total, *ends.tolist()), count)
 
 
 def _with_values(cut: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:

@@ -144,27 +144,41 @@ def in_order(layers: Sequence[LayerTraffic], order: str) -> list[tuple[int, Laye
     return [(at, x.of_sample(turn)) for turn in range(most) for at, x in numbered if turn < x.samples]
 
 
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Of each part: its values, those that are not zero, and the zeros that a run-length code has to spell out."""
+
+    values: np.ndarray
+    nonzeros: np.ndarray
+    placeholders: np.ndarray
+
+    @classmethod
+    def of(cls, blocks: Iterable[np.ndarray]) -> Parts:
+        """Counts values, (parts, values) a block, one block after another."""
+        from accelsim.hardware.kernels.zero_runs import tally
+
+        sizes, counts = [], []
+        for block in blocks:
+            sizes.append(np.full(len(block), block.shape[1], np.int64))
+            counts.append(tally(block if block.dtype == bool else block != 0))
+        nonzeros, spelled = zip(*counts, strict=True)
+        return cls(np.concatenate(sizes), np.concatenate(nonzeros), np.concatenate(spelled))
+
+
 def measured(
     tensor: str,
     buffer: str,
-    blocks: Iterable[np.ndarray],
+    blocks: Iterable[np.ndarray] | Parts,
     part: np.ndarray,
     *,
     units: int = 1,
     copies: int = 1,
     streamed: np.ndarray | None = None,
 ) -> Operand:
-    """An operand from its values: ``blocks`` of shape (parts, values), one after another."""
-    from accelsim.hardware.kernels.zero_runs import placeholders
-
-    sizes, nonzeros, codes = [], [], []
-    for block in blocks:
-        sizes.append(np.full(len(block), block.shape[1], np.int64))
-        nonzeros.append(np.count_nonzero(block, axis=1).astype(np.int64))
-        codes.append(placeholders(np.ascontiguousarray(block != 0)))
-    values, filled, spelled = (np.concatenate(c) for c in (sizes, nonzeros, codes))
-    parts = np.ascontiguousarray(part, np.int64)
-    return Operand(tensor, buffer, values, filled, spelled, parts, units, copies, streamed)
+    """An operand from its values: ``blocks`` of shape (parts, values), one after another; or from what they count."""
+    own = blocks if isinstance(blocks, Parts) else Parts.of(blocks)
+    of_job = np.ascontiguousarray(part, np.int64)
+    return Operand(tensor, buffer, own.values, own.nonzeros, own.placeholders, of_job, units, copies, streamed)
 
 
 def joined(traffics: list[Traffic], *, shared: bool = False) -> Traffic:
