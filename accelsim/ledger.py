@@ -189,27 +189,22 @@ def add(row: Count) -> Count:
     for price in row.prices:
         for key, known in (("rate", tuple(RATES)), ("component", names("energy"))):
             if (got := getattr(price, key)) not in known:
-                raise AccelsimError(
-                    f"ledger: {row.name}: prices: {key}: must be one of {', '.join(known)}, got {got!r}"
-                )
+                rule = f"must be one of {', '.join(known)}, got {got!r}"
+                raise AccelsimError(f"ledger: {row.name}: prices: {key}: {rule}")
     _ROWS[row.column] = row
     _PLACED.setdefault((row.group, row.place, row.way), row.name)
-    for found in (rows, names, counted_as, _priced):
-        found.cache_clear()
+    for question in (rows, priced):
+        question.cache_clear()
     return row
 
 
 @cache  # asked for each record, and there are few questions
 def rows(group: Group | None = None, **wanted: Hashable) -> tuple[Count, ...]:
     """The rows of a group, or of all; with ``place="offchip"`` and the like only those that are so."""
-    return tuple(
-        row
-        for row in _ROWS.values()
-        if group in (None, row.group) and all(getattr(row, key) == value for key, value in wanted.items())
-    )
+    own = (row for row in _ROWS.values() if group in (None, row.group))
+    return tuple(row for row in own if all(getattr(row, key) == value for key, value in wanted.items()))
 
 
-@cache
 def names(group: Group, **wanted: Hashable) -> tuple[str, ...]:
     """The names of rows."""
     return tuple(row.name for row in rows(group, **wanted))
@@ -220,20 +215,11 @@ def columns(*groups: Group, **wanted: Hashable) -> list[str]:
     return [row.column for group in groups for row in rows(group, **wanted)]
 
 
+@cache
 def priced(component: Count) -> tuple[tuple[Count, Price], ...]:
     """The counts that a component's energy is made of, and their prices."""
-    return _priced(component.name) if component.group == "energy" else ()
-
-
-@cache
-def _priced(component: str) -> tuple[tuple[Count, Price], ...]:
-    return tuple((row, price) for row in _ROWS.values() for price in row.prices if price.component == component)
-
-
-@cache
-def counted_as(key: str) -> tuple[str, ...]:
-    """The names of the rows that are priced only where a machine's summation names them under a key."""
-    return tuple(row.name for row in _ROWS.values() if any(price.if_counted_as == key for price in row.prices))
+    name = component.name if component.group == "energy" else None
+    return tuple((row, price) for row in _ROWS.values() for price in row.prices if price.component == name)
 
 
 def moved(place: str, way: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, Protocol
 
 import numpy as np
@@ -88,11 +89,16 @@ class Summation:
 
     def __post_init__(self) -> None:
         for key, got in (("additions", self.additions), ("multiplications", self.multiplications)):
-            known = ledger.counted_as(key)
-            if got not in known:
-                raise MachineError(f"summation.{key}: must be one of {', '.join(known)}, got {got!r}")
+            _check_counted_as(key, got)
         if not isinstance(self.partial_sums, int) or self.partial_sums < 1:
             raise MachineError(f"summation.partial_sums: must be an integer from 1, got {self.partial_sums!r}")
+
+
+@cache  # a summation is asked for with each record
+def _check_counted_as(key: str, got: str) -> None:
+    known = [row.name for row in ledger.rows() if any(price.if_counted_as == key for price in row.prices)]
+    if got not in known:
+        raise MachineError(f"summation.{key}: must be one of {', '.join(known)}, got {got!r}")
 
 
 @dataclass(frozen=True)
