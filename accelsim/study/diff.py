@@ -14,7 +14,7 @@ from rich.text import Text
 from accelsim import ledger
 from accelsim.errors import ResultsError, printable
 from accelsim.hardware.machine import Machine
-from accelsim.ledger import CYCLES
+from accelsim.ledger import CYCLES, ENERGY
 from accelsim.study.report.folders import Run, read_run
 from accelsim.study.results import fold
 from accelsim.study.tables import count, new_table
@@ -23,7 +23,7 @@ from accelsim.workload.trace import Layer, Snapshot, Trace
 
 KEYS = ["snapshot", "layer", "pass"]
 # What two runs are judged by, where both know it.
-FIGURES = ("cycles", "energy_pj", "offchip_read_bytes", "offchip_write_bytes")
+FIGURES = (CYCLES.column, ENERGY.column, *ledger.columns("actions", place="offchip"))
 ABSENT = "—"
 SHOWN = 18  # rows of a table that a person reads; JSON has all
 WIDEST = 22  # letters of a value that a person reads, so that a key and two values are a line
