@@ -276,6 +276,10 @@ def test_a_model_with_the_same_parts_gets_them_as_they_are(tmp_path, weights):
         prune.identity(layer, "weight")
     fit = load(model, tmp_path / "a.pt")
     assert fit.told == () and all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    masked = nn.Sequential(nn.Linear(3, 2))
+    masked[0].register_buffer("mask", torch.rand(2, 3) < 0.5)
+    torch.save(masked.state_dict(), tmp_path / "b.pt")
+    assert load(masked, tmp_path / "b.pt").told == ()
 
 
 def test_integers_and_what_is_divided_by_a_norm_are_no_weights(tmp_path, weights):

@@ -1,8 +1,8 @@
 """Trains a small GPT on text, dense and by SWAT at 80 % and 90 %, and records it: ``python traces/build_gpt.py``.
 
 The text is Python's own reference of the language, as ``help()`` shows it and every Python brings it
-(``pydoc_data.topics``; Python Software Foundation License). Letters are the tokens. Nothing else is needed, and the
-same versions of Python and PyTorch on the same processor give the same trace. Each run starts from the same weights,
+(``pydoc_data.topics``; Python Software Foundation License). Letters are the tokens. Nothing else is needed; the
+text and the last bits depend on the versions of Python and PyTorch. Each run starts from the same weights,
 sees the same batches, and is recorded in its last step, one sequence of the batch, as masks.
 
 By SWAT's rules all linear layers but the first are sparse; attention multiplies activations, which stay as they are.
