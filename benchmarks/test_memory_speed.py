@@ -83,3 +83,13 @@ def test_table6_with_memory_as_a_process(tmp_path, memory):
     print(f"\nTable 6, {memory}: {seconds:.1f} s (limit 90), peak {peak_mb:.0f} MB")
     assert seconds < 90
     assert peak_mb < 1000
+
+
+def test_compare_as_a_process():
+    """All machines that ship, all snapshots and passes, their dense selves too: CPU seconds of both cores."""
+    command = [sys.executable, "-m", "accelsim.cli", "compare", "--trace", "resnet50.npz", "--quiet", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert '"rows"' in process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    print(f"\ncompare: {usage.ru_utime + usage.ru_stime:.1f} CPU-s (target 15; 81 before)")
