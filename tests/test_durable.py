@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -297,8 +298,11 @@ def test_a_batch_system_that_repeats_itself_is_heard_once_and_ctrl_c_each_time()
 def test_handlers_are_given_back_and_what_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with heard():
-            os.kill(os.getpid(), signal.SIGHUP)  # as under nohup
+        with heard() as ending:
+            with suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGHUP)  # as under nohup
+                time.sleep(0.01)
+            assert not ending.came
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
