@@ -15,7 +15,7 @@ from accelsim.hardware.machine import load_machine
 from accelsim.study.reproduction.page import markdown
 from accelsim.study.validation import catalogue, inputs, page, scnn
 from accelsim.study.validation.catalogue import VALIDATIONS, validate
-from accelsim.study.validation.check import AGREES, DIFFERS, EXACT, KNOWN, SHOWN, Check, Validation
+from accelsim.study.validation.check import AGREES, DIFFERS, EXACT, KNOWN, OURS, SHOWN, Check, Validation
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "validation.md"
@@ -66,6 +66,7 @@ def test_what_should_agree_does(found):
         assert validation.source and validation.how
         for check in validation.checks:
             assert check.verdict in (AGREES, KNOWN, SHOWN) and (check.verdict == AGREES or check.note)
+            assert (check.evidence == OURS) == (validation.name == "tensordash") and check.verdict != OURS
             assert check.spread is None or check.spread < 0.02
 
 
@@ -166,3 +167,13 @@ def test_bad_names_and_folders_are_one_line(tmp_path, capsys):
     ):
         assert cli.main(["validate", *arguments]) == 2
         assert re.fullmatch(f"accelsim: error: {line}\n", capsys.readouterr().err)
+
+
+def test_tensordash_is_shown_on_our_inputs_without_a_verdict(found):
+    """ReLU and pooling alone leave most zeros; batch norm makes the gradients of convolutions dense."""
+    validation = found["tensordash"]
+    (check,) = validation.checks
+    assert check.verdict == SHOWN and check.theirs == 1.95 and "ours" in check.note
+    steps = [float(row[-1].removesuffix("×")) for row in validation.tables[0].rows]
+    assert check.ours == pytest.approx(sum(steps) / 4, abs=0.01) and all(step >= 1 for step in steps)
+    assert steps[0] == max(steps) and [row[2] for row in validation.tables[0].rows[1:3]] == ["1.00×", "1.00×"]

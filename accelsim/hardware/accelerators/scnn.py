@@ -13,13 +13,11 @@ import numpy as np
 
 from accelsim.hardware.accelerators.base import (
     STRIDED_INPUT_GRAD,
-    AcceleratorParameters,
     Activity,
-    Drawing,
-    Summation,
 )
 from accelsim.hardware.accelerators.pe_array.mapping import (
     BANKS,
+    CartesianPEs,
     bank,
     phase_of_taps,
     position_classes,
@@ -29,23 +27,18 @@ from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.accelerators.pe_array.traffic import of_convolution
 from accelsim.hardware.movement.traffic import Traffic
 from accelsim.hardware.parameters import check, integer, option
-from accelsim.workload.lowering import READS, Convolution, pad
+from accelsim.workload.lowering import Convolution, pad
 
 # Weights that come together, about what a PE's FIFO of 50 vectors of 4 holds.
 FIFO_VALUES = 256
 
 
-class SCNN(AcceleratorParameters):
+class SCNN(CartesianPEs):
     """pe_rows × pe_columns PEs of activation_width × weight_width multipliers that scatter products to queues."""
 
     model: Literal["scnn"]
-    pe_rows: int = integer(1, 256, "PEs along the height of the map")
-    pe_columns: int = integer(1, 256, "PEs along the width of the map")
-    activation_width: int = integer(1, 64, "activations that a PE multiplies at once, I")
-    weight_width: int = integer(1, 64, "weights that a PE multiplies at once, F")
     accumulators: int = integer(1, 1 << 24, "partial sums that a PE holds, halo included", unit="partial sums")
     group_filters: int = integer(1, 1 << 16, "filters of a group, Kc, at most; PEs meet where a group ends")
-    banks: Literal[1, 2, 4, 8, 16, 32] = option("accumulator banks of a PE; each takes one product a cycle")
     queue_depth: int = integer(0, 126, "products that wait in front of a bank", unit="products")
     strided_input_grad: Literal["phase", "dilate"] = option(STRIDED_INPUT_GRAD)
     reduction_width: int = integer(
@@ -64,27 +57,6 @@ class SCNN(AcceleratorParameters):
                 f"got {self.activation_width} × {self.weight_width} + {self.queue_depth}"
             )
         return self
-
-    @property
-    def multipliers(self) -> int:
-        return self.pe_rows * self.pe_columns * self.activation_width * self.weight_width
-
-    @property
-    def summation(self) -> Summation:
-        """Each product is added to its partial sum, in an accumulator bank; see ``Accelerator``."""
-        return Summation(additions="accumulator_updates", partial_sums=max(1, self.accumulators // self.banks))
-
-    @property
-    def drawing(self) -> Drawing:
-        """Its PEs, and one of them; see ``Accelerator``."""
-        return Drawing(
-            "PEs", self.pe_rows * self.pe_columns, "product", rows=self.pe_rows,
-            down=self.weight_width, across=self.activation_width, accumulators=self.accumulators, banks=self.banks,
-        )  # fmt: skip
-
-    def skips(self, which: str) -> dict[str, str]:
-        """Both operands; see ``Accelerator``."""
-        return dict.fromkeys(READS[which], "zeros")
 
     @property
     def outer_products(self) -> PEArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from accelsim.errors import AccelsimError
-from accelsim.study.validation import others, products, scnn
+from accelsim.study.validation import others, products, scnn, tensordash
 from accelsim.study.validation.check import Validation
 
 # Name → what it is in a line, and what compares, on so many threads; this is the order of the page.
@@ -16,6 +16,7 @@ VALIDATIONS: dict[str, tuple[str, Callable[[int], Validation]]] = {
     "dstc": ("the dual-side sparse tensor core, by densities", products.dstc),
     "sigma": ("SIGMA on ten products of matrices", products.sigma),
     "cnvlutin": ("Cnvlutin over DaDianNao", others.cnvlutin),
+    "tensordash": ("TensorDash on small networks trained for this", tensordash.tensordash),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 AGREES, DIFFERS, KNOWN, SHOWN = "agrees", "DIFFERS", "differs, as known", "shown only"
 # Kinds of evidence. Theirs may be known from others' notes on a publication alone.
 EXACT, COMPUTED, SECONDARY = "exact", "computed", "computed; theirs from secondary sources"
+OURS = "inputs are ours"
 
 
 @dataclass(frozen=True, kw_only=True)

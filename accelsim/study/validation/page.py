@@ -27,10 +27,11 @@ INTRODUCTION = (
     "of ours is typed in, and no machine is tuned to a figure. Where a publication does not describe a cost, the notes "
     "say what was assumed and what it is worth.",
     "Evidence: “exact” equals another program's counts to the cycle; “computed” comes from inputs that somebody else "
-    "published, compared with their result, which may be known from secondary sources. “DIFFERS” makes the command "
-    "fail; “differs, as known” is outside the tolerance for a reason that is stated; “shown only” has no verdict.",
-    "Not compared, because their inputs are not public: Bit-Tactical, TCLp and TCLe, Cambricon-X, TensorDash, the "
-    "compressing DMA engine. [machines.md](machines.md) says what bounds them.",
+    "published, compared with their result, which may be known from secondary sources; “inputs are ours” shows no "
+    "agreement. “DIFFERS” makes the command fail; “differs, as known” is outside the tolerance for a reason that is "
+    "stated; “shown only” has no verdict.",
+    "Not compared, because their inputs are not public: Bit-Tactical, TCLp and TCLe, Cambricon-X, the compressing DMA "
+    "engine. Nor are TensorDash's, for which ours stand in. [machines.md](machines.md) says what bounds them.",
 )
 
 

@@ -91,6 +91,9 @@ def rules(jobs: int) -> Validation:
             ),
         ),
         notes=(
+            "Only what keys of a machine file say is in the table. Left out: a barrier after each channel behind "
+            "queues, weights broadcast a vector a cycle, tiles of the padded input, a cycle at least for each channel, "
+            "queues at the multipliers.",
             "Queues are worth most where operands are dense enough to collide; meeting where a filter group ends, not "
             "after each channel, where they are sparse. A group of 8 leaves a channel of a 1×1 layer at most two "
             "vectors of weights, and fewer filters to even out the PEs.",

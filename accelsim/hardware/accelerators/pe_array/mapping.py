@@ -8,7 +8,13 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from accelsim.errors import MachineError
-from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, DrainParameters, Drawing, Summation
+from accelsim.hardware.accelerators.base import (
+    STRIDED_INPUT_GRAD,
+    AcceleratorParameters,
+    DrainParameters,
+    Drawing,
+    Summation,
+)
 from accelsim.hardware.parameters import check, integer, option
 from accelsim.workload.lowering import READS, Convolution, pad
 
@@ -22,10 +28,8 @@ def bank(k: int, p: Count, q: Count) -> Count:
     return number
 
 
-class Mapping(DrainParameters):
-    """pe_rows × pe_columns PEs of activation_width × weight_width multipliers, and what of a layer each PE gets."""
-
-    model: Literal["pe_array"]
+class CartesianPEs(AcceleratorParameters):
+    """pe_rows × pe_columns PEs that multiply two vectors all with all, and scatter the products to banks."""
 
     pe_rows: int = integer(1, 256, "PEs along the height of the map")
     pe_columns: int = integer(1, 256, "PEs along the width of the map")
@@ -33,6 +37,34 @@ class Mapping(DrainParameters):
     weight_width: int = integer(1, 64, "weights that a PE multiplies at once, F")
     accumulators: int = integer(1, 1 << 24, "partial sums that a PE holds", unit="partial sums")
     banks: Literal[1, 2, 4, 8, 16, 32] = option("accumulator banks of a PE; each takes one product a cycle")
+
+    @property
+    def multipliers(self) -> int:
+        return self.pe_rows * self.pe_columns * self.activation_width * self.weight_width
+
+    @property
+    def summation(self) -> Summation:
+        """Each product is added to its partial sum, in an accumulator bank; see ``Accelerator``."""
+        return Summation(additions="accumulator_updates", partial_sums=max(1, self.accumulators // self.banks))
+
+    @property
+    def drawing(self) -> Drawing:
+        """Its PEs, and one of them; see ``Accelerator``."""
+        return Drawing(
+            "PEs", self.pe_rows * self.pe_columns, "product", rows=self.pe_rows,
+            down=self.weight_width, across=self.activation_width, accumulators=self.accumulators, banks=self.banks,
+        )  # fmt: skip
+
+    def skips(self, which: str) -> dict[str, str]:
+        """Both operands; see ``Accelerator``."""
+        return dict.fromkeys(READS[which], "zeros")
+
+
+class Mapping(CartesianPEs, DrainParameters):
+    """What of a layer each PE gets."""
+
+    model: Literal["pe_array"]
+
     stride_phases: bool = option(
         "split activations and weights of a strided layer by position modulo the stride, so that every product is "
         "needed; without, all meet all, and products between the strides use a multiplier but no bank"
@@ -63,30 +95,9 @@ class Mapping(DrainParameters):
         return self
 
     @property
-    def multipliers(self) -> int:
-        return self.pe_rows * self.pe_columns * self.activation_width * self.weight_width
-
-    @property
-    def summation(self) -> Summation:
-        """Each product is added to its partial sum, in an accumulator bank; see ``Accelerator``."""
-        return Summation(additions="accumulator_updates", partial_sums=max(1, self.accumulators // self.banks))
-
-    @property
-    def drawing(self) -> Drawing:
-        """Its PEs, and one of them; see ``Accelerator``."""
-        return Drawing(
-            "PEs", self.pe_rows * self.pe_columns, "product", rows=self.pe_rows,
-            down=self.weight_width, across=self.activation_width, accumulators=self.accumulators, banks=self.banks,
-        )  # fmt: skip
-
-    @property
     def memory_needed_for(self) -> str:
         """Partial sums that spill go there; see ``Accelerator``."""
         return "spill_partial_sums" if self.spill_partial_sums else ""
-
-    def skips(self, which: str) -> dict[str, str]:
-        """Both operands; see ``Accelerator``."""
-        return dict.fromkeys(READS[which], "zeros")
 
     @property
     def grid(self) -> tuple[int, int]:
