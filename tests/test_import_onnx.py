@@ -104,5 +104,5 @@ def test_a_model_whose_sizes_are_open_is_refused(tmp_path):
 
 def test_without_onnx_there_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportFormatError, match=r"needs the onnx package: pip install 'accelsim\[import\]'"):
+    with pytest.raises(ImportFormatError, match=r"needs the onnx package: pip install 'accelsim-sparse\[import\]'"):
         read(DATA / "onnx" / "Linear.onnx")
