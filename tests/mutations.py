@@ -2110,14 +2110,6 @@ MUTATIONS = [
         "the key does nothing",
     ),
     Mutation(
-        "samples-share-their-size",
-        DEMAND,
-        "read = np.unique(operand.part[operand.part >= 0])",
-        "read = np.arange(operand.values.size)",
-        ("test_memory.py::test_each_samples_results_are_stored_in_its_own_proportion",),
-        "a sample's results take what those of all take on average",
-    ),
-    Mutation(
         "samples drawn anew for each layer",
         "capture/selection.py",
         "np.random.default_rng([self.seed, step])",

@@ -94,27 +94,28 @@ def cycles(machine, conv):
     steps, together = stepped(machine, [filters], windows, tensors, linear, conv.geometry.output[1])
     costs = [own + [0] * (together - len(own)) for own, _ in steps]
     if linear and machine.staggered_linear:
-        return staggered(costs, machine.columns // slices_of(machine, tensors)[0])
+        return staggered(costs, machine.columns // slices_of(machine, tensors, linear)[0])
     return in_step(costs, getattr(machine, "column_registers", 0), together)
 
 
 def needed(values, bits, by_layer):
     """Bits of a value that are worked on."""
     low, high = min([0, *values]), max([0, *values])
-    own = max((-low - 1).bit_length(), high.bit_length()) + 1 if low < 0 else length(high)
+    own = max((-low - 1).bit_length(), high.bit_length(), 1) + 1 if low < 0 else length(high)
     return own if by_layer else bits
 
 
-def bits_of(m, tensors):
-    """Of what is on the columns and on the rows, ``tensors``: the layer's whole ones."""
+def bits_of(m, tensors, linear):
+    """Of what is on the columns and on the rows, ``tensors``: the layer's whole ones. A difference takes one more."""
     w_serial = m.model == "laconic" or (m.model == "loom" and (m.precision == "layer" or m.dynamic_weights))
     by_layer = m.precision == "layer"
-    return needed(tensors[0], m.column_bits, by_layer), needed(tensors[1], m.row_bits, by_layer and w_serial)
+    on_columns = needed(tensors[0], m.column_bits, by_layer) + (getattr(m, "differential", False) and not linear)
+    return min(on_columns, m.column_bits), needed(tensors[1], m.row_bits, by_layer and w_serial)
 
 
-def slices_of(m, tensors):
+def slices_of(m, tensors, linear):
     """Columns of a window and rows of a filter."""
-    return [ceil(bits, m.pe_width) for bits in bits_of(m, tensors)]
+    return [ceil(bits, m.pe_width) for bits in bits_of(m, tensors, linear)]
 
 
 def stepped(m, blocks, windows, tensors, linear, map_width):
@@ -124,8 +125,8 @@ def stepped(m, blocks, windows, tensors, linear, map_width):
     filters. ``tensors``: the whole ones on columns and rows; ``map_width``: windows in a row of the map.
     """
     kind = m.model
-    pa, pw = bits_of(m, tensors)
-    W, (na, nw) = m.pe_width, slices_of(m, tensors)
+    pa, pw = bits_of(m, tensors, linear)
+    W, (na, nw) = m.pe_width, slices_of(m, tensors, linear)
     sa, sw = (int(min([0, *values]) < 0) for values in tensors)
     if getattr(m, "differential", False) and not linear:
         Q, sa = map_width, 1

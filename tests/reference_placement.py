@@ -137,10 +137,9 @@ def _result(memory, layers, at) -> list[int]:
     dense = [up(values * memory.value_bits, 8) for values in layer.traffic.result.tolist()]
     if at + 1 < len(layers) and layer.feeds(layers[at + 1]):
         for operand in layers[at + 1].traffic.operands:
-            read, sizes = {p for p in operand.part.tolist() if p >= 0}, stored_bytes(memory, operand)
-            whole = sum(up(int(operand.values[p]) * memory.value_bits, 8) for p in read)
+            whole = sum(up(values * memory.value_bits, 8) for values in operand.values.tolist())
             if operand.tensor == {"fwd": "activation"}.get(layer.which, "gradient") and whole:
-                return [up(size * sum(sizes[p] for p in read), whole) for size in dense]
+                return [up(size * sum(stored_bytes(memory, operand)), whole) for size in dense]
     if layer.which == "weight_grad":
         return [up(size * layer.samples, layer.batch) for size in dense]
     return dense

@@ -22,7 +22,7 @@ from accelsim.hardware.movement.planner import Planner
 from accelsim.hardware.movement.port import TICKS
 from accelsim.hardware.movement.replay import replay
 from accelsim.hardware.movement.residency import Visits
-from accelsim.hardware.movement.traffic import LayerTraffic, Operand, Traffic, in_order
+from accelsim.hardware.movement.traffic import LayerTraffic, Operand, Traffic
 from accelsim.pipeline import PASSES, Task, simulate_records
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.trace import Snapshot
@@ -444,25 +444,6 @@ def test_results_kept_on_chip_are_not_fetched_again():
         writes[capacity, how] = [counts["offchip_write_bytes"] for counts in plan.actions]
     assert reads == {(32, "always"): [13, 1], (32, "unless_kept"): [13, 1], (16, "always"): [13, 9]}
     assert writes == {(32, "always"): [8, 8], (32, "unless_kept"): [0, 8], (16, "always"): [8, 8]}
-
-
-def test_each_samples_results_are_stored_in_its_own_proportion():
-    """Sample by sample, as masks: what the next layer reads of the first is full, of the second empty. 8 values of 8
-    bits are 9 bytes and 1; all samples of a layer together 10, in equal shares."""
-    weight = operand("weight", "weight", [1], [0, 0])
-    inputs = [operand("activation", "activation", [8, 8], [0, 1], nonzeros=[8, n]) for n in (8, 0)]
-    layers = [
-        replace(one, samples=2, batch=2, traffic=replace(one.traffic, sample=np.array([0, 1])))
-        for one in (layer([1, 1], moved, weight, [8, 8], position=at) for at, moved in enumerate(inputs))
-    ]
-    stored = {}
-    for order in ("sample", "layer"):
-        memory = machine_memory(order=order, formats=Formats(activation="bitmask"))
-        turns = tuple(turn for _, turn in in_order(layers, order))
-        plan = Case(memory, pe_buffers(), turns).plan()
-        stored[order] = [counts["activation_memory_write_bytes"] for counts in plan.actions]
-    # The first layer's fetch of 9 bytes comes on top, and what the last one leaves is dense.
-    assert stored == {"sample": [9 + 9, 8, 9 + 1, 8], "layer": [18 + 10, 16]}
 
 
 def test_the_next_layers_weights_come_while_this_one_computes():

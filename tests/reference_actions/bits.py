@@ -20,12 +20,14 @@ BIT_LEVEL = ("stripes", "shapeshifter", "loom", "pragmatic", "laconic", "tclp", 
 def bit_level(machine: dict, problem: Problem) -> Moved:
     """Tiles whose windows take several columns and whose filters several rows; of ``problem`` the integers matter."""
     keys = SimpleNamespace(**machine)
+    if problem.which == "weight_grad":  # whose columns hold no neighbours
+        keys.differential = False
     if machine["model"].startswith("tcl"):
         keys.search_map = search_map(machine)
     rows, columns = placed(machine, problem, sides(problem, 0, machine["lanes"]))
     of = dict(zip(READS[problem.which], problem.tensors, strict=True))
     tensors = [[int(x) for x in of[side.tensor].ravel()] for side in (columns, rows)]
-    of_window, of_filter = slices_of(keys, tensors)
+    of_window, of_filter = slices_of(keys, tensors, _is_linear(as_seen(machine, problem)))
     kind = "bit_tactical" if machine["model"].startswith("tcl") else "dadiannao"
     shape = {"rows": machine["rows"] // of_filter, "columns": machine["columns"] // of_window}
     moved = tiles(machine | shape | {"model": kind}, _masks(problem))
@@ -46,7 +48,7 @@ def _operations(keys, machine, problem, group, tensors, of_window) -> int:
     """Cycles of each column, of one sample or tap after another, times the lanes of rows that hold a value then."""
     seen = as_seen(machine, problem)
     rows, columns = placed(machine, seen, sides(seen, group, keys.lanes))
-    linear = seen.which != "weight_grad" and seen.padded.shape[2:] == (1, 1) == seen.taps == seen.places
+    linear = _is_linear(seen)
     blocks = [[[_known(line, number, seen) for number, line in enumerate(own)] for own in block.tolist()]
               for block in rows.blocks]  # fmt: skip
     found = 0
@@ -57,6 +59,10 @@ def _operations(keys, machine, problem, group, tensors, of_window) -> int:
             busy = max(costs) * of_window if linear and keys.staggered_linear else sum(costs)
             found += busy * lanes
     return found
+
+
+def _is_linear(seen: Problem) -> bool:
+    return seen.which != "weight_grad" and seen.padded.shape[2:] == (1, 1) == seen.taps == seen.places
 
 
 def _known(line: list[int], number: int, seen: Problem) -> list[int | None]:

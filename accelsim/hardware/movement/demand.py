@@ -157,9 +157,8 @@ def _result_bytes(memory: Memory, layer: LayerTraffic, reader: LayerTraffic | No
     sizes = memory.value_bytes(layer.traffic.result)
     operand = reader.handed_on if reader is not None else None
     if operand is not None:
-        read = np.unique(operand.part[operand.part >= 0])  # by this sample, where one goes through all layers
-        stored = int(memory.stored_bytes(operand)[read].sum())
-        dense = int(memory.value_bytes(operand.values)[read].sum())
+        stored = int(memory.stored_bytes(operand).sum())
+        dense = int(memory.value_bytes(operand.values).sum())
         if dense:  # else the next layer sees nothing but its padding
             return -(-sizes * stored // dense)
     if layer.which == "weight_grad":
