@@ -2,14 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from accelsim import cli, load_machine, open_trace
 from accelsim.commands.ask import MACHINES
+from accelsim.study.answer import facts, sentences
 from accelsim.study.compare import compare
+from accelsim.study.layout import rendered
 
 LAYERS = "conv1, 8, 8, 3, 3, 3, 8, 1\nconv2, 8, 8, 3, 3, 8, 8, 1\n"
 
@@ -112,3 +116,15 @@ def test_the_page_shows_what_its_command_says(capsys):
     (command,) = re.findall(r"^accelsim ask (.*?) +#", page, re.M)
     shown = re.search(r"```text\n(.*?)```", page, re.S)[1]
     assert asked(capsys, *command.split()).startswith(shown)
+
+
+def test_a_machine_without_a_dense_self_is_said_to_have_none(tiny):
+    """What a comparison leaves out of its table is missing there, not a number."""
+    machines = [load_machine("ampere.yaml")]
+    with open_trace(tiny) as trace:
+        comparison = compare(machines, trace, snapshots=["swat80"])
+        gone = comparison.rows.assign(step_gain=pd.NA, fwd_gain=pd.NA)
+        answer = facts(replace(comparison, rows=gone), trace, machines, ["swat80"])
+    assert answer["snapshots"][0]["machines"][0]["fewer"]["step"] is None
+    text = rendered(sentences(answer))
+    assert "A training step: what ampere would take without the zeros could not be simulated." in text

@@ -15,8 +15,7 @@ from rich.text import Text
 
 from accelsim import cli
 from accelsim.commands import shared
-from accelsim.study.layout import rendered
-from accelsim.study.tables import new_table
+from accelsim.study.layout import new_table, rendered
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 WORDS = st.text("abcdefgh|&_", min_size=1, max_size=12)

@@ -74,30 +74,20 @@ def _network(options: argparse.Namespace) -> Iterator[tuple[Any, tuple[str, ...]
     from accelsim import open_trace
     from accelsim.files import find
 
-    if options.checkpoint is None and options.file.endswith(".npz") and _is_trace(options.file):
-        with open_trace(options.file) as trace:
-            yield trace, PASSES, []
-        return
+    if options.checkpoint is None and options.file.lower().endswith(".npz"):
+        from accelsim.workload.importers.trace import tells
+
+        path = find(options.file, "traces", TraceError)
+        if tells(path):  # another .npz is a file of arrays, which import reads
+            with open_trace(path) as trace:
+                yield trace, PASSES, []
+            return
     like = options.like and find(options.like, "traces", TraceError)
     if like is None:
         yield _imported(options, None)
         return
     with open_trace(like) as reference:
         yield _imported(options, reference)
-
-
-def _is_trace(name: str) -> bool:
-    """A trace has its description in it; another .npz is a file of arrays, which import reads."""
-    import zipfile
-
-    from accelsim.files import find
-
-    path = find(name, "traces", TraceError)
-    try:
-        with zipfile.ZipFile(path) as file:
-            return "meta.npy" in file.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return True  # whose reader says what is wrong
 
 
 def _imported(options: argparse.Namespace, like: Trace | None) -> tuple[SyntheticTrace, tuple[str, ...], list[str]]:

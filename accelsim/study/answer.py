@@ -8,9 +8,11 @@ from typing import Any
 from rich.text import Text
 
 from accelsim.hardware.machine import Machine
-from accelsim.study.compare import Comparison
+from accelsim.study.compare import Comparison, records
 from accelsim.study.describe import zeros_of
-from accelsim.study.tables import new_table, percent, times
+from accelsim.study.layout import new_table
+from accelsim.study.tables import HEADINGS as PASSES_IN_WORDS
+from accelsim.study.tables import percent, times
 from accelsim.workload.synthetic import SyntheticTrace
 from accelsim.workload.trace import Snapshot, Trace
 
@@ -29,7 +31,7 @@ def facts(
     The best machine for each multiplier comes first.
     """
     words = {machine.name: machine.description for machine in machines}
-    rows = comparison.rows.to_dict("records")
+    rows = records(comparison.rows)
     passes = list(comparison.contenders[0].skips)
     columns = [*passes, "step"] if len(passes) == 3 else passes
     found = []
@@ -48,15 +50,15 @@ def facts(
 
 
 def _of_snapshot(
-    snapshot: Snapshot, rows: list[dict[Any, Any]], words: Mapping[str, str], columns: list[str]
+    snapshot: Snapshot, rows: list[dict[str, Any]], words: Mapping[str, str], columns: list[str]
 ) -> dict[str, Any]:
     machines = [
         {
             "machine": row["machine"],
             "description": words[row["machine"]],
             "multipliers": row["baseline_multipliers"],
-            "fewer": {column: _number(row[f"{column}_gain"]) for column in columns},
-            "per_multiplier": {column: _number(row[f"{column}_speedup"]) for column in columns},
+            "fewer": {column: row[f"{column}_gain"] for column in columns},
+            "per_multiplier": {column: row[f"{column}_speedup"] for column in columns},
         }
         for row in rows
     ]
@@ -70,10 +72,6 @@ def _of_snapshot(
         "all_skipped": everything,
         "machines": [machine for machine in machines if machine["machine"] != ALL_SKIPPED],
     }
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)
 
 
 # In words -----------------------------------------------------------------------------------------------------------
@@ -101,12 +99,7 @@ NAMES = {
     "weight_grad": "the weight gradient",
     "step": "a training step",
 }
-HEADINGS = {
-    "fwd": "inference",
-    "input_grad": "input\ngradient",
-    "weight_grad": "weight\ngradient",
-    "step": "training\nstep",
-}
+HEADINGS = PASSES_IN_WORDS | {"fwd": "inference"}
 
 
 def _zeros(zeros: Mapping[str, float | None], columns: list[str]) -> str:

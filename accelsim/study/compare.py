@@ -18,8 +18,9 @@ from accelsim.hardware.machine import Machine
 from accelsim.ledger import CYCLES, EFFECTUAL, ENERGY, OFFCHIP_MOVED, ONCHIP_MOVED
 from accelsim.pipeline import simulate_records
 from accelsim.study.export import to_json, write_files
+from accelsim.study.layout import new_table
 from accelsim.study.results import COLUMNS, Summary, convolutions, dense_selves, frame, slots_of, summarize, total
-from accelsim.study.tables import HEADINGS, NOTHING, count, new_table, times
+from accelsim.study.tables import HEADINGS, NOTHING, count, times
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.trace import Trace
 
@@ -181,7 +182,7 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
             table.add_column(heading, justify="right")
         table.add_column("skips:\ntime", no_wrap=True)
         table.add_column("\nbytes")
-        for row in _plain(rows):
+        for row in records(rows):
             contender = contenders[row["machine"]]
             table.add_row(
                 row["machine"], count(row["baseline_multipliers"]),
@@ -197,7 +198,7 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
         yield Text(f"{machine} is left out: it cannot run the trace ({reason.removeprefix(f'{machine}: ')})")
 
 
-def _plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Python's own numbers; None for what is missing."""
     return [{str(key): None if pd.isna(x) else x for key, x in row.items()} for row in rows.to_dict(orient="records")]
 
@@ -245,7 +246,7 @@ def report(comparison: Comparison, origin: dict[str, Any]) -> dict[str, Any]:
         "layers": comparison.layers,
         "machines": [asdict(contender) for contender in comparison.contenders],
         "refused": comparison.refused,
-        "rows": _plain(comparison.rows),
+        "rows": records(comparison.rows),
         "provenance": origin,
     }
 

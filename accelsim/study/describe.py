@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from accelsim.errors import printable
 from accelsim.hardware.machine import Machine
 from accelsim.hardware.parameters import Parameters
+from accelsim.study.layout import new_table
 from accelsim.workload.coverage import coverage_text
 from accelsim.workload.formats import ENOUGH
 from accelsim.workload.metadata import TENSORS
@@ -78,11 +78,10 @@ def trace_tables(facts: dict[str, Any]) -> Iterator[Table | Text]:
 
 def _snapshot_table(snapshot: dict[str, Any]) -> Table:
     s = snapshot
-    table = Table(
-        title=f"{s['name']}: Top-K {100 * s['sparsity']:g} %, {s['algorithm']}, step {s['step']}, "
+    table = new_table(
+        f"{s['name']}: Top-K {100 * s['sparsity']:g} %, {s['algorithm']}, step {s['step']}, "
         f"batch {s['batch']}; samples: stored of those multiplied; densities (share of non-zeros)",
-        title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD,
-    )  # fmt: skip
+    )
     for heading in ("layer", "input C×H×W", "weight K×C×R×S", "stride", "output K×P×Q"):
         table.add_column(heading, no_wrap=True)
     table.add_column("samples", justify="right")
@@ -116,7 +115,7 @@ def machine_tables(machine: Machine, source: str) -> Iterator[Table | Text]:
     """Every key of a machine with its value, unit and meaning."""
     yield Text(f"{source}: machine {machine.name}, {machine.accelerator.multipliers:,} multipliers")
     yield Text(f"  {machine.description}")
-    table = Table(header_style="", box=SIMPLE_HEAD)
+    table = new_table()
     for heading in ("key", "value", "unit", "meaning"):
         table.add_column(heading, max_width=60)
     for row in keys(machine):

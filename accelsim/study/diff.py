@@ -15,9 +15,10 @@ from accelsim import ledger
 from accelsim.errors import ResultsError, printable
 from accelsim.hardware.machine import Machine
 from accelsim.ledger import CYCLES, ENERGY
+from accelsim.study.layout import new_table
 from accelsim.study.report.folders import Run, read_run
 from accelsim.study.results import fold
-from accelsim.study.tables import count, new_table
+from accelsim.study.tables import count
 from accelsim.workload.metadata import TENSORS
 from accelsim.workload.trace import Layer, Snapshot, Trace
 

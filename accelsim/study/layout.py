@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -85,6 +86,11 @@ def _wrapped(part: object, width: int) -> Text:
         how = {"subsequent_indent": indent, "break_on_hyphens": False}
         lines += textwrap.wrap(line, max(width, len(indent) + 20), **how) or [""]  # type: ignore[arg-type]
     return Text("\n".join(lines), style=style)
+
+
+def new_table(title: str = "") -> Table:
+    """An empty table in the style of all."""
+    return Table(title=title or None, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
 
 
 def stacked(table: Table, console: Console) -> Iterator[Table]:
@@ -177,11 +183,15 @@ def _note(part: object, form: str) -> str:
 
 
 def _markdown(table: Plain) -> str:
-    lines = [f"**{table.title}**", ""] if table.title else []
+    title = [f"**{table.title}**", ""] if table.title else []
     rule = ["--:" if number else "---" for number in table.numbers]
-    cells = [table.headings, rule, *table.rows]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-    return "\n".join([*lines, ""])
+    return "\n".join([*title, *markdown_rows((table.headings, rule, *table.rows)), ""])
+
+
+def markdown_rows(rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Lines of a table of Markdown; the second row is the rule."""
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
 
 
 def _csv(table: Plain) -> str:

@@ -9,13 +9,13 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from accelsim import ledger
 from accelsim.ledger import Count
 from accelsim.study.describe import zeros_of
+from accelsim.study.layout import new_table
 from accelsim.study.results import COLUMNS, Energy, Summary, evened, fold, slots_of
 from accelsim.workload.coverage import coverage_text, is_enough
 from accelsim.workload.metadata import TENSORS
@@ -304,11 +304,6 @@ def capture_tables(history: list[Any], trace: Trace, is_frozen: bool) -> Iterato
         yield Text(f"{words} {percent(left)}: {how}", style="red")
     if any(run.images_skipped for run in history):
         yield Text(f"{history[-1].images_skipped} images did not open and were skipped")
-
-
-def new_table(title: str) -> Table:
-    """An empty table in the style of all."""
-    return Table(title=title, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
 
 
 def _section(table: Table, name: str, rows: list[dict[str, Any]], show: Callable[[Any], str]) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from accelsim.ledger import CYCLES, EFFECTUAL
+from accelsim.study.layout import new_table
 from accelsim.study.results import fold
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _fastest(done: pd.DataFrame) -> Table:
     points = first.join(sums).sort_values(CYCLES.column, kind="stable")
     shown = points.head(FASTEST)
     title = f"The {len(shown)} points of fewest cycles of {len(points):,}, over passes and layers together"
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
+    table = new_table(title)
     for name in ("point", *differ, "multipliers", "cycles", "utilization"):
         table.add_column(name, justify="right")
     for number, row in shown.iterrows():
@@ -93,7 +93,7 @@ def _fastest(done: pd.DataFrame) -> Table:
 
 def _fidelity(errors: pd.DataFrame) -> Table:
     title = "Sparsities of no snapshot are made; where the trace has them, cycles made against cycles real"
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
+    table = new_table(title)
     for name in ("trace", "machine", "sparsity", "pass", "error of the sum", "of a layer (RMS)"):
         table.add_column(name, justify="right")
     for row in errors.to_dict(orient="records"):

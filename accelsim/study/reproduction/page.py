@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from accelsim.files import staged
 from accelsim.study import manifest
 from accelsim.study.csv_file import write_csv
 from accelsim.study.export import to_json
+from accelsim.study.layout import markdown_rows, new_table
 from accelsim.study.reproduction.figure import (
     AGREES,
     ALONE,
@@ -99,7 +99,7 @@ def markdown(blocks: Iterable[Block]) -> str:
         if kind == "table":
             title, headings, rows = content
             lines = [f"*{title}*\n"] if title else []
-            lines += ["| " + " | ".join(_escaped(cells)) + " |" for cells in (headings, ["---"] * len(headings), *rows)]
+            lines += markdown_rows((headings, ["---"] * len(headings), *rows))
             parts.append("\n".join(lines) + "\n")
         elif kind == "bullet":
             parts.append(f"- {content}" + ("" if following[0] == "bullet" else "\n"))
@@ -224,13 +224,9 @@ def _cell(comparison: Comparison | None) -> str:
     return f"{ours} ({paper})" + marks.get(comparison.verdict, "")
 
 
-def _escaped(cells: Iterable[str]) -> list[str]:
-    return [cell.replace("|", "\\|") for cell in cells]
-
-
 def laid_out(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     """A table for a terminal."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="", box=SIMPLE_HEAD)
+    table = new_table(title)
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
