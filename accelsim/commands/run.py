@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from accelsim.commands.shared import Commands, add_code, add_format, cores, jobs, names, progress, show_as
+from accelsim.commands.shared import Commands, add_code, add_format, at_least_one, cores, jobs, names, progress, show_as
 from accelsim.workload.lowering import PASSES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from accelsim.hardware.machine import Machine
+    from accelsim.workload.trace import Trace
 
 # Sections of a machine that ``run`` takes from another file, and one that is shipped.
 SECTIONS = {"memory": "ddr4.yaml", "energy": "28nm.yaml", "overheads": "swat.yaml"}
@@ -54,7 +61,11 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--timeline-detail", choices=("layers", "auto", "jobs"), default="auto",
         help="auto: what 200,000 events can show; jobs: all, however much",
     )  # fmt: skip
-    command.add_argument("--explain", action="store_true", help="show where every multiplier slot went")
+    command.add_argument(
+        "--explain", nargs="?", type=at_least_one, const=5, metavar="N",
+        help="show where every multiplier slot went, and what to change: changes of the machine are simulated on the N "
+        "layers with most cycles of each pass of the sparsest snapshot (5)",
+    )  # fmt: skip
     add_format(command)
     command.add_argument("--quiet", action="store_true", help="no progress bar, and the speedup table only")
     command.set_defaults(command=run)
@@ -113,11 +124,12 @@ def run(options: argparse.Namespace) -> None:
         covered = list(tables.coverage_notes(trace.snapshots, options.snapshots))
         covered += tables.samples_note(table)
         covered += [] if options.quiet else tables.places_note(table, trace)
+        advice, advised = _advised(options, machine, trace, table) if options.explain else ([], None)
         paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]
-    shown = {"full": not options.quiet, "explain": options.explain}
+    shown = {"full": not options.quiet, "explain": advised is not None}
     covered += tables.self_note(refused)
-    parts: list[object] = [*tables.summary(chosen, everything, table, paper, **shown), *covered]
-    data = export.report(chosen, everything, table, paper, origin)
+    parts: list[object] = [*tables.summary(chosen, everything, table, paper, **shown), *covered, *advice]
+    data = export.report(chosen, everything, table, paper, origin) | {"guidance": advised}
     if options.plots:
         from accelsim.study.plots import write_plots
 
@@ -126,3 +138,14 @@ def run(options: argparse.Namespace) -> None:
         counts = action_counts(machine, table)
         export.write_results(options.out, table, data, layout.rendered(parts), counts)
     show_as(options, parts, data)
+
+
+def _advised(
+    options: argparse.Namespace, machine: Machine, trace: Trace, table: pd.DataFrame
+) -> tuple[list[object], dict[str, Any]]:
+    """What limits the machine, and what to change: as lines, and as plain data."""
+    from accelsim.study import guidance
+
+    with progress(options) as tell:
+        found = guidance.guide(machine, trace, table, most=options.explain, jobs=options.jobs or cores(), progress=tell)
+    return ["", *guidance.lines(found)], guidance.report(found)

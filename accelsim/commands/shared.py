@@ -104,6 +104,13 @@ def jobs(text: str) -> int:
     return int(text)
 
 
+def at_least_one(text: str) -> int:
+    """A number of things."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 6 and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be an integer from 1, got {text[:20]}")
+    return int(text)
+
+
 def shape(text: str) -> tuple[int, ...]:
     """``1,3,224,224`` as sizes."""
     sizes = text.split(",")

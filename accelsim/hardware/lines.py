@@ -270,6 +270,13 @@ def on_rows(which: str, weight_grad_rows: str) -> str:
     return "input" if which == "weight_grad" and weight_grad_rows == "activation" else "kernel"
 
 
+def stream_names(which: str, side: str) -> str:
+    """What the streams of a side of a convolution are, in words."""
+    if which == "weight_grad":
+        return "channels" if side == "input" else "filters"
+    return "places of the map" if side == "input" else "filters" if which == "fwd" else "channels"
+
+
 def tensor_on(which: str, side: str) -> str:
     """The layer's tensor that is the "input" or the "kernel" of a pass's convolutions."""
     return READS[which][side == "kernel"]

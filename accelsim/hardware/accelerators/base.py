@@ -130,6 +130,39 @@ class Drawing:
     banks: int = 1
 
 
+@dataclass(frozen=True)
+class Unused:
+    """Units of a machine that a convolution has no work for.
+
+    Parameters
+    ----------
+    units : str
+        What they are: "PEs", "rows of PEs".
+    places, used : int
+        How many there are, over all rounds, and how many of these places get something to do.
+    because : str
+        What does not fill them: "a 7×7 map".
+    rounds : int
+        How often the machine is filled.
+    """
+
+    units: str
+    places: int
+    used: int
+    because: str
+    rounds: int = 1
+
+    @property
+    def share(self) -> float:
+        """Of the places, those that stay idle."""
+        return 1 - self.used / self.places
+
+    def __str__(self) -> str:
+        """``a 7×7 map leaves 207 of 256 PEs idle``."""
+        times = f", in {self.rounds:,} rounds" if self.rounds > 1 else ""
+        return f"{self.because} leaves {self.places - self.used:,} of {self.places:,} {self.units} idle{times}"
+
+
 class Accelerator(Protocol):
     """A model of a machine's compute. Its frozen, validated parameters are the ``accelerator`` section of the YAML."""
 
@@ -163,6 +196,9 @@ class Accelerator(Protocol):
 
     def skips(self, which: str) -> dict[str, str]:
         """The tensors of a pass (``READS``) whose zeros can save time, and how (``SKIPS``); no others change cycles."""
+
+    def unused(self, conv: Convolution) -> Unused | None:
+        """The kind of unit of which a convolution leaves the largest share idle; None: all have work, or not told."""
 
     def run(self, conv: Convolution) -> Activity:
         """Counts. Raises MachineError where the machine cannot run the convolution."""
@@ -210,6 +246,10 @@ class AcceleratorParameters(Parameters):
     def memory_needed_for(self) -> str:
         """Nothing; see ``Accelerator``."""
         return ""
+
+    def unused(self, conv: Convolution) -> Unused | None:
+        """Not told; see ``Accelerator``."""
+        return None
 
 
 class DrainParameters(AcceleratorParameters):

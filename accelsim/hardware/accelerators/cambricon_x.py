@@ -18,9 +18,10 @@ from accelsim.hardware.accelerators.base import (
     DrainParameters,
     Drawing,
     Summation,
+    Unused,
 )
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
-from accelsim.hardware.lines import Lines, on_rows, tensor_on, to_lines
+from accelsim.hardware.lines import Lines, on_rows, stream_names, tensor_on, to_lines
 from accelsim.hardware.movement.traffic import joined
 from accelsim.hardware.parameters import check, integer, option
 from accelsim.workload.lowering import Convolution
@@ -61,6 +62,15 @@ class CambriconX(DrainParameters):
     def skips(self, which: str) -> dict[str, str]:
         """What the PEs hold; see ``Accelerator``."""
         return {tensor_on(which, on_rows(which, self.weight_grad_rows)): "zeros"}
+
+    def unused(self, conv: Convolution) -> Unused | None:
+        """PEs without a stream in the last set; see ``Accelerator``."""
+        blocks, streams, _ = self._lines(conv)[0].shape
+        rounds = -(-blocks * streams // self.pes)
+        what = stream_names(conv.which, on_rows(conv.which, self.weight_grad_rows))
+        taps = f"{blocks:,} taps of " if blocks > 1 else ""
+        idle = Unused("PEs", rounds * self.pes, blocks * streams, f"a layer of {taps}{streams:,} {what}", rounds)
+        return idle if idle.share else None
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""

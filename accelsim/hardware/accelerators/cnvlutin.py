@@ -21,6 +21,7 @@ from accelsim.hardware.accelerators.base import (
     Activity,
     Drawing,
     Summation,
+    Unused,
 )
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
@@ -76,6 +77,17 @@ class Cnvlutin(AcceleratorParameters):
     def skips(self, which: str) -> dict[str, str]:
         """What is on the neuron lanes; see ``Accelerator``."""
         return {tensor_on(which, "kernel" if self._filters(which) == "input" else "input"): "zeros"}
+
+    def unused(self, conv: Convolution) -> Unused | None:
+        """Filters' places, or neuron lanes without a brick; see ``Accelerator``."""
+        if self._is_plain(conv):
+            return self.dense.unused(conv)
+        blocks, streams, bricks = self._groups(conv)[0].shape
+        filters, rounds = blocks * streams, self._passes(blocks * streams)
+        places = Unused("filters' places", rounds * self.tiles * self.rows, filters, f"a layer of {filters:,}", rounds)
+        lanes = Unused("neuron lanes", self.lanes, min(bricks, self.lanes), f"a window of {bricks:,} bricks")
+        worst = max(places, lanes, key=lambda kind: kind.share)
+        return worst if worst.share else None
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""

@@ -17,7 +17,9 @@ from accelsim.hardware.accelerators.base import (
     Activity,
     Drawing,
     Summation,
+    Unused,
 )
+from accelsim.hardware.accelerators.pe_array.mapping import idle_pes
 from accelsim.hardware.accelerators.tiled_traffic import BANDS, Grid, Work, lines_traffic, stretched
 from accelsim.hardware.lines import Lines, to_lines
 from accelsim.hardware.movement.traffic import Traffic, joined
@@ -55,6 +57,15 @@ class DCNN(AcceleratorParameters):
     def skips(self, which: str) -> dict[str, str]:
         """Nothing; see ``Accelerator``."""
         return {}
+
+    def unused(self, conv: Convolution) -> Unused | None:
+        """PEs that own no part of the output map, or no channel; see ``Accelerator``."""
+        if conv.which != "weight_grad":
+            return idle_pes(conv.geometry.output, (self.pe_rows, self.pe_columns))
+        channels = self._lines(conv)[0].windows
+        rounds = -(-channels // self.pes)
+        idle = Unused("PEs", rounds * self.pes, channels, f"a layer of {channels:,} channels", rounds)
+        return idle if idle.share else None
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""

@@ -14,6 +14,7 @@ import numpy as np
 from accelsim.hardware.accelerators.base import (
     STRIDED_INPUT_GRAD,
     Activity,
+    Unused,
 )
 from accelsim.hardware.accelerators.pe_array.mapping import (
     BANKS,
@@ -130,6 +131,10 @@ class SCNN(CartesianPEs):
         cycles = np.column_stack([np.diff(ends, axis=1, prepend=0), np.zeros_like(jobs)]).ravel()
         used = used_pes(conv.geometry.output, self.tile(conv))
         return of_convolution(conv, cycles, weights, used, per_group, block=block)
+
+    def unused(self, conv: Convolution) -> Unused | None:
+        """PEs that own no part of the output map; see ``Accelerator``."""
+        return self.idle_pes(conv.kernel.shape[2:] if conv.which == "weight_grad" else conv.geometry.output)
 
     def tile(self, conv: Convolution) -> tuple[int, int]:
         """Rows and columns of the output map that a PE owns."""

@@ -20,9 +20,10 @@ from accelsim.hardware.accelerators.base import (
     Activity,
     Drawing,
     Summation,
+    Unused,
 )
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
-from accelsim.hardware.lines import Lines, on_rows, space_to_depth, tensor_on, to_lines
+from accelsim.hardware.lines import Lines, on_rows, space_to_depth, stream_names, tensor_on, to_lines
 from accelsim.hardware.movement.traffic import Traffic, joined
 from accelsim.hardware.parameters import integer, option
 from accelsim.workload.lowering import Convolution
@@ -64,6 +65,31 @@ class TiledParameters(AcceleratorParameters):
     def drained(self, cycles: np.ndarray) -> np.ndarray:
         """Cycles of rounds, as they are; ``DrainParameters`` adds to them."""
         return cycles
+
+    def unused(self, conv: Convolution) -> Unused | None:
+        """Of its rows, columns and lanes those that are least filled, by the first group; see ``Accelerator``."""
+        lines, side = self._lines(conv)[0], self._on_rows(conv)
+        blocks, streams, depth = lines.shape
+        sets = blocks * -(-streams // self.rows) // lines.runs
+        rounds, visits = -(-sets // self.tiles), -(-lines.windows // self.columns)
+        on_rows, on_columns = (stream_names(conv.which, s) for s in (side, "input" if side == "kernel" else "kernel"))
+        held, taps = blocks * streams // lines.runs, f"{blocks // lines.runs:,} taps of " if blocks > lines.runs else ""
+        line = lines.elements // lines.pieces
+        kinds = (
+            Unused(
+                "rows of PEs", rounds * self.tiles * self.rows, held, f"a layer of {taps}{streams:,} {on_rows}", rounds
+            ),
+            Unused(
+                "columns of PEs",
+                visits * self.columns,
+                lines.windows,
+                f"a layer of {lines.windows:,} {on_columns}",
+                visits,
+            ),
+            Unused("lanes", depth // lines.pieces * self.lanes, line, f"a sum over {line:,}", depth // lines.pieces),
+        )
+        worst = max(kinds, key=lambda kind: kind.share)
+        return worst if worst.share else None
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""

@@ -14,6 +14,7 @@ from accelsim.hardware.accelerators.base import (
     DrainParameters,
     Drawing,
     Summation,
+    Unused,
 )
 from accelsim.hardware.parameters import check, integer, option
 from accelsim.workload.lowering import READS, Convolution, pad
@@ -59,6 +60,10 @@ class CartesianPEs(AcceleratorParameters):
         """Both operands; see ``Accelerator``."""
         return dict.fromkeys(READS[which], "zeros")
 
+    def idle_pes(self, places: Sequence[int]) -> Unused | None:
+        """PEs without a tile of a map."""
+        return idle_pes(places, (self.pe_rows, self.pe_columns))
+
 
 class Mapping(CartesianPEs, DrainParameters):
     """What of a layer each PE gets."""
@@ -103,6 +108,10 @@ class Mapping(CartesianPEs, DrainParameters):
     def grid(self) -> tuple[int, int]:
         """PEs along the height and the width of the map."""
         return self.pe_rows, self.pe_columns
+
+    def unused(self, conv: Convolution) -> Unused | None:
+        """PEs that own no part of the map; see ``Accelerator``."""
+        return self.idle_pes(conv.kernel.shape[2:] if conv.which == "weight_grad" else conv.geometry.padded)
 
     def tile(self, conv: Convolution) -> tuple[int, int]:
         """Rows and columns of the padded input that a PE owns."""
@@ -209,6 +218,15 @@ def operands(conv: Convolution) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def used_pes(sizes: Sequence[int], tile: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of PEs that own a part of the map; the others have nothing to do."""
     return -(-sizes[0] // tile[0]), -(-sizes[1] // tile[1])
+
+
+def idle_pes(places: Sequence[int], grid: tuple[int, int]) -> Unused | None:
+    """PEs of a grid that own no tile of a map."""
+    tile = -(-places[0] // grid[0]), -(-places[1] // grid[1])
+    rows, columns = used_pes(places, tile)
+    an = "an" if str(places[0])[0] == "8" or places[0] in (11, 18) else "a"
+    idle = Unused("PEs", grid[0] * grid[1], rows * columns, f"{an} {places[0]}×{places[1]} map")
+    return idle if idle.share else None
 
 
 def tile_edges(sizes: Sequence[int], tile: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
