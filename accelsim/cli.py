@@ -22,6 +22,7 @@ from accelsim.commands import (
     merge,
     new,
     reproduce,
+    rtl,
     run,
     sweep,
     validate,
@@ -104,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"accelsim {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for command in (ask, run, compare, diff, sweep, capture, merge, reproduce, validate, exchange, describe, new):
+    for command in (ask, run, compare, diff, sweep, capture, merge, reproduce, validate, exchange, describe, new, rtl):
         command.add(commands, common)
     return whole
 

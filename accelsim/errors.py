@@ -52,6 +52,10 @@ class OutputError(AccelsimError):
     """Results that could not be written."""
 
 
+class ToolError(AccelsimError):
+    """A tool of others that is missing, or that refuses what it was given."""
+
+
 class AccelsimWarning(UserWarning):
     """What costs time and nothing else; its text is fit for a user."""
 

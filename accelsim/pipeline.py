@@ -184,7 +184,7 @@ def simulate_records(
     from accelsim.hardware.machine import Machine
 
     machines = (machines,) if isinstance(machines, Machine) else tuple(machines)
-    tasks = _tasks(trace, _known("pass", passes, PASSES), layers, snapshots)
+    tasks = chosen_tasks(trace, passes, layers, snapshots)
     pool = ThreadPoolExecutor(max_workers=jobs)
     waiting = iter(tasks)
     running = deque(pool.submit(task.run, machines) for task in islice(waiting, jobs))
@@ -285,13 +285,14 @@ def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None
     return [replayed.get(id(counted), counted.record) for counted in layers]
 
 
-def _tasks(
+def chosen_tasks(
     trace: Trace | SyntheticTrace,
-    passes: tuple[str, ...],
+    passes: str | Iterable[str],
     layers: str | Iterable[str],
     snapshots: str | Iterable[str] | None,
 ) -> list[Task]:
-    """What is asked for, checked against what the trace holds."""
+    """What is asked for, checked against what the trace holds. Raises as ``simulate_records``."""
+    passes = _known("pass", passes, PASSES)
     chosen = list(trace.snapshots)
     if snapshots is not None:
         names = _known("snapshot", snapshots, [s.name for s in chosen])

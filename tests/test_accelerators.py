@@ -105,7 +105,7 @@ def test_lookahead_gains_at_most_its_depth_and_loses_nothing(which, machine, lay
     machine = machine.model_copy(update={"pipeline_drain_cycles": 0})
     for conv in lower(layer, which, strided=machine.strided_input_grad):
         cycles, most = machine.run(conv).cycles, machine.dense_cycles(conv)
-        depth = machine._lines(conv)[0].shape[2]
+        depth = machine.lines(conv)[0].shape[2]
         assert most // depth * (depth // (1 + machine.lookahead_h)) <= cycles <= most
 
 
@@ -116,7 +116,7 @@ def test_the_promotion_kernel_is_its_naive_twin(data):
     filters, lines = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 9))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     mask = rng.random((1, filters, lines, machine.lanes)) < data.draw(st.sampled_from([0, 0.03, 0.1, 0.3, 0.6, 1.0]))
-    executed = machine._executed_lines(to_words(mask), np.empty((0, 0, 0, 0), np.int64))
+    executed = machine.executed(to_words(mask), np.empty((0, 0, 0, 0), np.int64))
     for first, counted in zip(range(0, filters, machine.rows), executed, strict=True):
         weights = mask[0, first : first + machine.rows].transpose(1, 0, 2)
         assert counted == reference.executed_lines(weights, machine.lookahead_h, machine.search_map)

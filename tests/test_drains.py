@@ -64,7 +64,7 @@ def test_empty_lines_at_the_start_of_a_set_by_hand():
     for empty, cycles in ((1, [5, 5]), (2, [4, 4]), (3, [3, 4])):
         rows = np.repeat(np.arange(6) >= empty, 2).reshape(1, 6, 2)
         tiles = [TensorDash(model="tensordash", **keys, free_skip_at_start=start) for start in (True, False)]
-        assert [int(tile._executed(rows, np.ones((1, 6, 2), bool))[0, 0]) for tile in tiles] == cycles
+        assert [int(tile.executed(rows, np.ones((1, 6, 2), bool))[0, 0]) for tile in tiles] == cycles
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ ORDER = [
     "pipeline",
     "laws",
     "study",
+    "rtl",
     "sweeps",
     "commands",
     "cli",
@@ -35,7 +36,7 @@ CONFINED = {
     "numba": ["hardware/kernels/"],
     "pandas": ["study/", "sweeps/"],
     "pyarrow": ["study/", "sweeps/"],
-    "rich": ["study/", "sweeps/", "commands/", "cli.py"],
+    "rich": ["study/", "rtl/page.py", "sweeps/", "commands/", "cli.py"],
     "torch": ["capture/"],
     "onnx": ["workload/importers/onnx"],
     "matplotlib": ["study/plots.py", "study/compare_plot.py"],
@@ -43,6 +44,7 @@ CONFINED = {
     "dask": ["sweeps/cluster.py"],
     "plotly": ["study/report/"],
     "distributed": ["sweeps/cluster.py"],
+    "pyosys": ["rtl/synthesis.py"],
 }
 HEAVY = {*CONFINED}
 

@@ -41,7 +41,7 @@ def check_schedule(machine, streams, windows, lines, densities, seed):
         pairs.swapaxes(0, 1), machine.lookahead_h, machine.lookaside_d, machine.search_map, machine.free_skip_at_start
     )
     np.testing.assert_array_equal(machine._tile(rows, columns).reshape(sources.shape), sources)
-    assert machine._executed(rows, columns).tolist() == [[executed]]
+    assert machine.executed(rows, columns).tolist() == [[executed]]
 
 
 @given(data=st.data(), machine=tensordashes())

@@ -33,16 +33,16 @@ class BitTactical(DrainParameters, SearchParameters, FixedRows):
         """Lines that each set executes; products executed; what an empty lane of a used row is."""
         words = lines.words
         key = "executed", self.rows, self.search_map  # not how many tiles or columns there are
-        executed = lines.conv.once(key, lambda: self._executed_lines(words, np.empty((0, 0, 0, 0), np.int64)))
+        executed = lines.conv.once(key, lambda: self.executed(words, np.empty((0, 0, 0, 0), np.int64)))
         return executed, lines.partners * int(np.bitwise_count(words).sum(dtype=np.int64)), "lookahead"
 
     def _sources(self, lines: Lines) -> np.ndarray:
         """The place of the weight that each slot executes, as the kernel chose it."""
         sources = np.empty((*lines.words.shape, self.lanes), np.int64)
-        self._executed_lines(lines.words, sources)
+        self.executed(lines.words, sources)
         return sources
 
-    def _executed_lines(self, words: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    def executed(self, words: np.ndarray, sources: np.ndarray) -> np.ndarray:
         from accelsim.hardware.kernels.promotion import executed_lines
 
         search = self.search_arrays(self.lanes)

@@ -50,7 +50,7 @@ class Structured(DrainParameters, FixedRows):
             for block in lines.blocks()
         )
 
-    def _lines(self, conv: Convolution) -> tuple[Lines, ...]:
+    def lines(self, conv: Convolution) -> tuple[Lines, ...]:
         """A line holds ``lanes`` elements, or the ``lanes``·m/n of which ``lanes`` are executed."""
         lanes = self.lanes // self.n * self.m if self.has_pattern(conv) else self.lanes
         return to_lines(self._folded(conv), lanes, self._on_rows(conv))

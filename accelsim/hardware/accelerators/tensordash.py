@@ -86,7 +86,7 @@ class TensorDash(DrainParameters, SearchParameters, TiledParameters):
         """Lines that each set executes, if two-sided with each visit of columns; products; what an empty lane is."""
         executed, filled = [], 0
         for rows in lines.blocks():
-            executed.append(np.concatenate([self._executed(rows, columns) for columns in self._column_blocks(lines)]))
+            executed.append(np.concatenate([self.executed(rows, columns) for columns in self._column_blocks(lines)]))
             filled += int(np.count_nonzero(rows))
         products = lines.conv.effectual if self.skipping == "two_sided" else lines.partners * filled
         return np.concatenate(executed, axis=1), products, "lookahead"
@@ -101,7 +101,7 @@ class TensorDash(DrainParameters, SearchParameters, TiledParameters):
             return lines.column_blocks()
         return iter([np.ones((1, lines.shape[2], self.lanes), bool)])
 
-    def _executed(self, rows: np.ndarray, columns: np.ndarray, sources: np.ndarray | None = None) -> np.ndarray:
+    def executed(self, rows: np.ndarray, columns: np.ndarray, sources: np.ndarray | None = None) -> np.ndarray:
         """Lines executed by (groups of columns, sets of rows), from their streams (streams, T, lanes)."""
         from accelsim.hardware.kernels.dynamic import executed_lines
 
@@ -138,7 +138,7 @@ class TensorDash(DrainParameters, SearchParameters, TiledParameters):
         in_column, in_row = self._word(len(columns))
         words = -(-self.rows // in_column), -(-len(columns) // in_row)
         sources = np.full((words[0] * words[1], in_column * in_row, *rows.shape[1:]), -1, np.int64)
-        self._executed(rows, columns, sources)
+        self.executed(rows, columns, sources)
         pes = sources.reshape(*words, in_column, in_row, *rows.shape[1:]).swapaxes(1, 2)
         return pes.reshape(words[0] * in_column, words[1] * in_row, *rows.shape[1:])[: len(rows), : len(columns)]
 

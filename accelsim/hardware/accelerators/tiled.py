@@ -93,7 +93,7 @@ class TiledParameters(AcceleratorParameters):
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
-        return self._activity(conv, [self._account(lines) for lines in self._lines(conv)])
+        return self._activity(conv, [self._account(lines) for lines in self.lines(conv)])
 
     def _activity(self, conv: Convolution, works: list[Work]) -> Activity:
         """What the groups of a convolution come to."""
@@ -116,7 +116,7 @@ class TiledParameters(AcceleratorParameters):
     def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
         groups, cycles = [], 0
-        for lines in self._lines(conv):
+        for lines in self.lines(conv):
             result, took = self._replay(lines)
             groups.append(result)
             cycles += took
@@ -125,14 +125,15 @@ class TiledParameters(AcceleratorParameters):
     def dense_cycles(self, conv: Convolution) -> int:
         """Cycles of the same mapping with every line executed."""
         cycles = 0
-        for lines in self._lines(conv):
+        for lines in self.lines(conv):
             blocks, streams, depth = lines.shape
             rounds = lines.runs * -(-blocks * -(-streams // self.rows) // lines.runs // self.tiles)
             each = int(self.drained(np.array(depth)))
             cycles += lines.repeats * -(-lines.windows // self.columns) * rounds * each
         return cycles
 
-    def _lines(self, conv: Convolution) -> tuple[Lines, ...]:
+    def lines(self, conv: Convolution) -> tuple[Lines, ...]:
+        """The groups of a convolution as this machine's lines."""
         return to_lines(self._folded(conv), self.lanes, self._on_rows(conv))
 
     def _folded(self, conv: Convolution) -> Convolution:

@@ -1,0 +1,80 @@
+"""What a check or a synthesis came to, as tables and as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from accelsim.rtl.check import Difference, Finding, counted, right_sums, took
+from accelsim.study.export import versions
+from accelsim.study.layout import new_table
+from accelsim.study.tables import HEADINGS
+from accelsim.version import __version__
+
+SHOWN_LINES = 60
+
+
+def of_check(found: Finding) -> Iterator[Table | str]:
+    """A row for each pass, and below equal, or the first job that differs."""
+    table = new_table(f"{found.circuit.name}: {found.circuit.tile} beside its counts")
+    table.add_column("pass", no_wrap=True)
+    for heading in ("jobs", "cycles", "fill\ncycles", "drain\ncycles", "other\ncycles", "other\nsums"):
+        table.add_column(heading, justify="right")
+    for which, tally in found.passes.items():
+        table.add_row(
+            HEADINGS[which].replace("\n", " "), f"{tally.jobs:,}", f"{tally.cycles:,}", _span(tally.fill_cycles),
+            _span(tally.drain_cycles), f"{tally.other_cycles:,}", f"{tally.other_sums:,}",
+        )  # fmt: skip
+    yield table
+    if found.first is None:
+        yield f"equal: {found.jobs:,} jobs take the cycles that are counted, and their sums are the product"
+    else:
+        yield from told(found.first, found)
+
+
+def told(first: Difference, found: Finding) -> Iterator[str]:
+    """What differs, and the masks of the job."""
+    ran, circuit = first.ran, found.circuit
+    yield f"differs: {first.layer}, {first.which}: {ran.job.where}"
+    if ran.cycles < 0:
+        yield "  the circuit does not end"
+    elif took(ran, circuit) != counted(ran, circuit):
+        yield f"  {took(ran, circuit)} cycles, counted are {counted(ran, circuit)}"
+    right = right_sums(ran, circuit)
+    if not right.all():
+        at = int(right.argmin())
+        bits = (1 << circuit.sum_bits) - 1
+        got, must = (int(sums[at]) & bits for sums in (ran.sums, ran.job.sums))
+        yield f"  {(~right).sum()} of {right.size} sums; {ran.job.places[at]} is {got:#x}, must be {must:#x}"
+    lines = ran.job.shown().splitlines()
+    yield from (f"  {line}" for line in lines[:SHOWN_LINES])
+    if len(lines) > SHOWN_LINES:
+        yield f"  … {len(lines) - SHOWN_LINES} lines more"
+
+
+def check_data(found: Finding, command: list[str]) -> dict[str, Any]:
+    """The object that ``rtl check --json`` prints."""
+    passes = {
+        which: asdict(tally) | {"fill_cycles": sorted(tally.fill_cycles), "drain_cycles": sorted(tally.drain_cycles)}
+        for which, tally in found.passes.items()
+    }
+    return {
+        "machine": found.circuit.name,
+        "tile": found.circuit.tile,
+        "jobs": found.jobs,
+        "equal": found.first is None,
+        "passes": passes,
+        "first": "\n".join(told(found.first, found)) if found.first else None,
+        "command": command,
+        "accelsim": __version__,
+        "versions": versions(),
+    }
+
+
+def _span(numbers: set[int]) -> str:
+    """The numbers, or the least and the most of many."""
+    some = sorted(numbers)
+    return ", ".join(map(str, some)) if len(some) < 3 else f"{some[0]}…{some[-1]}"

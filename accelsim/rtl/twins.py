@@ -1,0 +1,31 @@
+"""Which models there are circuits of."""
+
+from __future__ import annotations
+
+from accelsim.errors import MachineError
+from accelsim.hardware.accelerators.bit_tactical import BitTactical
+from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.tensordash import TensorDash
+from accelsim.hardware.machine import Machine
+from accelsim.rtl.bit_tactical import BitTacticalTwin
+from accelsim.rtl.dadiannao import DaDianNaoTwin
+from accelsim.rtl.job import Twin
+from accelsim.rtl.tensordash import TensorDashTwin
+
+# By the model's name: its class and its circuit.
+TWINS = {
+    "tensordash": (TensorDash, TensorDashTwin),
+    "bit_tactical": (BitTactical, BitTacticalTwin),
+    "dadiannao": (DaDianNao, DaDianNaoTwin),
+}
+
+
+def twin_of(machine: Machine) -> Twin:
+    """A machine's circuit and its jobs. Raises MachineError where there is none."""
+    accelerator = machine.accelerator
+    for model, twin in TWINS.values():
+        if type(accelerator) is model:
+            return twin(machine, accelerator)
+    raise MachineError(
+        f"{machine.name}: accelerator.model: must be one of {', '.join(TWINS)} for a circuit, got {accelerator.model}"
+    )

@@ -1,0 +1,195 @@
+"""Do circuits take the cycles that are counted, and compute the product? With ``-m rtl`` they are built and run."""
+
+import numpy as np
+import pytest
+
+from accelsim import cli, load_machine, open_trace
+from accelsim.errors import MachineError, ToolError
+from accelsim.hardware.machine import machine_with
+from accelsim.rtl import build, harness, page
+from accelsim.rtl.check import check
+from accelsim.rtl.job import numbers
+from accelsim.rtl.twins import TWINS, twin_of
+from accelsim.workload.lowering import lower
+
+# Each shipped machine that there is a circuit of, with what makes its tile small enough to be built in a minute.
+CIRCUITS = {"tensordash": {}, "bit-tactical": {"columns": 4}, "dadiannao": {}}
+needs_verilator = pytest.mark.skipif(bool(build.missing()), reason=build.missing() or "all there")
+
+
+def small(name, **keys):
+    """A machine with a tile small enough to be built in seconds."""
+    return machine_with(load_machine(f"{name}.yaml"), {f"accelerator.{key}": value for key, value in keys.items()})
+
+
+L22 = {"search_shape": "L", "lookahead_h": 3, "lookaside_d": 2}
+L00 = {"search_shape": "L", "lookahead_h": 0, "lookaside_d": 0}
+TILES = {
+    "tensordash": ("tensordash", {}),
+    "no free skips": ("tensordash", {"rows": 2, "columns": 2, "free_skip_at_start": False, "pipeline_drain_cycles": 3}),
+    "two-sided": ("tensordash", {"rows": 2, "columns": 3, "lanes": 8, "skipping": "two_sided"}),
+    "tensordash L": ("tensordash", {"rows": 3, "columns": 1, "lanes": 6, "pipeline_drain_cycles": 1, **L22}),
+    "no lookahead": ("tensordash", {"rows": 2, "columns": 2, **L00}),
+    "bit-tactical": ("bit-tactical", {"rows": 3, "columns": 2, "pipeline_drain_cycles": 1}),
+    "bit-tactical L": ("bit-tactical", {"rows": 2, "columns": 1, "lanes": 5, **L22}),
+    "dadiannao": ("dadiannao", {"rows": 2, "columns": 3, "lanes": 3, "pipeline_drain_cycles": 2}),
+}
+
+
+@needs_verilator
+@pytest.mark.parametrize("name, keys", CIRCUITS.items(), ids=CIRCUITS)
+def test_a_circuit_is_accepted(name, keys):
+    """Smoke: Verilator reads every shipped circuit."""
+    build.lint(twin_of(small(name, **keys)).circuit)
+
+
+def test_every_circuit_is_checked():
+    assert {load_machine(f"{name}.yaml").accelerator.model for name in CIRCUITS} == {*TWINS}
+
+
+@pytest.mark.parametrize("name", ["tensordash", "bit-tactical", "dadiannao"])
+def test_jobs_are_those_of_the_convolution(name, tiny):
+    """All jobs of a layer, dealt to tiles round by round, take the cycles that ``run`` counts: none is left out."""
+    machine = small(name, tiles=2, rows=3, columns=2, lanes=4, pipeline_drain_cycles=2)
+    twin, rng = twin_of(machine), np.random.default_rng(0)
+    with open_trace(tiny) as trace:
+        for layer in trace.snapshots[-1].layers[1:3]:
+            for which in ("fwd", "input_grad", "weight_grad"):
+                for conv in lower(layer, which):
+                    jobs = list(twin.jobs(conv, np.arange(twin.count(conv)), rng))
+                    assert len({job.where for job in jobs}) == len(jobs)
+                    assert by_rounds(machine.accelerator, conv, jobs) == machine.accelerator.run(conv).cycles
+
+
+def by_rounds(accelerator, conv, jobs):
+    """Sets in turn to the tiles, for each group of columns; tiles meet after each round."""
+    cycles, at = 0, 0
+    for lines in accelerator.lines(conv):
+        blocks, streams, _ = lines.shape
+        sets, visits = -(-streams // accelerator.rows), -(-lines.windows // accelerator.columns)
+        own = np.array([job.cycles for job in jobs[at : at + blocks * sets * lines.repeats * visits]])
+        at += own.size
+        by_visit = own.reshape(lines.runs, -1, sets, lines.repeats, visits).transpose(0, 3, 4, 1, 2)
+        for some in by_visit.reshape(lines.runs * lines.repeats * visits, -1):
+            rounds = [some[i : i + accelerator.tiles].max() for i in range(0, some.size, accelerator.tiles)]
+            cycles += sum(took + accelerator.pipeline_drain_cycles for took in rounds if took)
+    return cycles
+
+
+def test_integers_of_a_trace_are_multiplied_as_they_are():
+    rng = np.random.default_rng(0)
+    given = np.array([0, -3, 127])
+    assert numbers(given, 8, rng).tolist() == [0, -3, 127]
+    wide = numbers(np.array([0, 128]), 8, rng)
+    assert wide.dtype == np.int8 and wide[0] == 0 and wide[1] != 0
+    assert numbers(np.array([0, 0.5]), 16, rng)[1] != 0
+
+
+def test_what_has_no_circuit_is_said_in_one_line(capsys, monkeypatch):
+    with pytest.raises(MachineError, match=r"ideal: accelerator.model: must be one of tensordash"):
+        twin_of(load_machine("ideal.yaml"))
+    wide = machine_with(load_machine("tensordash.yaml"), {"memory.value_bits": 32})
+    with pytest.raises(MachineError, match="must be 8 or 16 for a circuit, got 32"):
+        _ = twin_of(wide).circuit
+    given = ["rtl", "check", "--config", "tensordash.yaml", "--trace", "resnet20-int8.npz", "--quiet"]
+    for more, told in {("--jobs", "0"): "--jobs: must be 1", ("--seed", "-1"): "--seed: must be 0"}.items():
+        assert cli.main([*given, *more]) == 2
+        assert told in capsys.readouterr().err
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    assert cli.main(given) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "pip install 'accelsim-sparse[rtl]'" in error
+
+
+def test_a_build_is_found_again_by_what_it_is_made_of(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    circuit = twin_of(load_machine("tensordash.yaml")).circuit
+    digests = {
+        build.digest(circuit, circuit.text),
+        build.digest(circuit, circuit.text | {"pe.sv": ""}),
+        build.digest(twin_of(small("tensordash", rows=3)).circuit, circuit.text),
+    }
+    assert len(digests) == 3
+    assert build.cache() == tmp_path / "accelsim" / "rtl"
+
+
+def random_jobs(twin, rng, number, depths):
+    """Jobs of random masks, from empty to full, of a tiled machine: each its own density of rows and of columns."""
+    a = twin.tiled
+    for _ in range(number):
+        depth = int(rng.choice(depths))
+        rows, columns = (
+            rng.random((streams, depth, a.lanes)) < rng.choice([0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1])
+            for streams in (rng.integers(1, a.rows + 1), rng.integers(1, a.columns + 1))
+        )
+        rows &= rng.random((1, depth, 1)) < rng.choice([0.1, 0.5, 1])  # whole lines without work
+        yield twin.job("random", rows, columns, rng)
+
+
+def differing(twin, program, jobs):
+    """Jobs that differ, and how many there were."""
+    from accelsim.rtl.check import Tally
+
+    tally = Tally()
+    wrong = [ran for ran in harness.run(program, jobs) if not tally.add(ran, twin.circuit)]
+    return wrong, tally
+
+
+@pytest.mark.rtl
+@needs_verilator
+@pytest.mark.parametrize("name, keys", TILES.values(), ids=TILES)
+def test_random_masks(name, keys):
+    machine = small(name, **keys)
+    twin, rng = twin_of(machine), np.random.default_rng(1)
+    jobs = random_jobs(twin, rng, 8_000, (1, 2, 3, 4, 5, 7, 12, 20, 36))
+    wrong, tally = differing(twin, build.build(twin.circuit), jobs)
+    assert not wrong and tally.jobs == 8_000
+    drain = machine.accelerator.pipeline_drain_cycles
+    assert drain in tally.drain_cycles and tally.drain_cycles <= {0, drain}
+    assert tally.fill_cycles == {2 if getattr(machine.accelerator, "lookahead_h", 0) else 1}
+
+
+@pytest.mark.rtl
+@needs_verilator
+@pytest.mark.parametrize("name, keys", CIRCUITS.items(), ids=CIRCUITS)
+def test_real_jobs_of_three_passes(name, keys):
+    with open_trace("resnet50.npz") as trace:
+        found = check(small(name, **keys), trace, jobs=12_000, layers=["layer?.0.conv?", "layer4.*"])
+    assert found.first is None, "\n".join(page.told(found.first, found))
+    assert found.jobs >= 9_000 and set(found.passes) == {"fwd", "input_grad", "weight_grad"}
+
+
+# Each a circuit that somebody could draw by mistake: the file, what stands there, what stands there instead.
+WRONG = {
+    "skips one line more": ("tensordash", "front.sv", "i < DEPTH;", "i < DEPTH - 1;"),
+    "adds the last product twice": ("tensordash", "pe.sv", "sum + stage[DRAIN].value", "sum + 2 * stage[DRAIN].value"),
+    "takes a value twice": ("tensordash", "scheduler.sv", "% LANES] = 0;", "% LANES] = 1;"),
+    "the first row alone": ("tensordash", "tensordash_tile.sv", "&of_unit", "of_unit[0]"),
+    "takes the lane beside": ("bit-tactical", "pick.sv", "(l+ASIDE[8*j+:8])", "(l+1+ASIDE[8*j+:8])"),
+    "leaves the last entry out": ("bit-tactical", "bit_tactical_tile.sv", "left <= length;", "left <= length - 1;"),
+    "begins a line early": ("dadiannao", "front.sv", "position <= -DEPTH;", "position <= 1 - DEPTH;"),
+}
+
+
+@pytest.mark.rtl
+@needs_verilator
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_a_wrong_circuit_is_noticed(wrong):
+    name, file, old, new = wrong
+    twin = twin_of(machine := small(name, **CIRCUITS[name]))
+    text = twin.circuit.text
+    assert text[file].count(old) == 1
+    text[file] = text[file].replace(old, new)
+    program = build.build(twin.circuit, text)
+    with open_trace("resnet20-int8.npz") as trace:
+        found = check(machine, trace, jobs=600, program=program)
+    assert found.first is not None
+    assert any(line.startswith("differs: ") for line in page.of_check(found) if isinstance(line, str))
+
+
+@pytest.mark.rtl
+@needs_verilator
+def test_a_circuit_that_cannot_be_built_says_why():
+    circuit = twin_of(load_machine("tensordash.yaml")).circuit
+    with pytest.raises(ToolError, match=r"rtl: tensordash: cannot be built: verilator_bin: .*syntax error"):
+        build.build(circuit, circuit.text | {"pe.sv": "module pe(;"})
