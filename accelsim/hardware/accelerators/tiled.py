@@ -68,7 +68,7 @@ class TiledParameters(AcceleratorParameters):
 
     def unused(self, conv: Convolution) -> Unused | None:
         """Of its rows, columns and lanes those that are least filled, by the first group; see ``Accelerator``."""
-        lines, side = self._lines(conv)[0], self._on_rows(conv)
+        lines, side = self.lines(conv)[0], self._on_rows(conv)
         blocks, streams, depth = lines.shape
         sets = blocks * -(-streams // self.rows) // lines.runs
         rounds, visits = -(-sets // self.tiles), -(-lines.windows // self.columns)
