@@ -249,7 +249,7 @@ def _priced(machine: Machine, record: Record, cost: Cost | None) -> Record:
 
 def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None) -> list[Record]:
     """One pass of one machine: the forward pass runs through the layers from first to last, the others back."""
-    from accelsim.hardware.movement.planner import Planner
+    from accelsim.hardware.movement import slices
     from accelsim.hardware.movement.replay import replay
     from accelsim.hardware.movement.traffic import in_order
 
@@ -261,7 +261,7 @@ def _replayed(machine: Machine, layers: list[Counted], timeline: Timeline | None
         return [counted.record for counted in layers]
     turns = in_order([counted.traffic for counted in order if counted.traffic], machine.memory.order)
     try:
-        plan = Planner(machine.memory, machine.buffers, machine.clock_mhz, [moved for _, moved in turns]).plan()
+        plan = slices.plan(machine.memory, machine.buffers, machine.clock_mhz, [moved for _, moved in turns])
     except MachineError as error:
         raise MachineError(f"{machine.name}: {first.snapshot}: {first.which}: {error}") from None
     observe = timeline and timeline(machine, first.snapshot, first.which, plan)

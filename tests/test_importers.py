@@ -1,6 +1,7 @@
 """Do files of other tools become traces that say what is theirs, and do bad ones fail in one line?"""
 
 import inspect
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -101,6 +102,18 @@ def test_bad_arguments_give_one_line(arguments, rule, tmp_path, capsys):
     error = capsys.readouterr().err
     assert rule in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", sorted({ending for row in readers() for ending in row.endings} | {".nosuch"}))
+def test_a_file_that_is_not_there_is_told_before_any_package_is_asked_for(ending, tmp_path, monkeypatch):
+    for package in ("onnx", "torch", "safetensors", "openpyxl", "pandas", "ruamel"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportFormatError, match=rf"gone\{ending}: no such file$"):
+        read(tmp_path / f"gone{ending}")
+    for row in readers():
+        if ending in row.endings:
+            with pytest.raises(ImportFormatError, match=rf"gone\{ending}: no such file$"):
+                read(tmp_path / f"gone{ending}", row.name)
 
 
 def test_a_reader_is_one_function_of_a_path():

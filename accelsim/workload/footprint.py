@@ -1,7 +1,7 @@
 """The memory that a layer takes at least, and what there is: a file of some hundred bytes may ask for any amount.
 
 A lower bound, so that nothing is refused which would fit: the tensors that a pass reads, its padded map, and counts of
-non-zeros at each place of it, by channel or, in a weight gradient, by sample (``Convolution.effectual``).
+non-zeros at each place of one channel of it (``Convolution.effectual``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def needed_bytes(layer: Layer, reads: Iterable[str]) -> int:
         top, bottom, left, right = layer.geometry.padding
         padded = (layer.geometry.height + top + bottom) * (layer.geometry.width + left + right)
         channels = layer.geometry.channels
-        needed += padded * (channels * layer.samples + COUNT_BYTES * min(channels, layer.samples))
+        needed += padded * (channels * layer.samples + COUNT_BYTES)
     return needed
 
 

@@ -34,6 +34,7 @@ READS = {
     "weight_grad": ("saved_activation", "gradient"),
 }
 EVERYWHERE = (slice(None), slice(None))
+COUNTED = 1 << 20  # places whose non-zeros are counted at once: more would take memory, fewer time
 Made = TypeVar("Made")
 
 
@@ -113,18 +114,23 @@ class Convolution:
         Σ over channel, tap and output place of (samples non-zero there) × (filters non-zero there), walking taps or
         output places, whichever are fewer.
         """
-        geometry, group = self.geometry, self.kernel.shape[1]
-        inputs = pad(np.count_nonzero(self.input, axis=0), self.padding)
+        step = max(1, COUNTED // int(np.prod(self.input.shape[2:])))
         kernels = np.count_nonzero(self.kernel.reshape(self.groups, -1, *self.kernel.shape[1:]), axis=1)
-        kernels = kernels.reshape(self.groups * group, *geometry.kernel)
-        taps, places = geometry.kernel, geometry.output
+        kernels = kernels.reshape(self.geometry.channels, *self.geometry.kernel)
+        channels = (slice(c, c + step) for c in range(0, self.geometry.channels, step))
+        return sum(self._effectual(self.input[:, of], kernels[of]) for of in channels)
+
+    def _effectual(self, inputs: np.ndarray, kernels: np.ndarray) -> int:
+        """Of some channels."""
+        counts = pad(np.count_nonzero(inputs, axis=0), self.padding)
+        taps, places = self.geometry.kernel, self.geometry.output
         if taps[0] * taps[1] <= places[0] * places[1]:
             return sum(
-                int(_window(inputs, at, self.dilation, places, self.stride).sum(axis=(1, 2)) @ kernels[:, at[0], at[1]])
+                int(_window(counts, at, self.dilation, places, self.stride).sum(axis=(1, 2)) @ kernels[:, at[0], at[1]])
                 for at in np.ndindex(*taps)
             )
         return sum(
-            int(np.vdot(_window(inputs, at, self.stride, taps, self.dilation), kernels)) for at in np.ndindex(*places)
+            int(np.vdot(_window(counts, at, self.stride, taps, self.dilation), kernels)) for at in np.ndindex(*places)
         )
 
 

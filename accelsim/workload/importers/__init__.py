@@ -57,6 +57,7 @@ def read(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> 
         raise ImportFormatError(f"{path}: {name.replace('_', '-')}: is for {takers}, and the format is {row.name}")
     if isinstance(given.get("topology"), str | os.PathLike):
         given["topology"] = read(given["topology"])
+    _exists(path)
     reader: Callable[..., Imported] = _module(row).read
     try:
         if path.is_dir() and row.is_layer:
@@ -66,12 +67,23 @@ def read(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> 
         raise ImportFormatError(printable(str(error))) from error
 
 
+def _exists(path: Path) -> None:
+    """Before any package is asked for: who has mistyped a name need not install one to learn it."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise ImportFormatError(printable(f"{path}: no such file")) from None
+    except OSError:
+        pass  # its reader says why
+
+
 def _module(row: Format) -> ModuleType:
     return import_module(f"accelsim.workload.importers.{row.reader}")
 
 
 def _format(path: Path) -> Format:
     """Whose file it is: by its ending, and by its content where a format of that ending can tell."""
+    _exists(path)
     rows = [row for row in readers() if path.is_dir() or not row.endings or path.suffix.lower() in row.endings]
     for row in rows:
         tells: Callable[[Path], bool] | None = getattr(_module(row), "tells", None)
@@ -82,8 +94,6 @@ def _format(path: Path) -> Format:
             if row.is_layer and any(child.suffix.lower() in row.endings for child in path.iterdir()):
                 return row
     what = "folder" if path.is_dir() else f"ending {path.suffix!r}"
-    if not path.exists():
-        raise ImportFormatError(f"{path}: no such file")
     raise ImportFormatError(f"{path}: format: the {what} does not tell; --format says which: {listed(readers())}")
 
 

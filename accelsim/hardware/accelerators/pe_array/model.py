@@ -23,7 +23,7 @@ from accelsim.hardware.accelerators.pe_array.mapping import (
     vectors_of,
 )
 from accelsim.hardware.accelerators.pe_array.replay import replay_convolution, replay_weight_grad
-from accelsim.hardware.accelerators.pe_array.traffic import of_convolution, of_weight_grad
+from accelsim.hardware.accelerators.pe_array.traffic import of_convolution, of_weight_grad, together
 from accelsim.hardware.movement.traffic import Traffic
 from accelsim.workload.lowering import Convolution, pad
 
@@ -100,10 +100,13 @@ class PEArray(Mapping):
             products,
             exchanged,
             used,
-            lambda: of_convolution(
-                conv, jobs, weights, used, per_group, spilled_per_channel=self.spilled_per_channel(conv)
-            ),
+            lambda: self._moved(conv, jobs, weights, used),
         )
+
+    def _moved(self, conv: Convolution, jobs: np.ndarray, weights: np.ndarray, used: tuple[int, int]) -> Traffic:
+        per_group, spilled = self.filters_per_group(conv), self.spilled_per_channel(conv)
+        jobs, block = (jobs, 1) if spilled else together(jobs, weights.shape[1])
+        return of_convolution(conv, jobs, weights, used, per_group, spilled_per_channel=spilled, block=block)
 
     def _weight_grad(self, conv: Convolution) -> Activity:
         places, samples = conv.kernel.shape[2:], conv.kernel.shape[1]

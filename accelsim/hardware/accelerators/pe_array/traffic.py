@@ -18,6 +18,8 @@ from accelsim.workload.lowering import Convolution
 
 # A block of more values than these is moved in bands.
 BAND_VALUES = 1 << 16
+# A plan takes about a kilobyte a job: channels of a layer with more jobs are moved several at a time.
+MOST_JOBS = 1 << 18
 
 
 def of_convolution(
@@ -58,6 +60,16 @@ def of_convolution(
         crossed=True,
         sample=sample.ravel(),
     )  # fmt: skip
+
+
+def together(jobs: np.ndarray, channels: int) -> tuple[np.ndarray, int]:
+    """Jobs of single channels, with each filter group's exchange behind them, as those of blocks; and channels in each.
+
+    One, unless there are more than MOST_JOBS.
+    """
+    block = -(-jobs.size // MOST_JOBS)
+    firsts = [*range(0, channels, block), channels]
+    return np.add.reduceat(jobs.reshape(-1, channels + 1), firsts, axis=1).ravel(), block
 
 
 def _in_blocks(values: Iterable[np.ndarray], block: int) -> Iterator[np.ndarray]:
