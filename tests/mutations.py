@@ -2296,4 +2296,28 @@ MUTATIONS = [
         ("test_guidance.py::test_the_first_change_against_each_loss_comes_before_the_second_against_any",),
         "what would help against the second loss is never tried",
     ),
+    Mutation(
+        "a sweep's table has the fastest alone",
+        "sweeps/text.py",
+        ".union(best, sort=False)",
+        "",
+        ("test_points.py::test_no_machine_is_dropped_in_silence",),
+        "a slow machine is not in the table, and nobody says so",
+    ),
+    Mutation(
+        "the front holds what another beats in one cost",
+        "study/points.py",
+        "(values <= own).all(axis=1) & (values < own).any(axis=1)",
+        "(values < own).all(axis=1)",
+        ("test_points.py::test_the_front_is_what_nothing_is_better_than",),
+        "points that nobody would choose are on the Pareto front",
+    ),
+    Mutation(
+        "a sweep's speedup is in cycles alone",
+        "study/points.py",
+        'points["speedup"] = work / work.iloc[0]',
+        'points["speedup"] = points[CYCLES.column].iloc[0] / points[CYCLES.column]',
+        ("test_points.py::test_equal_work_is_what_is_compared",),
+        "a smaller network is a speedup",
+    ),
 ]

@@ -149,14 +149,16 @@ def _point_rows(
     passes: Iterable[str],
 ) -> pd.DataFrame:
     """A row for each pass of a point, summed over layers."""
+    worth = point.machine.accelerator.baseline_multipliers if point.machine else None
     place = {
         "point": number, "trace": point.settings["trace"], "machine_file": point.settings["machine"],
         "snapshot": point.snapshot, "made": point.sparsity is not None, **varied, "error": problem,
     }  # fmt: skip
     if counts is None:
-        nothing = {"machine": None, "multipliers": None, "sparsity": point.sparsity}
+        nothing = {"machine": None, "multipliers": None, "baseline_multipliers": worth, "sparsity": point.sparsity}
         return pd.DataFrame([place | nothing | {"pass": which} for which in passes], dtype=object)
     first = counts.iloc[0]
-    own = {name: first[name] for name in ("machine", "multipliers", "sparsity")}
+    own = {name: first[name] for name in ("machine", "multipliers")}
+    own |= {"baseline_multipliers": worth, "sparsity": first["sparsity"]}
     sums = fold(evened(counts), ["pass"])
     return sums.assign(**place, **own)[[*place, *own, *sums.columns]].astype(object)

@@ -11,15 +11,17 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from accelsim.ledger import CYCLES, EFFECTUAL
+from accelsim.ledger import CYCLES, ENERGY
 from accelsim.study.layout import new_table
-from accelsim.study.results import fold
+from accelsim.study.points import compared, failures
+from accelsim.study.tables import NOTHING, percent, times
 
 if TYPE_CHECKING:
     from accelsim.sweeps.estimate import Estimate
     from accelsim.sweeps.plan import Plan
 
-FASTEST = 10
+FASTEST, FRONT, MOST_NAMED = 10, 10, 20
+PER_MULTIPLIER = "speedup over as many multipliers that multiply zeros too and are always busy"
 REASONS = 3
 # Before the columns that a study sets; ``error`` is after them.
 PLACE = ("point", "trace", "machine_file", "snapshot")
@@ -36,13 +38,15 @@ def plan_line(plan: Plan, guess: Estimate | None, out: Path) -> str:
 
 
 def summary(table: pd.DataFrame, fidelity: pd.DataFrame | None, out: Path) -> Iterator[Table | Text]:
-    """The points of fewest cycles, why others failed, how good a synthetic sparsity is, and where the files are."""
+    """The points compared, why others failed, how good a synthetic sparsity is, and where the files are."""
     done, failed = table[table["error"].isna()], table[table["error"].notna()]
     if len(done):
-        yield _fastest(done)
-    points, failures = table["point"].nunique(), failed.drop_duplicates("point")
-    yield Text(f"{points - len(failures):,} points computed, {len(failures):,} failed")
-    reasons = failures["error"].value_counts(sort=False)
+        yield from _compared(done)
+    for machine, why in failures(table).items():
+        yield Text(f"{machine} is not in the table: none of its points could be computed ({why})")
+    points, lost = table["point"].nunique(), failed.drop_duplicates("point")
+    yield Text(f"{points - len(lost):,} points computed, {len(lost):,} failed")
+    reasons = lost["error"].value_counts(sort=False)
     for reason, count in list(reasons.items())[:REASONS]:
         yield Text(f"  {count:,} × {reason}")
     if len(reasons) > REASONS:
@@ -55,10 +59,14 @@ def summary(table: pd.DataFrame, fidelity: pd.DataFrame | None, out: Path) -> It
 
 def report(table: pd.DataFrame, fidelity: pd.DataFrame | None, out: Path) -> dict[str, Any]:
     """What ``--json`` prints."""
+    points = compared(table).reset_index()
+    told = ["point", "speedup", "per_multiplier", "utilization", "front"]
     return {
         "out": str(out),
         "points": int(table["point"].nunique()),
         "failed": int(table.loc[table["error"].notna(), "point"].nunique()),
+        "compared": json.loads(points[told].to_json(orient="records")),
+        "left_out": failures(table),
         "table": json.loads(table.to_json(orient="records")),
         "fidelity": None if fidelity is None else fidelity.to_dict(orient="records"),
     }
@@ -70,25 +78,45 @@ def read_fidelity(out: Path) -> pd.DataFrame | None:
     return pd.read_csv(path) if path.is_file() else None
 
 
-def _fastest(done: pd.DataFrame) -> Table:
-    """Whatever differs between points, then sums over the passes."""
+def _compared(done: pd.DataFrame) -> Iterator[Table | Text]:
+    """Whatever differs between points, then sums over the passes: the fastest, the front, the best of each machine."""
     columns = list(done.columns)
     varied = columns[len(PLACE) : columns.index("error")]
     differ = [name for name in (*PLACE[1:], *varied, "sparsity") if done[name].nunique() > 1]
-    first = done.groupby("point", sort=False)[[*differ, "multipliers"]].first()
-    sums = fold(done[["point", CYCLES.column, EFFECTUAL.column]], ["point"]).set_index("point")
-    points = first.join(sums).sort_values(CYCLES.column, kind="stable")
-    shown = points.head(FASTEST)
-    title = f"The {len(shown)} points of fewest cycles of {len(points):,}, over passes and layers together"
-    table = new_table(title)
-    for name in ("point", *differ, "multipliers", "cycles", "utilization"):
+    points = compared(done)
+    settings = done.groupby("point", sort=False)[differ].first().reindex(points.index)
+    points = points[~settings.duplicated() if differ else slice(None)].sort_values(CYCLES.column, kind="stable")
+    best = points.groupby("machine_file", sort=False).head(1).index
+    front = points.index[points["front"]]
+    chosen = points.index[:FASTEST].union(best, sort=False).union(front[:FRONT], sort=False)
+    shown = points.loc[[number for number in points.index if number in chosen]]
+    first = done["point"].iloc[0]
+    energy = ENERGY.column in points and points[ENERGY.column].notna().any()
+    of = f"The {len(shown):,} of {len(points):,} points" if len(shown) < len(points) else f"The {len(points):,} points"
+    table = new_table(f"{of} by cycles, over passes and layers together; speedup over point {first}")
+    headings = ("multipliers", "cycles", "speedup", "for each\nmultiplier", "utilization", *(["mJ"] if energy else []))
+    for name in ("point", *differ, *headings, "Pareto\nfront"):
         table.add_column(name, justify="right")
-    for number, row in shown.iterrows():
-        cycles = row[CYCLES.column]
-        used = row[EFFECTUAL.column] / (cycles * row["multipliers"]) if cycles else 0
-        cells = [f"{row['multipliers']:,}", f"{cycles:,}", f"{100 * used:.1f} %"]
-        table.add_row(str(number), *(str(row[name]) for name in differ), *cells)
-    return table
+    for (number, row), named in zip(shown.iterrows(), settings.loc[shown.index].to_numpy(), strict=True):
+        cells = [f"{row['multipliers']:,.0f}", f"{row[CYCLES.column]:,.0f}"]
+        cells += [times(row["speedup"]), times(row["per_multiplier"]), percent(row["utilization"])]
+        cells += [_mj(row[ENERGY.column])] if energy else []
+        table.add_row(str(number), *map(str, named), *cells, "●" if row["front"] else "")
+    yield table
+    costs = "cycles, multipliers and energy" if energy else "cycles and multipliers"
+    more = f" and {len(front) - MOST_NAMED:,} more" if len(front) > MOST_NAMED else ""
+    numbers = ", ".join(str(number) for number in sorted(front)[:MOST_NAMED]) + more
+    yield Text(f"Pareto front, of the points of each trace, snapshot and sparsity by {costs}: point {numbers}")
+    yield Text(f"for each multiplier: {PER_MULTIPLIER}")
+    if len(shown) < len(points):
+        yield Text(
+            f"shown: the {min(FASTEST, len(points))} of fewest cycles, the best of each machine, "
+            f"and of the front {min(FRONT, len(front))}; {len(points) - len(shown):,} others are in table.csv"
+        )
+
+
+def _mj(energy_pj: float) -> str:
+    return NOTHING if pd.isna(energy_pj) else f"{energy_pj * 1e-9:,.3g}"
 
 
 def _fidelity(errors: pd.DataFrame) -> Table:

@@ -1,0 +1,70 @@
+"""The points of a sweep compared: speedup, cycles for each multiplier, and which are on the Pareto front."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from accelsim.ledger import CYCLES, DENSE, EFFECTUAL, ENERGY
+from accelsim.study.results import fold
+
+# What a point computes; those that compute the same can be on one front.
+WORKLOAD = ("trace", "snapshot", "sparsity")
+# What a front trades off, each the less the better; energy only where it is known of all points.
+COSTS = (CYCLES.column, "multipliers", ENERGY.column)
+
+
+def compared(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each point that was computed, in the table's order, its passes added up.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What a sweep leaves: a row a point and pass.
+
+    Returns
+    -------
+    DataFrame
+        By ``point``: cycles, effectual slots, dense multiplications, energy where it is known; and
+
+        - ``utilization``, effectual slots over all;
+        - ``speedup`` over the first point, for equal work: of its multiplications, of zeros too, in a cycle;
+        - ``per_multiplier``, over as many multipliers that multiply zeros too and are always busy, a bit-serial one
+          counted as what it is worth: the speedup of ``accelsim compare``;
+        - ``front``: no point of the same trace, snapshot and sparsity needs fewer cycles, multipliers or energy
+          without needing more of another.
+    """
+    done = table[table["error"].isna()]
+    counts = [row.column for row in (CYCLES, DENSE, EFFECTUAL, ENERGY) if row.column in done]
+    points = fold(done[["point", *counts]].astype(dict.fromkeys(counts, float)), ["point"]).set_index("point")
+    own = [
+        name for name in (*WORKLOAD, "machine", "machine_file", "multipliers", "baseline_multipliers") if name in done
+    ]
+    points = points.join(done.groupby("point", sort=False)[own].first())
+    for name in ("multipliers", "baseline_multipliers"):
+        points[name] = points[name].astype(float)
+    work = points[DENSE.column] / points[CYCLES.column]
+    points["utilization"] = points[EFFECTUAL.column] / (points[CYCLES.column] * points["multipliers"])
+    points["speedup"] = work / work.iloc[0] if len(work) else work
+    points["per_multiplier"] = work / points["baseline_multipliers"]
+    groups: Any = points.groupby([name for name in WORKLOAD if name in points], sort=False, dropna=False)
+    points["front"] = False
+    for _, group in groups:
+        points.loc[on_front(group), "front"] = True
+    return points
+
+
+def on_front(points: pd.DataFrame) -> pd.Index:
+    """Those that no other is better than: in one cost, and in none worse. Equal ones are there together."""
+    costs = [name for name in COSTS if name in points and points[name].notna().all()]
+    values = points[costs].to_numpy(float)
+    kept = [not bool(((values <= own).all(axis=1) & (values < own).any(axis=1)).any()) for own in values]
+    return points.index[kept]
+
+
+def failures(table: pd.DataFrame) -> dict[str, str]:
+    """The machine files of which no point was computed, with the first reason."""
+    failed = table[table["error"].notna()]
+    lost = failed[~failed["machine_file"].isin(table.loc[table["error"].isna(), "machine_file"])]
+    return {str(name): str(rows["error"].iloc[0]) for name, rows in lost.groupby("machine_file", sort=False)}
