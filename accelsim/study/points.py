@@ -36,6 +36,8 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
           without needing more of another.
     """
     done = table[table["error"].isna()]
+    if done.empty:  # then it has no counts
+        return pd.DataFrame(columns=["speedup", "per_multiplier", "utilization", "front"]).rename_axis("point")
     counts = [row.column for row in (CYCLES, DENSE, EFFECTUAL, ENERGY) if row.column in done]
     points = fold(done[["point", *counts]].astype(dict.fromkeys(counts, float)), ["point"]).set_index("point")
     own = [
@@ -46,7 +48,7 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
         points[name] = points[name].astype(float)
     work = points[DENSE.column] / points[CYCLES.column]
     points["utilization"] = points[EFFECTUAL.column] / (points[CYCLES.column] * points["multipliers"])
-    points["speedup"] = work / work.iloc[0] if len(work) else work
+    points["speedup"] = work / work.iloc[0]
     points["per_multiplier"] = work / points["baseline_multipliers"]
     groups: Any = points.groupby([name for name in WORKLOAD if name in points], sort=False, dropna=False)
     points["front"] = False
