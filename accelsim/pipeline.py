@@ -26,7 +26,7 @@ from accelsim.errors import AccelsimError, MachineError, TraceError
 from accelsim.hardware.movement.traffic import LayerTraffic, Traffic, joined
 from accelsim.ledger import Record
 from accelsim.workload import footprint
-from accelsim.workload.lowering import PASSES, READS, lower, stacked
+from accelsim.workload.lowering import PASSES, lower, operands, stacked
 from accelsim.workload.shares import check_samples, stored_samples
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
@@ -53,10 +53,8 @@ class Task:
     @property
     def reads(self) -> tuple[str, ...]:
         """The tensors that the passes need; one that did not run needs none."""
-        names = dict.fromkeys(name for which in self.passes if which in self.layer.passes for name in READS[which])
-        if "saved_activation" not in self.layer.tensors:
-            names = {"activation" if name == "saved_activation" else name: None for name in names}
-        return tuple(names)
+        ran = (which for which in self.passes if which in self.layer.passes)
+        return tuple(dict.fromkeys(name for which in ran for name in operands(self.layer, which)))
 
     def run(self, machines: Iterable[Machine]) -> list[list[Counted | MachineError]]:
         """Counts every pass on every machine: of each machine its passes."""

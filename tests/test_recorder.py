@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 import accelsim  # noqa: E402
 from accelsim.capture import Recorder, Selection  # noqa: E402
 from accelsim.errors import OutputError, TraceError  # noqa: E402
-from accelsim.workload.lowering import lower_tensors  # noqa: E402
+from accelsim.workload.lowering import lower, lower_tensors, operands  # noqa: E402
 from accelsim.workload.trace import Trace  # noqa: E402
 
 torch.set_num_threads(1)
@@ -463,15 +463,35 @@ def test_the_gradient_recorded_is_the_one_that_a_sparsifying_layer_uses(path):
     assert found["1"][1]["gradient"].mean().round(2) == 0.2
 
 
+def test_both_weights_of_saw_are_recorded_and_the_input_gradient_reads_its_own(path):
+    """SAW multiplies by the full weight forward, by its Top-K backward (A.7)."""
+    swat = pytest.importorskip("accelsim.capture.swat")
+    model = net(nn.Conv2d(2, 10, 1), nn.Conv2d(10, 10, 2, padding="same"), nn.Flatten(), nn.Linear(160, 3)).double()
+    swat.convert(model, swat.SwatConfig(sparsity=0.8, sparse_forward=False))
+    inputs = torch.randn(2, 2, 4, 4, dtype=torch.float64)
+    found = record(model, path, lambda: backward(model, inputs))
+    layer, tensors = found["1"]
+    assert tensors["weight"].all() and (tensors["backward_weight"] != 0).mean().round(2) == 0.2
+    np.testing.assert_array_equal(tensors["backward_weight"], tensors["weight"] * (tensors["backward_weight"] != 0))
+    reads = {which: operands(layer, which) for which in layer.passes}
+    assert reads["fwd"] == ("activation", "weight") and reads["input_grad"] == ("gradient", "backward_weight")
+    with Trace.open(path) as trace:
+        once = {(la.name, which): lower(la, which)[0] for la in trace.snapshots[0].layers for which in la.passes}
+    turned = once["1", "input_grad"].kernel
+    np.testing.assert_array_equal(turned, tensors["backward_weight"][:, :, ::-1, ::-1].swapaxes(0, 1))
+
+
 def test_a_tensor_that_a_trace_has_no_place_for_is_refused(path):
     class Two(Sparse):
         def forward(self, x):
             if self.record is not None:
-                self.record("backward_weight", self.weight)
+                self.record("momentum", self.weight)
             return super().forward(x)
 
     model = net(Two(2, 2, 1))
-    with pytest.raises(TraceError, match="step0/0: must record weight, activation and maybe saved_activation"):
+    with pytest.raises(
+        TraceError, match="step0/0: must record weight, activation and maybe saved_activation, backward_weight"
+    ):
         record(model, path, lambda: backward(model, torch.randn(1, 2, 3, 3)))
 
 

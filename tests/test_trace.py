@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from accelsim.errors import OutputError, TraceError
 from accelsim.workload import npz, npz_writer
 from accelsim.workload.geometry import Geometry
-from accelsim.workload.metadata import FIRST_LAYER, PASSES, TENSORS
+from accelsim.workload.metadata import FIRST_LAYER, PASSES, STANDS_IN, TENSORS
 from accelsim.workload.trace import Layer, Trace
 from accelsim.workload.trace_writer import TraceWriter
 
@@ -81,7 +81,7 @@ def write_all(path, encodings, seed=0):
         for index, (name, (kind, geometry)) in enumerate(LAYERS.items()):
             out.layer(name, kind=kind, geometry=geometry, passes=PASSES if index else FIRST_LAYER)
             for place, (tensor, shape) in enumerate(shapes(geometry, SNAPSHOT["samples"]).items()):
-                if (name, tensor) == ("fc", "saved_activation"):
+                if name == "fc" and tensor in STANDS_IN:
                     continue
                 encoding = encodings[(index + place) % len(encodings)]
                 array = draw(rng, shape, encoding)
@@ -184,7 +184,7 @@ def test_round_trip_in_any_chunks(tmp_path_factory, encodings, seed, chunk):
         patch.setattr(npz, "RAW_STEP", chunk)
         expected = write_all(path, encodings, seed)
         found = read_all(path)
-    assert len(found) == len(expected) == 15
+    assert len(found) == len(expected) == 18
     assert all(same(found[("swat80", *where)], array) for where, array in expected.items())
 
 
@@ -211,13 +211,15 @@ def test_comparison_notices_what_differs():
     assert np.array_equal(as_read(np.array([0x3F80, 0xC000], np.uint16), "bfloat16"), [1.0, -2.0])
 
 
-def test_saved_activation_falls_back(path):
+def test_saved_activation_and_backward_weight_fall_back(path):
     expected = write_all(path, ["float32", "bits"])
     with Trace.open(path) as trace:
         conv, _, linear, _ = trace.snapshots[0].layers
         assert same(linear.tensor("saved_activation"), expected["fc", "activation"])
         assert same(conv.tensor("saved_activation"), expected["conv1", "saved_activation"])
         assert not same(conv.tensor("saved_activation"), expected["conv1", "activation"])
+        assert same(linear.tensor("backward_weight"), expected["fc", "weight"])
+        assert same(conv.tensor("backward_weight"), expected["conv1", "backward_weight"])
 
 
 def test_absent_tensor_is_named(small):

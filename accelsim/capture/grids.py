@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from accelsim.workload.metadata import WEIGHTS
+
 ENOUGH = 64  # non-zeros in a tensor, from which on whole multiples are no accident
 ENOUGH_OF_A_FILTER = 8
 DIVISORS = range(1, 65)  # the least magnitude may itself be so many steps
@@ -41,7 +43,7 @@ class Grids:
         if rounding > 0.25 or not numbers.numel() or not numbers.isfinite().all():
             return None
         told = sorted(self._scales.values(), key=lambda scales: -float(scales.mean()))
-        for rows, scales in _candidates(numbers, name == "weight", told, rounding):
+        for rows, scales in _candidates(numbers, name in WEIGHTS, told, rounding):
             multiples = rows / scales[:, None]
             whole = multiples.round()
             if float((multiples - whole).abs().max()) <= rounding and float(whole.abs().max()) <= most:

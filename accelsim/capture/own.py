@@ -13,15 +13,16 @@ from accelsim.capture.pairing import IN_FUNCTION, Record
 from accelsim.capture.products import Convolution, Form, Keep, NoForm, Product, convolution_form, matrix_form
 from accelsim.capture.samples import Rows, reshaped
 from accelsim.errors import TraceError
+from accelsim.workload.metadata import STANDS_IN, WEIGHTS
 from accelsim.workload.npz import blame
 
 
 def check(handed: dict[str, torch.Tensor]) -> None:
     """Raises TraceError unless a trace has a place for all of it."""
-    needed, known = {"weight", "activation"}, {"weight", "activation", "saved_activation"}
-    if not needed <= handed.keys() <= known:  # a trace has one weight, for the forward pass and the input gradient
+    needed = {"weight", "activation"}
+    if not needed <= handed.keys() <= needed | STANDS_IN.keys():
         got = ", ".join(sorted(handed)) or "nothing"
-        raise TraceError(f"must record weight, activation and maybe saved_activation, nothing else; got {got}")
+        raise TraceError(f"must record weight, activation and maybe {', '.join(STANDS_IN)}, nothing else; got {got}")
 
 
 def rows_of(
@@ -70,7 +71,7 @@ def sides(module: torch.nn.Conv2d, kernel: Sequence[int]) -> tuple[int, int, int
 def stored(form: Form, name: str, tensor: torch.Tensor) -> torch.Tensor:
     """A tensor that was handed over, in the trace's form."""
     is_linear = form.kind == "linear"
-    if name == "weight":
+    if name in WEIGHTS:
         return form.takes[1](tensor.t() if is_linear else tensor)
     take = form.takes[2 if name == "gradient" else 0]
     return take(tensor.flatten(0, -2) if is_linear else tensor)
@@ -80,7 +81,9 @@ def addresses(
     handed: dict[str, torch.Tensor], address: Callable[[torch.Tensor], int | None]
 ) -> tuple[int | None, int | None]:
     """Of what its weight gradient and its input gradient read."""
-    return address(handed.get("saved_activation", handed["activation"])), address(handed["weight"])
+    return address(handed.get("saved_activation", handed["activation"])), address(
+        handed.get("backward_weight", handed["weight"])
+    )
 
 
 class OwnLayers:

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from accelsim.capture.grids import Grids
 from accelsim.errors import TraceError
+from accelsim.workload.metadata import WEIGHTS
 
 Values = Literal["as_trained", "int8", "int16", "bf16"]
 Scales = Literal["tensor", "channel"]
@@ -59,7 +60,7 @@ def quantised(
     if known:
         return known[0].to(torch.int16), known[1]
     magnitude = tensor.detach().double().abs()
-    by_filter = scales == "channel" and name == "weight" and tensor.numel()
+    by_filter = scales == "channel" and name in WEIGHTS and tensor.numel()
     greatest = magnitude.flatten(1).amax(1).view(-1, *[1] * (tensor.ndim - 1)) if by_filter else magnitude.amax()
     if not torch.isfinite(greatest).all():
         raise TraceError(f"must be finite to become {values}, has NaN or infinity")

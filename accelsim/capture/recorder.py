@@ -13,8 +13,9 @@ step and says what is not stored. docs/capture.md has the rules.
 Every tensor is written when it is seen, so nothing is kept, and what is changed in place later is not in the trace.
 
 Layers that sparsify: a layer with an attribute ``record`` that is None gets a function there during its forward pass,
-and calls it as ``record("weight", w)``, with the weight that the forward pass and the input gradient use,
-``record("activation", x)``, and ``record("saved_activation", xs)`` with what the weight gradient uses; in its backward
+and calls it as ``record("weight", w)``, with the weight that the forward pass and the input gradient use (or the
+latter another one: ``"backward_weight"``), ``record("activation", x)``, and ``record("saved_activation", xs)`` with
+what the weight gradient uses; in its backward
 pass it may call the same function with ``"gradient"`` where it does not use the one that arrives.
 """
 

@@ -25,12 +25,12 @@ them do not change.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import nn
 
-from accelsim.capture.swat_layers import Clock, LayerState, SwatConv2d, SwatLayer, SwatLinear
+from accelsim.capture.algorithm import Algorithm, check_momentum, dense_names, momentum_of
+from accelsim.capture.swat_layers import LayerState
 from accelsim.errors import AccelsimError
 from accelsim.workload import sparsify
 
@@ -62,8 +62,7 @@ class SwatConfig:
         Under the uniform distribution: leave the first convolution (the first layer where there is none), the last
         linear layer (the last layer) dense, as modules are registered.
     sparse_forward : bool
-        False: the forward pass uses the full weight; only the backward pass is sparse. The paper's SAW (A.7). A
-        Recorder refuses it, since a trace has one weight for both.
+        False: the forward pass uses the full weight; only the backward pass is sparse. The paper's SAW (A.7).
     gradient_sparsity : float
         Of the output gradients, which SWAT leaves dense. With sparsity 0 this is meProp (A.7). Layers left dense keep
         theirs; the bias always gets the full gradient, and so does a Recorder.
@@ -114,46 +113,30 @@ class SwatConfig:
             raise AccelsimError(f"last_dense: must be left out with distribution {self.distribution}, which decides")
 
 
-class Swat:
-    """A converted model. As a context manager it restores the model at the end, in whatever way that comes.
+class Swat(Algorithm):
+    """A converted model, see :class:`Algorithm`.
 
     Attributes
     ----------
     config : SwatConfig
-    layers : dict of str to Module
-        The SWAT layers by name; the model itself has the name "".
-    skipped : dict of str to str
-        Convolutions and linear layers that were left alone, and why.
     densities : dict of str to (float, float)
         What each layer is to keep of its weight and of its activation.
     """
 
     def __init__(self, model: nn.Module, config: SwatConfig):
+        super().__init__(model, config.period)
         self.config = config
-        found, self.skipped = _find(model)
-        self._classes = {name: type(module) for name, module in found.items()}
-        self._clock = Clock(config.period, frozen=config.freeze_after == 0)
-        states = {
-            name: LayerState(name or type(model).__name__, config, self._clock, maps=isinstance(module, nn.Conv2d))
-            for name, module in found.items()
+        self.clock.frozen = config.freeze_after == 0
+        self._states = {
+            name: LayerState(self.label(name), config, self.clock, maps=len(shape) > 2)
+            for name, shape in self.shapes.items()
         }
-        self._shapes = {name: tuple(module.weight.shape) for name, module in found.items()}
-        self._distribute(states, None)
-        self.layers: dict[str, SwatLayer] = {}
-        for name, module in found.items():
-            layer: nn.Module = module
-            layer.__class__ = _swat_class(type(module))
-            self.layers[name] = cast(SwatLayer, layer)
-            self.layers[name].swat = states[name]
-
-    @property
-    def iteration(self) -> int:
-        """Calls of :meth:`step` so far."""
-        return self._clock.iteration
+        self._distribute(None)
+        self.convert(self._states)
 
     @property
     def densities(self) -> dict[str, tuple[float, float]]:
-        return {n: (m.swat.weight.density, m.swat.activation.density) for n, m in self.layers.items()}
+        return {n: (s.weight.density, s.activation.density) for n, s in self._states.items()}
 
     def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """An iteration is complete: call it once after each ``optimizer.step()``.
@@ -169,91 +152,62 @@ class Swat:
             If the momentum distribution gets no optimizer with momentum.
         """
         momentum = self.config.distribution == "momentum"
-        groups = getattr(optimizer, "param_groups", [])
-        if momentum and not any(group.get("momentum") or "betas" in group for group in groups):
-            raise AccelsimError("distribution momentum: step() must get the optimizer, and that have momentum")
-        self._clock.iteration += 1
+        if momentum:
+            check_momentum(optimizer, "distribution momentum")
+        super().step(optimizer)
         if self.iteration == self.config.freeze_after:
             self.freeze()
-        if momentum and self._clock.due and not self._clock.frozen:
-            states = {name: module.swat for name, module in self.layers.items()}
-            self._distribute(states, self._momenta(optimizer))
+        if momentum and self.clock.due and not self.clock.frozen:
+            self._distribute(self._momenta(optimizer))
 
     def freeze(self) -> None:
         """The active weights stay the same from the next forward pass on: the Top-K of what they then are."""
-        self._clock.frozen = True
+        self.clock.frozen = True
 
     def unfreeze(self) -> None:
         """Topology exploration goes on."""
-        self._clock.frozen = False
+        self.clock.frozen = False
 
     def sparsity(self) -> dict[str, dict[str, float | None]]:
-        """Fraction of zeros reached, by layer: ``weight``, ``activation`` (as saved), ``gradient`` (if sparsified).
-
-        Of the last forward and backward pass; natural zeros count; None before the first.
-        """
-        reached: dict[str, dict[str, float | None]] = {}
-        for name, module in self.layers.items():
-            state = module.swat
-            dense = state.weight.density >= 1
-            reached[name] = {
-                "weight": 0.0 if dense else state.weight.sparsity,
-                "activation": state.activation.sparsity,
-            }
-            if self.config.gradient_sparsity:
-                reached[name]["gradient"] = 0.0 if state.gradient.density >= 1 else state.gradient.sparsity
+        """As every algorithm's, with ``gradient`` where that is sparsified."""
+        reached = super().sparsity()
+        if self.config.gradient_sparsity:
+            for name in reached:
+                of = self._states[name].gradient
+                reached[name]["gradient"] = 0.0 if of.density >= 1 else of.sparsity
         return reached
 
-    def restore(self) -> None:
-        """Make the layers what they were; their parameters keep what they have learned."""
-        for name, layer in self.layers.items():
-            module: nn.Module = layer
-            module.__class__ = self._classes[name]
-            for attribute in ("swat", "record"):
-                module.__dict__.pop(attribute, None)
-        self.layers = {}
-
-    def __enter__(self) -> Swat:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.restore()
-
-    def _distribute(self, states: dict[str, LayerState], momenta: dict[str, float] | None) -> None:
+    def _distribute(self, momenta: dict[str, float] | None) -> None:
         """Give each layer its densities; without momenta as yet, the momentum distribution is uniform."""
         sparsity, other = self.config.sparsity, self.config.activation_sparsity
         weights = self._shares(sparsity, momenta)
         activations = weights if other is None else self._shares(other, momenta)
-        for name, state in states.items():
+        for name, state in self._states.items():
             state.weight.density, state.activation.density = weights[name], activations[name]
             held = self.config.distribution == "uniform" and name in self._dense()
             state.gradient.density = 1.0 if held else 1 - self.config.gradient_sparsity
 
     def _shares(self, sparsity: float, momenta: dict[str, float] | None) -> dict[str, float]:
         if self.config.distribution == "uniform":
-            return sparsify.uniform(self._shapes, sparsity, self._dense())
+            return sparsify.uniform(self.shapes, sparsity, self._dense())
         if self.config.distribution == "erk":
-            return sparsify.erk(self._shapes, sparsity)
+            return sparsify.erk(self.shapes, sparsity)
         # A layer without momentum, a frozen one, has no say: it keeps the average.
-        shares = sparsify.uniform(self._shapes, sparsity, ())
-        shapes = {name: self._shapes[name] for name in momenta or ()}
+        shares = sparsify.uniform(self.shapes, sparsity, ())
+        shapes = {name: self.shapes[name] for name in momenta or ()}
         return shares | (sparsify.momentum(shapes, sparsity, momenta) if shapes and momenta else {})
 
     def _dense(self) -> set[str]:
         """Names of the layers that the uniform distribution leaves dense."""
-        names = list(self._shapes)
-        first = next((name for name in names if len(self._shapes[name]) > 2), names[0])
-        last = next((name for name in reversed(names) if len(self._shapes[name]) == 2), names[-1])
-        return {name for name, dense in ((first, self.config.first_dense), (last, self.config.last_dense)) if dense}
+        return dense_names(self.shapes, self.config.first_dense, self.config.last_dense)
 
     def _momenta(self, optimizer: torch.optim.Optimizer | None) -> dict[str, float]:
         """Mean |momentum| of the active weights of each layer that has momentum."""
         momenta = {}
         for name, module in self.layers.items():
-            state: dict[str, torch.Tensor] = {} if optimizer is None else optimizer.state.get(module.weight, {})
-            buffer = next((b for b in map(state.get, ("momentum_buffer", "exp_avg")) if b is not None), None)
+            buffer = momentum_of(optimizer, module.weight)
             if buffer is not None:
-                active = module.swat.last_active
+                active = self._states[name].last_active
                 buffer = buffer.detach().abs()
                 chosen = buffer if active is None else buffer[active]
                 momenta[name] = float(chosen.mean()) if chosen.numel() else 0.0
@@ -263,10 +217,7 @@ class Swat:
 def convert(model: nn.Module, config: SwatConfig) -> Swat:
     """Make every ``Conv2d`` and ``Linear`` of a model train by SWAT, in place.
 
-    Layers change their class, and nothing else: parameters, the keys of the state_dict, hooks and an optimizer built
-    before or after stay valid. Parametrized layers are converted too. Left alone, and listed in ``Swat.skipped``: a
-    subclass with a forward of its own, the output projection of ``MultiheadAttention`` (which runs it by its own code),
-    a layer of complex numbers.
+    What changes and what stays says :class:`Algorithm`.
 
     Parameters
     ----------
@@ -292,42 +243,3 @@ def convert(model: nn.Module, config: SwatConfig) -> Swat:
     A module called several times in an iteration refreshes its activation threshold each time; the last stays.
     """
     return Swat(model, config)
-
-
-def _find(model: nn.Module) -> tuple[dict[str, nn.Conv2d | nn.Linear], dict[str, str]]:
-    """Layers to convert, and those left alone with the reason."""
-    found: dict[str, nn.Conv2d | nn.Linear] = {}
-    skipped: dict[str, str] = {}
-    for name, module in model.named_modules():
-        if not isinstance(module, (nn.Conv2d, nn.Linear)):
-            continue
-        if isinstance(module, SwatLayer):
-            raise AccelsimError(f"model: must not be converted yet, but {name or 'it'} is; restore it first")
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin):
-            raise AccelsimError(f"{name}: a lazy layer must get its shape first; run the model once")
-        if _has_own_forward(module):
-            skipped[name] = f"{type(module).__name__} has a forward of its own"
-        elif isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
-            skipped[name] = "run by MultiheadAttention without its forward"
-        elif module.weight.is_complex():
-            skipped[name] = "complex numbers"
-        else:
-            found[name] = module
-    if not found:
-        also = f" but {next(iter(skipped.values()))}" if skipped else ""
-        raise AccelsimError(f"model: must have a Conv2d or Linear, {type(model).__name__} has none{also}")
-    return found, skipped
-
-
-def _has_own_forward(module: nn.Conv2d | nn.Linear) -> bool:
-    """Whether a subclass computes something else."""
-    if isinstance(module, nn.Linear):
-        return type(module).forward is not nn.Linear.forward
-    kind = type(module)
-    return kind.forward is not nn.Conv2d.forward or kind._conv_forward is not nn.Conv2d._conv_forward
-
-
-def _swat_class(kind: type[nn.Module]) -> type[SwatLayer]:
-    """The class of a converted layer; a subclass, a parametrized one say, keeps what it adds."""
-    base = SwatConv2d if issubclass(kind, nn.Conv2d) else SwatLinear
-    return base if kind in (nn.Conv2d, nn.Linear) else type(f"Swat{kind.__name__}", (base, kind), {})

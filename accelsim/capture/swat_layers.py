@@ -1,7 +1,7 @@
-"""SWAT's layers: a convolution and a linear layer that multiply what Top-K leaves. Paper, sections 3.3.1 and A.1.
+"""Layers that multiply what an algorithm leaves: a convolution and a linear layer, SWAT's and those of all others.
 
-In reading order: a layer's state, the product with its two gradients, the layers. ``capture.swat`` makes them out of a
-model's own layers; ``capture.topk`` selects.
+In reading order: what a layer asks of its algorithm, SWAT's answers, the product with its two gradients, the layers.
+``capture.algorithm`` makes them out of a model's own layers; ``capture.topk`` selects. Paper, sections 3.3.1 and A.1.
 """
 
 from __future__ import annotations
@@ -50,11 +50,62 @@ class Config(Protocol):
     def masked_update(self) -> bool: ...
 
 
-class LayerState:
-    """What a SWAT layer knows beside its parameters: its shares, its thresholds, the active weights."""
+class State:
+    """What a layer asks of its algorithm. As it stands, the answers of dense training.
+
+    Attributes
+    ----------
+    sparse_forward, sparse_backward : bool
+        Whether the forward pass, and the input gradient, multiply by the active weights only.
+    masked_update : bool
+        Whether only the active weights get a gradient.
+    """
+
+    sparse_forward = sparse_backward = True
+    masked_update = False
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def active(self, weight: torch.Tensor) -> torch.Tensor | None:
+        """Mask of the active weights; None where all are."""
+        return None
+
+    def multiplied(self, x: torch.Tensor) -> torch.Tensor:
+        """The activation as the forward pass multiplies it."""
+        return x
+
+    def saved(self, x: torch.Tensor) -> torch.Tensor:
+        """The activation as it is saved, and the weight gradient multiplies it."""
+        return x
+
+    def outputs(self, out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, of: Operation) -> torch.Tensor | None:
+        """Mask of the outputs that are computed; None where all are."""
+        return None
+
+    def propagated(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The output gradient as both gradients multiply it; the very tensor where nothing is dropped."""
+        return gradient
+
+    @property
+    def zeros(self) -> dict[str, float | None]:
+        """Fraction of zeros of the last weight, and of the last saved activation; None where nobody looked."""
+        return {"weight": 0.0, "activation": 0.0}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later step depends on."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+
+
+class LayerState(State):
+    """SWAT's, of one layer: its shares, its thresholds, the active weights."""
 
     def __init__(self, name: str, config: Config, clock: Clock, maps: bool):
-        self.name, self.clock = name, clock
+        super().__init__(name)
+        self.clock = clock
         self.channels = config.structure == "channel"
         self.sparse_forward, self.masked_update = config.sparse_forward, config.masked_update
         self.weight = TopK(1.0, "CHW" if self.channels else config.weight_scope)
@@ -91,9 +142,32 @@ class LayerState:
             return self._fixed
         return None if self.weight.density >= 1 else self._mask
 
-    def keep(self, which: str, values: torch.Tensor) -> torch.Tensor:
-        """Top-K of an activation or output gradient."""
-        return self._blamed(which, getattr(self, which), values, self.clock.due)
+    def saved(self, x: torch.Tensor) -> torch.Tensor:
+        """Its Top-K."""
+        return self._blamed("activation", self.activation, x, self.clock.due)
+
+    def propagated(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Its Top-K where that is asked for. An overflow under a loss scale is the scaler's to see, so NaN passes."""
+        if self.gradient.density >= 1 or gradient.isnan().any():
+            return gradient
+        return self._blamed("gradient", self.gradient, gradient, self.clock.due)
+
+    @property
+    def zeros(self) -> dict[str, float | None]:
+        """Of what Top-K last kept."""
+        weight = 0.0 if self.weight.density >= 1 else self.weight.sparsity
+        return {"weight": weight, "activation": self.activation.sparsity}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Thresholds, shares, and the active weights where they are fixed."""
+        kept = {which: getattr(self, which).state_dict() for which in ("weight", "activation", "gradient")}
+        return kept | {"fixed": self._fixed, "mask": self._mask}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        for which in ("weight", "activation", "gradient"):
+            getattr(self, which).load_state_dict(state[which])
+        self._fixed, self._mask, self._of = state["fixed"], state["mask"], None
 
     def _select(self, weight: torch.Tensor) -> torch.Tensor:
         refresh = self.clock.due or self.clock.frozen
@@ -113,7 +187,7 @@ class LayerState:
 
 
 @dataclass(frozen=True)
-class _Convolve:
+class Convolve:
     """A convolution of known geometry; padding is (top, bottom, left, right)."""
 
     stride: tuple[int, int]
@@ -152,7 +226,7 @@ class _Convolve:
         return (top, left), (0, right - left, 0, bottom - top)
 
 
-class _Multiply:
+class Multiply:
     """The product of a linear layer."""
 
     features = -1
@@ -168,25 +242,31 @@ class _Multiply:
         return to_x, gradient.flatten(0, -2).T @ x.flatten(0, -2) if wanted[1] else None
 
 
+Operation = Convolve | Multiply
+
+
 @dataclass(frozen=True, eq=False)
 class _Call:
     """What one call of a layer computes with, beside what autograd differentiates."""
 
-    operation: _Convolve | _Multiply
-    state: LayerState
+    operation: Operation
+    state: State
     forward_weight: torch.Tensor
     backward_weight: torch.Tensor
     active: torch.Tensor | None
     record: Callable[[str, torch.Tensor], Any] | None
 
-    def product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def product(self, x: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The output, and which of it was computed, None for all."""
+        x = self.state.multiplied(x)
         out = self.operation.product(x, self.forward_weight, bias)
         if self.record is not None:
             self.record("weight", self.forward_weight)
             if self.backward_weight is not self.forward_weight:
                 self.record("backward_weight", self.backward_weight)
             self.record("activation", x.detach())
-        return out
+        chosen = self.state.outputs(out, x, self.forward_weight, self.operation)
+        return out if chosen is None else torch.where(chosen, out, 0), chosen
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -196,15 +276,15 @@ class _SparseProduct(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, call: _Call
     ) -> torch.Tensor:
-        out = call.product(x, bias)
+        out, chosen = call.product(x, bias)
         wants_x, wants_weight = ctx.needs_input_grad[:2]
         saved = None
         if wants_weight:
-            saved = call.state.keep("activation", x)
+            saved = call.state.saved(x)
             if call.record is not None:
                 call.record("saved_activation", saved.detach())
         active = call.active if wants_weight and call.state.masked_update else None
-        ctx.save_for_backward(saved, call.backward_weight if wants_x else None, active)
+        ctx.save_for_backward(saved, call.backward_weight if wants_x else None, active, chosen)
         ctx.operation, ctx.state, ctx.record = call.operation, call.state, call.record
         ctx.shapes, ctx.dtype = (x.shape, weight.shape), weight.dtype
         return out
@@ -213,7 +293,8 @@ class _SparseProduct(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise AccelsimError(f"{ctx.state.name}: a SWAT layer has no second derivative; leave out create_graph=True")
-        x, weight, active = ctx.saved_tensors
+        x, weight, active, chosen = ctx.saved_tensors
+        whole, gradient = gradient, gradient if chosen is None else torch.where(chosen, gradient, 0)
         wanted, to_x, to_weight, to_bias = ctx.needs_input_grad[:2], None, None, None
         if ctx.needs_input_grad[2]:
             axes = [axis for axis in range(gradient.ndim) if axis != ctx.operation.features % gradient.ndim]
@@ -222,11 +303,9 @@ class _SparseProduct(torch.autograd.Function):
             # Of an operand that nobody reads only the shape is left.
             x = gradient.new_empty(1).expand(ctx.shapes[0]) if x is None else x
             weight = gradient.new_empty(1).expand(ctx.shapes[1]) if weight is None else weight
-            # An overflow under a loss scale is the scaler's to see, so NaN passes.
-            if ctx.state.gradient.density < 1 and not gradient.isnan().any():
-                gradient = ctx.state.keep("gradient", gradient)
-                if ctx.record is not None:
-                    ctx.record("gradient", gradient)
+            gradient = ctx.state.propagated(gradient)
+            if ctx.record is not None and gradient is not whole:
+                ctx.record("gradient", gradient)
             to_x, to_weight = ctx.operation.gradients(gradient, x, weight, wanted)
         if to_weight is not None:
             to_weight = to_weight.to(ctx.dtype)
@@ -242,7 +321,7 @@ class SwatLayer(nn.Module):
 
     Attributes
     ----------
-    swat : LayerState
+    swat : State
     record : callable or None
         If set, each forward pass calls it as ``record(name, tensor)`` with the very tensors that are multiplied, cast
         as autocast has them: ``weight``, ``activation``, then ``saved_activation`` where the backward pass needs one;
@@ -251,7 +330,7 @@ class SwatLayer(nn.Module):
     """
 
     record: Callable[[str, torch.Tensor], Any] | None = None
-    swat: LayerState
+    swat: State
     weight: torch.Tensor
     bias: Any  # a tensor or None; PyTorch declares it in one way for convolutions, in another for linear layers
     sample_axes: int  # of an input without a batch
@@ -260,7 +339,7 @@ class SwatLayer(nn.Module):
         """The activation that is multiplied."""
         raise NotImplementedError
 
-    def _operation(self) -> _Convolve | _Multiply:
+    def _operation(self) -> Operation:
         """The product that the layer computes."""
         raise NotImplementedError
 
@@ -275,7 +354,7 @@ class SwatLayer(nn.Module):
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
             out = _sparse_product(x, weight, bias, call)
         else:
-            out = call.product(x, bias)
+            out, _ = call.product(x, bias)
         return out.squeeze(0) if single else out
 
     @torch.no_grad()
@@ -283,8 +362,10 @@ class SwatLayer(nn.Module):
         active = self.swat.active(weight)
         full = weight.detach()
         sparse = _cast(full if active is None else torch.where(active, full, 0), dtype)
-        forward = sparse if active is None or self.swat.sparse_forward else _cast(full, dtype)
-        return _Call(self._operation(), self.swat, forward, sparse, active, self.record)
+        state = self.swat
+        dense = sparse if active is None or (state.sparse_forward and state.sparse_backward) else _cast(full, dtype)
+        forward, backward = (sparse if chosen else dense for chosen in (state.sparse_forward, state.sparse_backward))
+        return _Call(self._operation(), state, forward, backward, active, self.record)
 
 
 class SwatConv2d(SwatLayer, nn.Conv2d):
@@ -299,10 +380,10 @@ class SwatConv2d(SwatLayer, nn.Conv2d):
         top, bottom, left, right = self._sides()
         return F.pad(x, (left, right, top, bottom), mode=self.padding_mode)
 
-    def _operation(self) -> _Convolve:
+    def _operation(self) -> Convolve:
         sides = self._sides() if self.padding_mode == "zeros" else (0, 0, 0, 0)
         (down, right), (rows, columns) = self.stride, self.dilation
-        return _Convolve((down, right), sides, (rows, columns), self.groups)
+        return Convolve((down, right), sides, (rows, columns), self.groups)
 
     def _sides(self) -> tuple[int, int, int, int]:
         if self.padding == "valid":
@@ -322,8 +403,8 @@ class SwatLinear(SwatLayer, nn.Linear):
     def _padded(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
-    def _operation(self) -> _Multiply:
-        return _Multiply()
+    def _operation(self) -> Multiply:
+        return Multiply()
 
 
 def _autocast_dtype(x: torch.Tensor) -> torch.dtype | None:

@@ -10,6 +10,8 @@ Ways to find that magnitude exactly, on 10⁷ floats and one core, half of them 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -82,6 +84,14 @@ class TopK:
     def sparsity(self) -> float | None:
         """Fraction of zeros of what was last kept; None before the first time."""
         return None if self._nonzero is None else 1 - int(self._nonzero) / max(1, self._size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The density and the threshold in use."""
+        return {"density": self.density, "threshold": self.threshold}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with that threshold."""
+        self.density, self.threshold = state["density"], state["threshold"]
 
     def mask(self, values: torch.Tensor, refresh: bool) -> torch.Tensor:
         """Which elements to keep. NaN raises AccelsimError at a refresh and is kept between."""

@@ -24,7 +24,7 @@ from accelsim.study.tables import HEADINGS, NOTHING, count, times
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.trace import Trace
 
-LETTERS = {"activation": "A", "saved_activation": "A", "weight": "W", "gradient": "G"}
+LETTERS = {"activation": "A", "saved_activation": "A", "weight": "W", "backward_weight": "W", "gradient": "G"}
 
 
 @dataclass(frozen=True)

@@ -85,13 +85,14 @@ def _snapshot_table(snapshot: dict[str, Any]) -> Table:
     for heading in ("layer", "input C×H×W", "weight K×C×R×S", "stride", "output K×P×Q"):
         table.add_column(heading, no_wrap=True)
     table.add_column("samples", justify="right")
-    for name in TENSORS:
+    names = [n for n in TENSORS if n != "backward_weight" or any(n in layer["tensors"] for layer in s["layers"])]
+    for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for layer in s["layers"]:
         samples = f"{layer['samples']}/{layer['batch']}"
-        table.add_row(layer["name"], *_shapes(layer), samples, *(_density([layer], name) for name in TENSORS))
+        table.add_row(layer["name"], *_shapes(layer), samples, *(_density([layer], name) for name in names))
     table.add_section()
-    table.add_row(f"{len(s['layers'])} layers", "", "", "", "", "", *(_density(s["layers"], name) for name in TENSORS))
+    table.add_row(f"{len(s['layers'])} layers", "", "", "", "", "", *(_density(s["layers"], name) for name in names))
     return table
 
 

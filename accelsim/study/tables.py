@@ -288,7 +288,7 @@ def capture_tables(history: list[Any], trace: Trace, is_frozen: bool) -> Iterato
     for snapshot in trace.snapshots:
         run, zeros = recorded[snapshot.name], zeros_of(snapshot)
         numbers = f"{100 * run.sparsity:g} %", str(run.step), f"{run.loss:.3f}", percent(run.accuracy)
-        shown = (percent(zeros[name]) for name in TENSORS)
+        shown = (percent(zeros[name]) for name in TENSORS if name != "backward_weight")
         table.add_row(snapshot.name, *numbers, *shown, f"{run.seconds:.2f}")
         if run.zeros_before - (zeros["weight"] or 0.0) > FILLED:
             filled.append((run, zeros["weight"]))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from accelsim.workload.metadata import STANDS_IN
 from accelsim.workload.synthetic import SyntheticTrace
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
@@ -19,8 +20,8 @@ class _Full(Mapping[str, np.ndarray]):
 
     def __init__(self, layer: Layer):
         self._layer = layer
-        # Without zeros the activation is what was saved.
-        self._names = tuple(name for name in layer.tensors if name != "saved_activation")
+        # Without zeros the activation is what was saved, and the weight what both passes use.
+        self._names = tuple(name for name in layer.tensors if name not in STANDS_IN)
 
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = self._layer.tensors[name]

@@ -11,7 +11,8 @@ weight_grad    dW = dO ∗ A           channels take the place of the batch, the
 =============  ====================  ====================================================================
 
 SWAT (section 3.2 and appendix A.1): ``fwd`` and ``input_grad`` read the Top-K weight, ``weight_grad`` the Top-K
-activation that the forward pass saved; the output gradient is never sparsified.
+activation that the forward pass saved; the output gradient is never sparsified. Where an algorithm's input gradient
+reads another weight than the forward pass, as SAW's does, the trace holds both (``operands``).
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def lower(layer: Layer, which: str, *, strided: str = "phase") -> list[Convoluti
     """
     if which not in layer.passes:
         return []
-    first, second = (layer.tensor(name) for name in READS[which])
+    first, second = (layer.tensor(name) for name in operands(layer, which))
     if layer.kind == "matmul":  # samples' channels one after another; the second operands are so already
         heights = (-1, *first.shape[2:]), (-1, *second.shape[2:])
         first, second = (
@@ -167,6 +168,12 @@ def lower(layer: Layer, which: str, *, strided: str = "phase") -> list[Convoluti
         )
         return lower_tensors(stacked(layer), which, first, second)
     return lower_tensors(layer.geometry, which, first, second, strided=strided, batch=layer.batch)
+
+
+def operands(layer: Layer, which: str) -> tuple[str, ...]:
+    """The tensors of the trace that a pass multiplies, in the order of ``READS``: SAW's backward weight is another."""
+    names = ("gradient", "backward_weight") if which == "input_grad" else READS[which]
+    return tuple(layer.stored(name) for name in names)
 
 
 def stacked(layer: Layer) -> Geometry:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from accelsim.errors import OutputError, TraceError
+from accelsim.workload.metadata import WEIGHTS
 from accelsim.workload.npz import blame
 from accelsim.workload.trace import Layer, Snapshot, Trace
 from accelsim.workload.trace_writer import TraceWriter
@@ -99,7 +100,7 @@ def _join_layer(writer: TraceWriter, layers: Sequence[Layer]) -> None:
         for layer, part in zip(layers[1:], parts[1:], strict=True):
             with blame(f"{layer.origin}{layer.name}/{name}"):
                 _check_part(layer, name, part, first, parts[0])
-        is_shared = name == "weight" and first.kind != "matmul"
+        is_shared = name in WEIGHTS and first.kind != "matmul"
         array = parts[0] if is_shared else np.concatenate(parts)
         is_bfloat16 = first.encoding(name) == "bfloat16"
         stored = (array.view(np.uint32) >> 16).astype(np.uint16) if is_bfloat16 else array
@@ -110,11 +111,7 @@ def _check_part(layer: Layer, name: str, part: np.ndarray, first: Layer, other: 
     """A tensor must be stored as the first file has it; a weight must be the same."""
     if layer.encoding(name) != first.encoding(name):
         raise TraceError(f"must be {first.encoding(name)} as in the first file, is {layer.encoding(name)}")
-    if (
-        name == "weight"
-        and layer.kind != "matmul"
-        and not np.array_equal(part, other, equal_nan=part.dtype.kind == "f")
-    ):
+    if name in WEIGHTS and layer.kind != "matmul" and not np.array_equal(part, other, equal_nan=part.dtype.kind == "f"):
         differ = int(np.count_nonzero(part != other))
         raise TraceError(f"must be the first file's weight, differs in {differ} of {part.size}: not of one step")
 

@@ -14,7 +14,10 @@ from accelsim.errors import TraceError
 from accelsim.workload.geometry import LARGEST_SIZE, Geometry
 from accelsim.workload.npz import ENCODINGS, blame
 
-TENSORS = ("weight", "activation", "saved_activation", "gradient")
+TENSORS = ("weight", "backward_weight", "activation", "saved_activation", "gradient")
+# What a pass reads instead, where a step had no other one.
+STANDS_IN = {"saved_activation": "activation", "backward_weight": "weight"}
+WEIGHTS = ("weight", "backward_weight")
 PASSES = ("fwd", "input_grad", "weight_grad")
 FIRST_LAYER = ("fwd", "weight_grad")  # whose input nobody needs the gradient of
 KINDS = ("conv", "linear", "matmul")
@@ -196,7 +199,7 @@ def named(entries: Sequence[Entry], where: str) -> Iterator[tuple[str, Entry]]:
 
 def tensor_shape(geometry: Geometry, samples: int, tensor: str, kind: str = "conv") -> tuple[int, int, int, int]:
     """The shape of a tensor of a layer. Of a matmul each sample has a second operand of its own."""
-    if tensor == "weight":
+    if tensor in WEIGHTS:
         filters, *rest = geometry.weight_shape
         return filters * (samples if kind == "matmul" else 1), rest[0], rest[1], rest[2]
     if tensor == "gradient":

@@ -20,6 +20,7 @@ from accelsim.workload.geometry import Geometry
 from accelsim.workload.metadata import (
     META,
     META_RULES,
+    STANDS_IN,
     Entry,
     check_keys,
     check_layer,
@@ -68,15 +69,15 @@ class Layer:
     origin: str = ""
 
     def tensor(self, name: str) -> np.ndarray:
-        """A tensor, 4-D, bool for a mask; "saved_activation" is the "activation" where no other one was saved.
+        """A tensor, 4-D, bool for a mask; "saved_activation" is the "activation" where no other one was saved, and
+        "backward_weight" the "weight" where the input gradient used the same.
 
         Raises
         ------
         TraceError
             If the layer has no such tensor, it has another shape than the geometry says, or its bytes are damaged.
         """
-        if name == "saved_activation" and name not in self.tensors:
-            name = "activation"
+        name = self.stored(name)
         label, shape = f"{self.origin}{self.name}/{name}", self.shape_of(name)
         if name not in self.tensors:
             raise TraceError(f"{label}: must be in the trace, whose layer has {', '.join(self.tensors) or 'no tensor'}")
@@ -84,6 +85,10 @@ class Layer:
         if array.shape != shape:
             raise TraceError(f"{label}: must have shape {shape}, got {array.shape}")
         return array
+
+    def stored(self, name: str) -> str:
+        """Under which name a tensor that a pass reads is in the trace."""
+        return name if name in self.tensors else STANDS_IN.get(name, name)
 
     def encoding(self, name: str) -> str:
         """How a tensor is stored: one of ENCODINGS; of one in memory how it would be."""
