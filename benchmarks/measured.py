@@ -73,7 +73,7 @@ def periodic(options) -> dict:
     plan = Plan(
         out=Path(mkdtemp()) / "periodic.npz", model=FIGURE10["network"], data=options.data, steps=options.steps,
         batch=32, recipe=Recipe(0.05, schedule="cosine", warmup=10), augment=True, sparsities=(FIGURE10["sparsity"],),
-        swat={"period": FIGURE10["period"]},
+        options={"period": FIGURE10["period"]},
     )  # fmt: skip
     history = capture(plan)
     rows = [(p.weight_sparsity, p.activation_sparsity) for p in history]

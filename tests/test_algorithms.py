@@ -101,6 +101,7 @@ def handed_over(layer, work):
         handle.remove()
     layer.record = None
     seen.setdefault("backward_weight", seen["weight"])
+    seen.setdefault("saved_activation", seen["activation"])
     seen.setdefault("gradient", seen["dy"])
     return seen
 

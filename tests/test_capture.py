@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import accelsim
+from accelsim.cli import main
+from accelsim.workload.trace import Trace
 
 torch = pytest.importorskip("torch")
 
@@ -196,7 +198,7 @@ def test_learning_rate_schedules():
         ({"samples": 33}, "samples: must be at most the batch, 32, got 33"),
         ({"precision": "fp8"}, "precision: must be one of fp32, bf16, got fp8"),
         ({"frozen": True, "recipe": Recipe()}, "frozen: must be left out with a learning rate"),
-        ({"swat": {"distribution": "x"}}, "distribution: must be one of"),
+        ({"options": {"distribution": "x"}}, "distribution: must be one of"),
         (
             {"sparsities": (0, 0.5), "weights": ("a", "b", "c")},
             "weights: must be one file, one for each sparsity, or several for one sparsity, got 3 for 2",
@@ -287,3 +289,35 @@ def test_ctrl_c_and_its_like_leave_the_steps_recorded_so_far(folder, which):
         assert [s.name for s in trace.snapshots] == ["swat80-step1"]
         assert trace.snapshots[0].layers[1].tensor("gradient").any()
     assert not any(name.endswith(".tmp") for name in os.listdir(folder))
+
+
+def test_another_algorithm_is_recorded_under_its_name(folder):
+    plan = Plan(
+        MODEL, folder / "t.npz", steps=5, batch=8, image_size=8, sparsities=(0, 0.8), record=(1, 4),
+        algorithm="rigl", options={"every": 2},
+    )  # fmt: skip
+    capture(plan)
+    with Trace.open(folder / "t.npz") as trace:
+        assert [s.name for s in trace.snapshots] == ["dense-step1", "dense-step4", "rigl80-step1", "rigl80-step4"]
+        first, later = (trace.snapshot(f"rigl80-step{step}") for step in (1, 4))
+        assert (first.algorithm, first.sparsity) == ("RigL", 0.8)
+        masks = [s.layers[1].tensor("weight") != 0 for s in (first, later)]
+        assert not (masks[0] == masks[1]).all() and all("saved" not in "".join(la.tensors) for la in later.layers)
+        assert trace.provenance["training"]["options"] == {"every": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--algorithm", "sgd"], "algorithm: must be one of swat-u"),
+        (["--algorithm", "rigl", "--period", "3"], "algorithm rigl: option must be one of drop, until, every"),
+        (["--option", "every=2"], "algorithm swat-u: option must be one of activation_sparsity, distribution"),
+        (["--algorithm", "set", "--option", "drop=2"], "drop: must be in [0, 1), got 2"),
+        (["--algorithm", "set", "--option", "drop"], "must be KEY=VALUE"),
+    ],
+)
+def test_wrong_algorithms_and_options_are_one_line(folder, capsys, arguments, says):
+    assert main(["capture", "--model", MODEL, "--out", str(folder / "t.npz"), *arguments]) == 2
+    told = capsys.readouterr().err
+    assert says in told and told.count("\n") == 1
+    assert not (folder / "t.npz").exists()

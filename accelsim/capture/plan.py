@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
-from accelsim.capture import quantise
+from accelsim.capture import algorithms, quantise
+from accelsim.capture.algorithm import Algorithm
 from accelsim.capture.swat import SwatConfig
 from accelsim.errors import AccelsimError
+from accelsim.workload import sparsify
 
 SCHEDULES = ("constant", "cosine", "step")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -52,6 +54,12 @@ class Recipe:
             raise AccelsimError(f"schedule: must be one of {', '.join(SCHEDULES)}, got {self.schedule}")
         if self.warmup < 0:
             raise AccelsimError(f"warmup: must be 0 or more, got {self.warmup}")
+
+    def optimizer(self, model: torch.nn.Module, own: list[torch.nn.Parameter]) -> torch.optim.SGD:
+        """Of a model, and of what its algorithm trains besides, without weight decay."""
+        groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+        groups += [{"params": own, "weight_decay": 0.0}] if own else []
+        return torch.optim.SGD(groups, self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of an iteration of so many."""
@@ -107,8 +115,10 @@ class Plan:
         "bf16" runs the model under autocast.
     device : str, optional
         By default CUDA where there is one.
-    swat : dict
-        Keys of ``SwatConfig`` other than the sparsity.
+    algorithm : str
+        "swat", or one of ``accelsim.capture.algorithms.ALGORITHMS``.
+    options : dict
+        Of the algorithm; of SWAT keys of ``SwatConfig`` other than the sparsity.
     network, dataset : str, optional
         Names for the trace.
 
@@ -140,7 +150,8 @@ class Plan:
     force: bool = False
     network: str | None = None
     dataset: str | None = None
-    swat: dict[str, Any] = field(default_factory=dict)
+    algorithm: str = "swat"
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, got, least in (("steps", self.step_count, 1), ("batch", self.batch, 1), ("samples", self.samples, 1)):
@@ -167,11 +178,23 @@ class Plan:
         if len(found) > 1 and len(self.weights) not in (0, 1, len(found)):
             rule = "must be one file, one for each sparsity, or several for one sparsity"
             raise AccelsimError(f"weights: {rule}, got {len(self.weights)} for {len(found)}")
+        algorithms.check_options(self.kind, self.options)
         for sparsity in found:
-            SwatConfig(sparsity, **self.swat)
+            sparsify.check_sparsity(sparsity)
+            if self.algorithm == "swat":
+                SwatConfig(sparsity, **self.options)
         again = [name for name, count in Counter(run.name for run in self.runs).items() if count > 1]
         if again:
             raise AccelsimError(f"weights: must be files of different names, which their snapshots get, got {again[0]}")
+
+    @property
+    def kind(self) -> str:
+        """The algorithm by name; SWAT's variants are its options."""
+        return "swat-u" if self.algorithm == "swat" else self.algorithm
+
+    def converted(self, model: torch.nn.Module, sparsity: float) -> Algorithm:
+        """The model, to be trained by the algorithm."""
+        return algorithms.build(self.kind, model, sparsity, steps=self.step_count, options=self.options)
 
     @property
     def is_frozen(self) -> bool:
@@ -194,11 +217,12 @@ class Plan:
         """Each run of the model, in order."""
         found, files = self.topk, self.weights
         if len(found) == 1 < len(files):
-            return tuple(Run(file, found[0], _named(file, found[0])) for file in files)
+            one = found[0]
+            return tuple(Run(file, one, f"{file.stem}-{self._topk(one)}" if one else file.stem) for file in files)
         one_each = files if len(files) == len(found) else [files[0] if files else None] * len(found)
         as_it_is = self.is_frozen and bool(files)
         return tuple(
-            Run(file, s, file.stem if file and as_it_is and not s else _topk(s))
+            Run(file, s, file.stem if file and as_it_is and not s else self._topk(s))
             for file, s in zip(one_each, found, strict=True)
         )
 
@@ -211,11 +235,5 @@ class Plan:
         """Name of a snapshot."""
         return run.name if len(self.recorded_steps) == 1 else f"{run.name}-step{step}"
 
-
-def _topk(sparsity: float) -> str:
-    return f"swat{100 * sparsity:g}" if sparsity else "dense"
-
-
-def _named(file: Path, sparsity: float) -> str:
-    """After the checkpoint, where several are compared."""
-    return f"{file.stem}-{_topk(sparsity)}" if sparsity else file.stem
+    def _topk(self, sparsity: float) -> str:
+        return f"{self.algorithm}{100 * sparsity:g}" if sparsity else "dense"

@@ -256,8 +256,10 @@ class _Call:
     active: torch.Tensor | None
     record: Callable[[str, torch.Tensor], Any] | None
 
-    def product(self, x: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The output, and which of it was computed, None for all."""
+    def product(
+        self, x: torch.Tensor, bias: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """The output, which of it was computed, None for all, and the activation that was multiplied."""
         x = self.state.multiplied(x)
         out = self.operation.product(x, self.forward_weight, bias)
         if self.record is not None:
@@ -266,7 +268,7 @@ class _Call:
                 self.record("backward_weight", self.backward_weight)
             self.record("activation", x.detach())
         chosen = self.state.outputs(out, x, self.forward_weight, self.operation)
-        return out if chosen is None else torch.where(chosen, out, 0), chosen
+        return out if chosen is None else torch.where(chosen, out, 0), chosen, x
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -276,12 +278,12 @@ class _SparseProduct(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, call: _Call
     ) -> torch.Tensor:
-        out, chosen = call.product(x, bias)
+        out, chosen, multiplied = call.product(x, bias)
         wants_x, wants_weight = ctx.needs_input_grad[:2]
         saved = None
         if wants_weight:
             saved = call.state.saved(x)
-            if call.record is not None:
+            if call.record is not None and saved is not multiplied:
                 call.record("saved_activation", saved.detach())
         active = call.active if wants_weight and call.state.masked_update else None
         ctx.save_for_backward(saved, call.backward_weight if wants_x else None, active, chosen)
@@ -324,8 +326,8 @@ class SwatLayer(nn.Module):
     swat : State
     record : callable or None
         If set, each forward pass calls it as ``record(name, tensor)`` with the very tensors that are multiplied, cast
-        as autocast has them: ``weight``, ``activation``, then ``saved_activation`` where the backward pass needs one;
-        and in that, ``gradient`` where it is sparsified.
+        as autocast has them: ``weight``, ``activation``, then ``saved_activation`` where the backward pass needs
+        another; and in that, ``gradient`` where it is sparsified.
         Under ``sparse_forward=False`` ``weight`` is the full one, and ``backward_weight`` the sparse one.
     """
 
@@ -354,7 +356,7 @@ class SwatLayer(nn.Module):
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
             out = _sparse_product(x, weight, bias, call)
         else:
-            out, _ = call.product(x, bias)
+            out, _, _ = call.product(x, bias)
         return out.squeeze(0) if single else out
 
     @torch.no_grad()

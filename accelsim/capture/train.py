@@ -1,4 +1,4 @@
-"""Training with SWAT, recorded: what ``accelsim capture`` runs. One model, one or more runs, one trace.
+"""Training with SWAT or another algorithm, recorded: what ``accelsim capture`` runs. One model, a few runs, one trace.
 
 Each run starts from the same weights, or from a checkpoint of its own, sees the same batches, and is a snapshot of
 the trace for each recorded step, so that a trace with 0 % in it is all that a speedup needs. A checkpoint without a
@@ -8,10 +8,10 @@ trained.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from accelsim.capture import checkpoint, models
+from accelsim.capture import algorithms, checkpoint, models
+from accelsim.capture.algorithm import Algorithm
 from accelsim.capture.data import Dataset, open_dataset
 from accelsim.capture.plan import Plan, Recipe, Run
 from accelsim.capture.recorder import Recorder
 from accelsim.capture.selection import Selection
-from accelsim.capture.swat import Swat, SwatConfig, convert
 from accelsim.errors import AccelsimError
 
 
@@ -110,14 +110,12 @@ def _train(
     torch.manual_seed(plan.seed)
     model.train()
     recipe, sparsity = plan.recipe or Recipe(), run.sparsity
-    optimizer = torch.optim.SGD(
-        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     batches = dataset.steps(plan.batch, seed=plan.seed, augment=plan.augment)
     had = checkpoint.zeros(model) if run.weights else 0.0
     how = _labels(plan, run, had)
-    with convert(model, SwatConfig(sparsity, **plan.swat)) if sparsity else contextlib.nullcontext() as swat:
+    with plan.converted(model, sparsity) if sparsity else nullcontext() as algorithm:
+        optimizer = recipe.optimizer(model, algorithm.parameters() if algorithm else [])
         for step in range(plan.step_count):
             images, labels = (tensor.to(device) for tensor in next(batches))
             start = time.perf_counter()
@@ -129,10 +127,12 @@ def _train(
                     outputs = model(images)
                 loss = criterion(outputs.float(), labels)
                 loss.backward()
+                if algorithm and not plan.is_frozen:
+                    algorithm.before_update(optimizer)
                 if not plan.is_frozen:
                     optimizer.step()
-            if swat and not plan.is_frozen:
-                swat.step(optimizer)
+            if algorithm and not plan.is_frozen:
+                algorithm.step(optimizer)
             if not math.isfinite(loss.item()):
                 raise AccelsimError(
                     f"training diverged: loss is {loss.item()} at step {step}, sparsity {sparsity:g}; "
@@ -144,7 +144,7 @@ def _train(
                 plan.step_count,
                 loss.item(),
                 (outputs.argmax(1) == labels).float().mean().item(),
-                *_reached(swat),
+                *_reached(algorithm),
                 time.perf_counter() - start,
                 step in plan.recorded_steps,
                 dataset.skipped,
@@ -162,23 +162,25 @@ def _labels(plan: Plan, run: Run, zeros: float) -> dict[str, Any]:
     return {"sparsity": float(run.sparsity), "algorithm": _algorithm(plan, run.sparsity)}
 
 
-def _reached(swat: Swat | None) -> tuple[float, float]:
+def _reached(algorithm: Algorithm | None) -> tuple[float, float]:
     """Share of zeros among all weights, and the mean share among the saved activations of layers not left dense."""
-    if swat is None:
+    if algorithm is None:
         return 0.0, 0.0
-    reached, densities = swat.sparsity(), swat.densities
-    sizes = {name: swat.layers[name].weight.numel() for name in reached}
+    reached = algorithm.sparsity()
+    sizes = {name: math.prod(shape) for name, shape in algorithm.shapes.items()}
     zeros = sum(sizes[name] * (layer["weight"] or 0.0) for name, layer in reached.items())
-    activations = [layer["activation"] or 0.0 for name, layer in reached.items() if densities[name][1] < 1]
+    activations = [layer["activation"] or 0.0 for layer in reached.values() if layer["weight"]]
     return zeros / sum(sizes.values()), sum(activations) / max(1, len(activations))
 
 
 def _algorithm(plan: Plan, sparsity: float) -> str:
-    """SWAT-U, SWAT-ERK or SWAT-M, as the paper calls them."""
+    """As a trace calls it; SWAT-U, SWAT-ERK or SWAT-M, as the paper calls them."""
     if not sparsity:
         return "dense"
-    suffix = {"uniform": "U", "erk": "ERK", "momentum": "M"}[plan.swat.get("distribution", "uniform")]
-    return f"SWAT-{suffix}" + (" (structured)" if plan.swat.get("structure") == "channel" else "")
+    if plan.algorithm != "swat":
+        return algorithms.known(plan.algorithm).title
+    suffix = {"uniform": "U", "erk": "ERK", "momentum": "M"}[plan.options.get("distribution", "uniform")]
+    return f"SWAT-{suffix}" + (" (structured)" if plan.options.get("structure") == "channel" else "")
 
 
 def _device(name: str | None) -> torch.device:

@@ -59,11 +59,15 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--augment", action="store_true", help="random crops and flips")
     add("--network", metavar="NAME", help="name of the network in the trace (default: the model's)")
     add("--dataset", metavar="NAME", help="name of the data set in the trace (default: that of its folder)")
-    add("--distribution", default="uniform", metavar="NAME", help="of the sparsity over layers: uniform, erk, momentum")
-    add("--structure", default="unstructured", metavar="NAME", help="unstructured, or channel")
+    add("--algorithm", default="swat", metavar="NAME",
+        help="swat (the default), saw, meprop, gmp, set, dsr, snfs, rigl, dst, dsg, sr-ste, …")  # fmt: skip
+    add("--option", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+        help="of that algorithm, e.g. every=50; repeatable")  # fmt: skip
+    add("--distribution", metavar="NAME", help="of the sparsity over layers: uniform, erk, momentum")
+    add("--structure", metavar="NAME", help="unstructured, or channel")
     add("--activation-sparsity", type=float, metavar="S", help="where it differs from the weights'")
-    add("--activation-scope", default="NCHW", metavar="NAME", help="within what Top-K selects: NCHW, CHW or HW")
-    add("--period", type=int, default=1, metavar="N", help="iterations between exact thresholds (1)")
+    add("--activation-scope", metavar="NAME", help="within what Top-K selects: NCHW, CHW or HW")
+    add("--period", type=int, metavar="N", help="iterations between exact thresholds (1)")
     add("--quiet", action="store_true", help="no progress bar")
     training = command.add_argument_group("training", "with --weights too, if one of these is given")
     given = partial(training.add_argument, default=argparse.SUPPRESS)
@@ -86,18 +90,20 @@ def capture(options: argparse.Namespace) -> None:
             raise
         raise AccelsimError("capture needs PyTorch: pip install 'accelsim-sparse[capture]'") from error
     from accelsim.capture.plan import Plan, Recipe
+    from accelsim.hardware.yaml_file import parse_setting
     from accelsim.study.layout import rendered
     from accelsim.study.tables import capture_tables, coverage_notes
     from accelsim.workload.trace import Trace
 
     told = vars(options)
     recipe = {key.name: told[key.name] for key in fields(Recipe) if key.name in told}
-    swat = {name: told[name] for name in SWAT}
-    other = ("command", "command_line", "debug", "quiet", *SWAT, *recipe)
+    swat = {name: told[name] for name in SWAT if told[name] is not None}
+    swat |= dict(map(parse_setting, options.settings))
+    other = ("command", "command_line", "debug", "quiet", "settings", *SWAT, *recipe)
     plan = Plan(
         **{name: value for name, value in told.items() if name not in other},
         recipe=Recipe(**recipe) if recipe else None,
-        swat=swat,
+        options=swat,
     )
     steps = plan.step_count * len(plan.runs)
     with bar(options, _told, after="{task.description}", description="training", total=steps) as tell:
