@@ -21,7 +21,8 @@ from typing import Any, Self, cast
 import torch
 from torch import nn
 
-from accelsim.capture.swat_layers import Clock, State, SwatConv2d, SwatLayer, SwatLinear
+from accelsim.capture.states import Clock, State
+from accelsim.capture.swat_layers import SwatConv2d, SwatLayer, SwatLinear
 from accelsim.errors import AccelsimError
 
 

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from accelsim.capture.algorithm import Algorithm, check_momentum, dense_names, momentum_of
-from accelsim.capture.swat_layers import LayerState
+from accelsim.capture.states import LayerState
 from accelsim.errors import AccelsimError
 from accelsim.workload import sparsify
 

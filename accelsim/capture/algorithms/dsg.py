@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from accelsim.capture.algorithm import Algorithm, dense_names
-from accelsim.capture.swat_layers import Convolve, Operation, State
+from accelsim.capture.operations import Convolve, Operation
+from accelsim.capture.states import State
 from accelsim.workload.sparsify import check_sparsity, kept
 
 MASK = "dsg_mask"  # what a layer's output carries to its batch norm

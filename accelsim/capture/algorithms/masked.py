@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from accelsim.capture.algorithm import Algorithm, dense_names, momentum_of
-from accelsim.capture.swat_layers import State
+from accelsim.capture.states import State
 from accelsim.errors import AccelsimError
 from accelsim.workload import sparsify
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from accelsim.capture.algorithm import Algorithm, dense_names
-from accelsim.capture.swat_layers import State
+from accelsim.capture.states import State
 from accelsim.capture.topk import TopK
 from accelsim.workload.sparsify import check_sparsity
 
