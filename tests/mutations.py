@@ -2295,6 +2295,8 @@ MUTATIONS = [
         "chain.from_iterable(CHANGES.get(name, ()) for name in worth)",
         ("test_guidance.py::test_the_first_change_against_each_loss_comes_before_the_second_against_any",),
         "what would help against the second loss is never tried",
+    ),
+    Mutation(
         "rigl-grows-only-among-the-idle",
         "capture/algorithms/rigl.py",
         "grown(pruned(mask, weight, count), weight.grad.abs(), count)",
