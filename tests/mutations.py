@@ -554,8 +554,8 @@ MUTATIONS = [
     Mutation(
         "effectual-of-few-places",
         LOWERING,
-        "int(np.vdot(_window(inputs, at, self.stride, taps, self.dilation), kernels))",
-        "int(np.vdot(_window(inputs, at, self.dilation, taps, self.stride), kernels))",
+        "int(np.vdot(_window(counts, at, self.stride, taps, self.dilation), kernels))",
+        "int(np.vdot(_window(counts, at, self.dilation, taps, self.stride), kernels))",
         ("test_lowering.py::test_the_effectual_count_is_the_number_of_nonzero_products",),
         "the least work of a strided layer is counted on the wrong inputs",
     ),
