@@ -19,6 +19,7 @@ from accelsim.hardware.accelerators.cnvlutin import Cnvlutin
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
 from accelsim.hardware.accelerators.dcnn import DCNN
 from accelsim.hardware.accelerators.dstc import DSTC
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.ideal import Ideal
 from accelsim.hardware.accelerators.laconic import Laconic
 from accelsim.hardware.accelerators.loom import Loom
@@ -46,13 +47,17 @@ def convolve(conv):
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_the_schedule_executed_with_numbers_is_the_convolution(model, which, data):
-    """Random integers: a product left out, doubled or misplaced changes the result. And ``run`` counts its cycles."""
+    """Random integers: a product left out, doubled or misplaced changes the result. And ``run`` counts its cycles, and
+    what its film shows: each slot, cause by cause.
+    """
     machine = data.draw(MODELS[model])
     layer = data.draw(layers(numbers=True, largest=6, channels=4))
     for conv in lower(replace(layer, batch=2 * layer.samples), which, strided=machine.strided_input_grad):
-        result, cycles = machine.replay(conv)
+        activity, film = machine.run(conv), Film(machine.multipliers)
+        result, cycles = machine.replay(conv, film)
         np.testing.assert_array_equal(result, convolve(conv))
-        assert cycles == machine.run(conv).cycles
+        assert film.slots() == {cause: count for cause, count in activity.slots.items() if count}
+        assert cycles == film.cycles == activity.cycles
 
 
 @pytest.mark.parametrize("model", MODELS)

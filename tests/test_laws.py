@@ -145,6 +145,19 @@ class ReplaysSlower(StrangerArray):
         return result, cycles + (conv.which == "fwd" and conv.samples > 1)
 
 
+class ShowsNoZeros(StrangerArray):
+    def replay(self, conv, film=None):
+        replayed = super().replay(conv, film)
+        for shot in [] if film is None else film._shots:
+            shot[shot == film["ineffectual"]] = film["effectual"]
+        return replayed
+
+
+class ShowsNothing(StrangerArray):
+    def replay(self, conv, film=None):
+        return super().replay(conv)
+
+
 class WritesToItsInput(StrangerArray):
     def run(self, conv):
         activity = super().run(conv)
@@ -276,6 +289,7 @@ WRONG = {
     "accesses": [DenseMultiplications, NoAccumulators, OtherAccesses],
     "computes": [LosesTheLastProduct, ForgetsDilation],
     "cycles": [ReplaysSlower],
+    "filmed": [ShowsNoZeros, ShowsNothing],
     "untouched": [WritesToItsInput, WritesWhenItMoves],
     "deterministic": [EveryTimeLonger],
     "threads": [SharesScratch],

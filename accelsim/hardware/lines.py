@@ -115,6 +115,12 @@ class Lines(ABC):
         """All repeats: (repeats, windows, T, lanes)."""
         return np.stack(list(self.column_blocks()))
 
+    def places(self) -> np.ndarray:
+        """The number of each place of a stream, (T, lanes): line·lanes + lane; −1 where padding is."""
+        numbers = np.arange(self.shape[2] * self.lanes)
+        size, filled = numbers.size // self.pieces, self.elements // self.pieces
+        return np.where(numbers % size < filled, numbers, -1).reshape(-1, self.lanes)
+
     @cached_property
     def words(self) -> np.ndarray:
         """All blocks as words, (blocks, streams, T), gathered one at a time."""

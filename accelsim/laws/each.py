@@ -100,6 +100,14 @@ def _cycles(trial: Trial) -> Iterator[str]:
             yield f"run counts {activity.cycles}, replay takes {cycles}"
 
 
+def _filmed(trial: Trial) -> Iterator[str]:
+    for activity, _, film in zip(trial.activities, trial.replayed, trial.films or (), strict=False):
+        shown, counted = film.slots(), {cause: int(count) for cause, count in activity.slots.items() if count}
+        for cause in shown | counted:
+            if shown.get(cause, 0) != counted.get(cause, 0):
+                yield f"{shown.get(cause, 0)} slots of {cause} are shown, {counted.get(cause, 0)} are counted"
+
+
 def _untouched(trial: Trial) -> Iterator[str]:
     fresh = replace(trial)
     before = [(conv.input.copy(), conv.kernel.copy()) for conv in fresh.convolutions]
@@ -201,6 +209,7 @@ OF_TRIAL: dict[str, Callable[[Trial], Iterator[str]]] = {
     "accesses": _accesses,
     "computes": _computes,
     "cycles": _cycles,
+    "filmed": _filmed,
     "values": _values,
     "skips": _skips,
     "traffic": _traffic,
@@ -215,6 +224,7 @@ LAWS = {
     "accesses": "multiplications fill the effectual and ineffectual slots, and what is multiplied is read and added up",
     "computes": "the schedule executed with numbers gives the convolution",
     "cycles": "the schedule executed with numbers takes as many cycles as run counts",
+    "filmed": "a replay that takes a film shows in it the slots that run counts, cause by cause",
     "untouched": "a run leaves the operands as they are",
     "deterministic": "the same convolution counts the same",
     "threads": "convolutions counted at once count as one after another",

@@ -10,8 +10,11 @@ import numpy as np
 
 from accelsim.errors import AccelsimError, MachineError
 from accelsim.hardware.accelerators.base import Accelerator, Activity
+from accelsim.hardware.accelerators.film import Film, is_filmed
 from accelsim.workload.lowering import Convolution, lower, pad
 from accelsim.workload.trace import Layer
+
+MOST_SLOTS = 1 << 24  # of a film, a byte each
 
 
 class Unaccountable(Exception):
@@ -42,8 +45,17 @@ class Trial:
         return [_run(self.accelerator, conv) for conv in self.convolutions]
 
     @cached_property
+    def films(self) -> list[Film] | None:
+        """One for each convolution, for ``replayed`` to fill; None where there are none, or too many slots for them."""
+        if not is_filmed(self.accelerator) or self.cycles * self.accelerator.multipliers > MOST_SLOTS:
+            return None
+        return [Film(self.accelerator.multipliers) for _ in self.convolutions]
+
+    @cached_property
     def replayed(self) -> list[tuple[np.ndarray, int]]:
-        return [self.accelerator.replay(conv) for conv in self.convolutions]
+        if self.films is None:
+            return [self.accelerator.replay(conv) for conv in self.convolutions]
+        return [self.accelerator.replay(*each) for each in zip(self.convolutions, self.films, strict=True)]
 
     @property
     def cycles(self) -> int:

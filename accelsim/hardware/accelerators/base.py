@@ -12,6 +12,7 @@ import numpy as np
 
 from accelsim import ledger
 from accelsim.errors import MachineError
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.movement.traffic import Traffic
 from accelsim.hardware.parameters import Parameters, integer, option
 from accelsim.workload.lowering import Convolution
@@ -203,10 +204,12 @@ class Accelerator(Protocol):
     def run(self, conv: Convolution) -> Activity:
         """Counts. Raises MachineError where the machine cannot run the convolution."""
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers, product by product: the result (N, K, P, Q) and the cycles it took.
 
         For small convolutions: it shows that the schedule behind ``run`` computes the convolution, in ``run``'s cycles.
+        A film that is given gets each of them, every multiplier with its cause; a replay without the argument is no
+        less a replay, but cannot be animated.
         """
 
 

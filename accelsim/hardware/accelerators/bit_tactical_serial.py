@@ -94,6 +94,12 @@ class SerialTactical(SearchParameters, BitLevel):
         count = mapping.by_round(schedule.executed).max(axis=1)
         return Steps(count, schedule.executed, mapping.by_round(filled).sum(axis=1))
 
+    def _multiplied(self, mapping: Mapping) -> list[np.ndarray]:
+        """What was scheduled; see ``BitLevel``."""
+        schedule = self._seen(mapping)
+        sets = zip(mapping.sets, schedule.sources, schedule.executed, strict=True)
+        return [sources[:streams, :steps] for streams, sources, steps in sets]
+
     def _products(self, mapping: Mapping, steps: Steps) -> int:
         """Those of the non-zeros on the rows; see ``BitLevel``."""
         return int(steps.filled.sum()) * mapping.lines.partners

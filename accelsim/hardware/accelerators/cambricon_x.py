@@ -20,6 +20,7 @@ from accelsim.hardware.accelerators.base import (
     Summation,
     Unused,
 )
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
 from accelsim.hardware.lines import Lines, on_rows, stream_names, tensor_on, to_lines
 from accelsim.hardware.movement.traffic import joined
@@ -103,21 +104,39 @@ class CambriconX(DrainParameters):
             lambda: joined([lines_traffic(grid, work, work.lines.conv) for work in works]),
         )  # fmt: skip
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
         groups, cycles = [], 0
         for lines in self._lines(conv):
             rows, columns = lines.rows()[..., 0], lines.columns()[..., 0]
             blocks, streams, _ = rows.shape
             products = np.zeros((blocks, streams, *columns.shape[:2]), np.result_type(rows, columns))
-            own = np.zeros(blocks * streams, np.int64)
-            for number, (block, stream) in enumerate(np.ndindex(blocks, streams)):
-                for taken in self._steps(np.flatnonzero(rows[block, stream])):
+            steps: list[list[np.ndarray]] = []
+            for block, stream in np.ndindex(blocks, streams):
+                steps.append(list(self._steps(np.flatnonzero(rows[block, stream]))))
+                for taken in steps[-1]:
                     products[block, stream] += columns[..., taken] @ rows[block, stream, taken]
-                    own[number] += 1
             groups.append(lines.place(products))
-            cycles += int(self._slowest(own).sum()) * lines.repeats * lines.windows
+            slowest = self._slowest(np.array(list(map(len, steps))))
+            cycles += int(slowest.sum()) * lines.repeats * lines.windows
+            if film is not None:
+                self._shoot(film, columns.reshape(-1, columns.shape[2]) != 0, steps, slowest)
         return np.concatenate(groups, axis=1), cycles
+
+    def _shoot(self, film: Film, windows: np.ndarray, steps: list[list[np.ndarray]], slowest: np.ndarray) -> None:
+        """Films one group: each set of ``pes`` streams meets all windows, (windows, places), one after another."""
+        for number, cycles in enumerate(slowest.tolist()):
+            own = steps[number * self.pes : (number + 1) * self.pes]
+            for window, filled in enumerate(windows):
+                first = number * self.pes
+                note = f"streams {first}–{first + len(own) - 1} of {len(steps)}, window {window}"
+                shot = film.shoot(cycles, self.pes, self.lanes, cause="edge", note=note)
+                shot[:, : len(own)] = film["barrier"]
+                for pe, of_stream in enumerate(own):
+                    shot[: len(of_stream), pe] = film["imbalance"]
+                    for cycle, taken in enumerate(of_stream):
+                        made = np.where(filled[taken], film["effectual"], film["ineffectual"])
+                        shot[cycle, pe, : taken.size] = made
 
     def _lines(self, conv: Convolution) -> tuple[Lines, ...]:
         """Streams without padding: a compressed filter has no lines to fill."""

@@ -24,6 +24,7 @@ from accelsim.hardware.accelerators.base import (
     Unused,
 )
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
 from accelsim.hardware.lines import Lines, on_rows, tensor_on, to_lines
 from accelsim.hardware.movement.traffic import joined
@@ -130,26 +131,42 @@ class Cnvlutin(AcceleratorParameters):
         cycles = np.repeat(slowest[:, None], passes, axis=1)
         return Work(lines, cycles, cycles * streams, streams, cycles.T.ravel(), {}, {})
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
         if self._is_plain(conv):
-            return self.dense.replay(conv)
+            return self.dense.replay(conv, film)
         results, cycles = [], 0
         for lines in self._lines(conv):
             rows, columns = lines.rows(), lines.columns()
             blocks, streams = rows.shape[:2]
             products = np.zeros((blocks, streams, *columns.shape[:2]), np.result_type(rows, columns))
             for repeat, window in np.ndindex(*columns.shape[:2]):
-                took = [0] * self.lanes
+                # Of each lane the places that it multiplies, one a cycle; None: an empty brick.
+                taken: list[list[tuple[int, int] | None]] = [[] for _ in range(self.lanes)]
                 for number, brick in enumerate(columns[repeat, window]):
-                    for offset in np.flatnonzero(brick):
+                    for offset in np.flatnonzero(brick).tolist():
                         products[:, :, repeat, window] += rows[:, :, number, offset] * brick[offset]
-                        took[number % self.lanes] += 1
-                    took[number % self.lanes] += 0 if brick.any() else self.empty_brick_cycles
-                cycles += self._passes(blocks * streams) * max(took)
+                        taken[number % self.lanes].append((number, offset))
+                    taken[number % self.lanes] += [] if brick.any() else [None] * self.empty_brick_cycles
+                cycles += self._passes(blocks * streams) * max(map(len, taken))
+                if film is not None:
+                    self._shoot(film, rows.reshape(blocks * streams, *rows.shape[2:]) != 0, taken, window)
             results.append(lines.place(products))
         by_group = [np.concatenate(results[g :: conv.groups]) for g in range(conv.groups)]
         return np.concatenate(by_group, axis=1), cycles
+
+    def _shoot(self, film: Film, rows: np.ndarray, taken: list[list[tuple[int, int] | None]], window: int) -> None:
+        """Films one window, pass after pass over the filters (filters, bricks, places)."""
+        together, cycles = self.tiles * self.rows, max(map(len, taken))
+        for first in range(0, len(rows), together):
+            own = rows[first : first + together]
+            note = f"filters {first}–{first + len(own) - 1} of {len(rows)}, window {window}"
+            shot = film.shoot(cycles, together, self.lanes, cause="edge", note=note)
+            for lane, places in enumerate(taken[: rows.shape[1]]):
+                shot[:, : len(own), lane] = film["barrier"]
+                for cycle, place in enumerate(places):
+                    done = film["imbalance"] if place is None else _made(film, own[:, place[0], place[1]])
+                    shot[cycle, : len(own), lane] = done
 
     def _is_plain(self, conv: Convolution) -> bool:
         """Whether the input is an image without offsets."""
@@ -181,3 +198,8 @@ class Cnvlutin(AcceleratorParameters):
         dealt[:, :bricks] = np.maximum(filled, self.empty_brick_cycles)
         cycles: np.ndarray = dealt.reshape(windows, -1, self.lanes).sum(axis=1)
         return cycles
+
+
+def _made(film: Film, filled: np.ndarray) -> np.ndarray:
+    """Products of a non-zero with what filters hold."""
+    return np.where(filled, film["effectual"], film["ineffectual"])

@@ -19,6 +19,7 @@ from accelsim.hardware.accelerators.base import (
     Summation,
     Unused,
 )
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.pe_array.mapping import idle_pes
 from accelsim.hardware.accelerators.tiled_traffic import BANDS, Grid, Work, lines_traffic, stretched
 from accelsim.hardware.lines import Lines, to_lines
@@ -86,17 +87,23 @@ class DCNN(AcceleratorParameters):
         }
         return Activity(self.multipliers, jobs, slots, accesses, lambda: self._traffic(groups))
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
         groups, cycles = [], 0
         for lines in self._lines(conv):
-            rows, columns = lines.rows()[0], lines.columns()
+            rows, columns, is_element = lines.rows()[0], lines.columns(), lines.places() >= 0
             products = np.zeros((1, len(rows), *columns.shape[:2]), np.result_type(rows, columns))
             for repeat, places in np.ndindex(lines.repeats, len(self._visits(lines))):
                 windows = self._visits(lines)[places]
                 for stream, line in np.ndindex(*rows.shape[:2]):
                     products[0, stream, repeat, windows] += columns[repeat, windows, line] @ rows[stream, line]
                     cycles += 1
+                    if film is not None:
+                        note = f"place {places} of each PE's share, filter {stream} of {len(rows)}"
+                        shot = film.shoot(1, self.pes, self.lanes, cause="edge", note=note)[0]
+                        both = (columns[repeat, windows, line] != 0) & (rows[stream, line] != 0)
+                        made = np.where(both, film["effectual"], film["ineffectual"])
+                        shot[self._pes_of(lines, windows)] = np.where(is_element[line], made, film["edge"])
             groups.append(lines.place(products))
         return np.concatenate(groups, axis=1), cycles
 
@@ -122,6 +129,14 @@ class DCNN(AcceleratorParameters):
             return [np.arange(column, lines.windows, columns) for column in range(columns)]
         numbers = np.arange(lines.windows).reshape(lines.conv.geometry.output)
         return [numbers[row::rows, column::columns].ravel() for row, column in np.ndindex(rows, columns)]
+
+    def _pes_of(self, lines: Lines, windows: np.ndarray) -> np.ndarray:
+        """The PE that computes each window."""
+        rows, columns = self._share(lines)
+        if lines.conv.which == "weight_grad":
+            return windows // columns
+        down, across = np.divmod(windows, lines.conv.geometry.output[1])
+        return np.asarray(down // rows * self.pe_columns + across // columns)
 
     def _traffic(self, groups: tuple[Lines, ...]) -> Traffic:
         """Filters in bands, each against the map band by band: the map stays in the PEs, filters go to all of them."""

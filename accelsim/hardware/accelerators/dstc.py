@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from accelsim.hardware.accelerators.base import STRIDED_INPUT_GRAD, AcceleratorParameters, Activity, Summation
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.tiled_traffic import moved_once
 from accelsim.hardware.lines import Lines, to_lines
 from accelsim.hardware.parameters import integer, option
@@ -55,7 +56,7 @@ class DSTC(AcceleratorParameters):
         }
         return Activity(self.multipliers, jobs, slots, accesses, lambda: moved_once(groups, cycles))
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
         results, cycles = [], 0
         for lines in to_lines(conv, 1, "input"):
@@ -72,6 +73,12 @@ class DSTC(AcceleratorParameters):
                                 outer = np.outer(first[b, of_rows, k], second[repeat, of_columns, k])
                                 products[b, of_rows[:, None], repeat, of_columns] += outer
                                 cycles += 1
+                                if film is not None:
+                                    note = f"tile at row {i} and column {j}, element {k} of the reduction"
+                                    shot = film.shoot(
+                                        1, self.step_rows, self.step_columns, cause="imbalance", note=note
+                                    )
+                                    shot[0, : of_rows.size, : of_columns.size] = film["effectual"]
             results.append(lines.place(products))
         return np.concatenate(results, axis=1), cycles
 

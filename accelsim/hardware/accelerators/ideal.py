@@ -18,6 +18,7 @@ from accelsim.hardware.accelerators.base import (
     Activity,
     Summation,
 )
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.tiled_traffic import moved_once
 from accelsim.hardware.lines import to_lines
 from accelsim.hardware.parameters import integer, option
@@ -69,9 +70,10 @@ class Ideal(AcceleratorParameters):
             lambda: moved_once(to_lines(conv, 1, "kernel"), cycles),
         )
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Executes the products with numbers, as many as there are multipliers at a time; see ``Accelerator``."""
         groups, products = [], 0
+        made: list[np.ndarray] = []
         pairs = (to_lines(c, 1, "kernel") for c in (conv, self._charged(conv)))
         for lines, charged in zip(*pairs, strict=True):
             rows, columns = (values[..., 0] for values in (lines.rows(), lines.columns()))
@@ -79,7 +81,13 @@ class Ideal(AcceleratorParameters):
             executed = np.einsum("bse,rwe->bsrwe", rows, columns) * costs
             groups.append(lines.place(executed.sum(axis=-1)))
             products += int(costs.sum())
-        return np.concatenate(groups, axis=1), -(-products // self.multipliers)
+            if film is not None:
+                both = np.einsum("bse,rwe->bsrwe", rows != 0, columns != 0)[costs]
+                made.append(np.where(both, film["effectual"], film["ineffectual"]))
+        cycles = -(-products // self.multipliers)
+        if film is not None:
+            film.shoot(cycles, self.multipliers, cause="edge").reshape(-1)[:products] = np.concatenate(made)
+        return np.concatenate(groups, axis=1), cycles
 
     def _charged(self, conv: Convolution) -> Convolution:
         """The convolution with ones for the zeros that cost, padding among them."""

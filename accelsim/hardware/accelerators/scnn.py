@@ -7,6 +7,8 @@ after channel without waiting for the others. ``pe_array`` is the machine of Tab
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from accelsim.hardware.accelerators.base import (
     Activity,
     Unused,
 )
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.pe_array.mapping import (
     BANKS,
     CartesianPEs,
@@ -25,6 +28,7 @@ from accelsim.hardware.accelerators.pe_array.mapping import (
     used_pes,
 )
 from accelsim.hardware.accelerators.pe_array.model import PEArray
+from accelsim.hardware.accelerators.pe_array.replay import shoot_pair
 from accelsim.hardware.accelerators.pe_array.traffic import of_convolution
 from accelsim.hardware.movement.traffic import Traffic
 from accelsim.hardware.parameters import check, integer, option
@@ -32,6 +36,22 @@ from accelsim.workload.lowering import Convolution, pad
 
 # Weights that come together, about what a PE's FIFO of 50 vectors of 4 holds.
 FIFO_VALUES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two vectors that a PE multiplies: products for each bank, and which of them land, (activations, weights)."""
+
+    banks: np.ndarray
+    lands: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Cycle:
+    """Of a PE: the pair that it multiplies, None where it waits, and products that are left in front of its banks."""
+
+    pair: _Pair | None
+    waiting: np.ndarray
 
 
 class SCNN(CartesianPEs):
@@ -166,10 +186,10 @@ class SCNN(CartesianPEs):
         filters = len(conv.kernel) // conv.groups
         return max(1, min(self.group_filters, filters, self.accumulators // (extents[0] * extents[1])))
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers, the queues cycle by cycle; see ``Accelerator``."""
         if conv.which == "weight_grad":
-            return self.outer_products.replay(conv)
+            return self.outer_products.replay(conv, film)
         g, per_group, (rows, columns) = conv.geometry, self.filters_per_group(conv), self.edges(conv)
         filters = len(conv.kernel) // conv.groups
         out = np.zeros((conv.samples, g.filters, *g.output), np.result_type(conv.input, conv.kernel))
@@ -177,18 +197,19 @@ class SCNN(CartesianPEs):
         for n, group, first in np.ndindex(conv.samples, conv.groups, -(-filters // per_group)):
             numbers = range(filters)[first * per_group : (first + 1) * per_group]
             ks = [group * filters + k for k in numbers]
-            slowest = 0
+            own: dict[tuple[int, int], list[_Cycle]] = {}
             for i, j in np.ndindex(rows.size - 1, columns.size - 1):
                 tile = range(rows[i], rows[i + 1]), range(columns[j], columns[j + 1])
-                pairs = self._replay_pe(conv, n, group, ks, tile, out[n])
-                slowest = max(slowest, self._replay_banks(pairs))
-            cycles += slowest
+                own[i, j] = list(self._replay_banks(self._replay_pe(conv, n, group, ks, tile, out[n])))
+            cycles += max(map(len, own.values()))
+            if film is not None:
+                self._shoot(film, own, f"filters {ks[0]}–{ks[-1]} of sample {n}")
         return out, cycles
 
     def _replay_pe(
         self, conv: Convolution, n: int, group: int, ks: list[int], tile: tuple[range, range], out: np.ndarray
-    ) -> list[np.ndarray]:
-        """Every pair of vectors that a PE multiplies for a filter group: the products that it sends to each bank."""
+    ) -> list[_Pair]:
+        """Every pair of vectors that a PE multiplies for a filter group."""
         channels, padded = conv.kernel.shape[1], pad(conv.input, conv.padding)
         (st, st2), (d, d2) = conv.stride, conv.dilation
         pairs = []
@@ -215,29 +236,47 @@ class SCNN(CartesianPEs):
         weights: list[tuple[int, int, int, Any]],
         stride: tuple[int, int],
         out: np.ndarray,
-    ) -> np.ndarray:
-        """All products of two vectors into their accumulators; how many go to each bank."""
-        banks = np.zeros(self.banks, np.int64)
-        for x, y, activation in acts:
-            for r, s, k, weight in weights:
+    ) -> _Pair:
+        """All products of two vectors into their accumulators."""
+        pair = _Pair(np.zeros(self.banks, np.int64), np.zeros((len(acts), len(weights)), bool))
+        for i, (x, y, activation) in enumerate(acts):
+            for j, (r, s, k, weight) in enumerate(weights):
                 p, q = (x - r) // stride[0], (y - s) // stride[1]
                 if 0 <= p < out.shape[1] and 0 <= q < out.shape[2]:
                     out[k, p, q] += activation * weight
-                    banks[bank(k, p, q) % self.banks] += 1
-        return banks
+                    pair.banks[bank(k, p, q) % self.banks] += 1
+                    pair.lands[i, j] = True
+        return pair
 
-    def _replay_banks(self, pairs: list[np.ndarray]) -> int:
-        """Cycles until all products are in their banks: a latch behind the multipliers, then a queue for each bank."""
+    def _replay_banks(self, pairs: list[_Pair]) -> Iterator[_Cycle]:
+        """Until all products are in their banks: a latch behind the multipliers, then a queue for each bank."""
         latch, queue = np.zeros(self.banks, np.int64), np.zeros(self.banks, np.int64)
-        cycles = fed = 0
+        fed = 0
         while fed < len(pairs) or latch.any() or queue.any():
+            pair = None
             if fed < len(pairs) and not latch.any():
-                latch = pairs[fed].copy()
+                pair = pairs[fed]
+                latch = pair.banks.copy()
                 fed += 1
             # Each bank takes one: the head of its queue, or what has just been multiplied.
             latch -= (queue == 0) & (latch > 0)
             queue -= queue > 0
             enter = np.minimum(latch, self.queue_depth - queue)
             latch, queue = latch - enter, queue + enter
-            cycles += 1
-        return cycles
+            yield _Cycle(pair, queue + latch)
+
+    def _shoot(self, film: Film, own: dict[tuple[int, int], list[_Cycle]], note: str) -> None:
+        """Films a filter group: what each PE multiplies, and what waits in front of its banks."""
+        cycles, pes = max(map(len, own.values())), self.pe_rows * self.pe_columns
+        shot = film.shoot(cycles, pes, self.activation_width, self.weight_width, cause="edge", note=note)
+        waiting = np.zeros((cycles, pes, 1, self.banks), np.uint8)
+        for (i, j), of_pe in own.items():
+            pe = i * self.pe_columns + j
+            shot[:, pe] = film["barrier"]
+            for cycle, happens in enumerate(of_pe):
+                waiting[cycle, pe, 0] = happens.waiting
+                if happens.pair is None:
+                    shot[cycle, pe] = film["bank_conflict"]
+                else:
+                    shoot_pair(film, shot[cycle, pe], happens.pair.lands)
+        film.watch("products in front of each bank of a PE", waiting)

@@ -30,6 +30,11 @@ class SearchParameters(Parameters):
         return self
 
     @property
+    def _lines_in_sight(self) -> int:
+        """Lines that the front-end looks at together; see ``TiledParameters``."""
+        return 1 + self.lookahead_h
+
+    @property
     def search_map(self) -> tuple[tuple[int, int], ...]:
         """(lines ahead, lanes aside) of each candidate, in the order in which they are tried."""
         if self.search_shape == "T":

@@ -18,6 +18,7 @@ from accelsim.hardware.accelerators.base import (
     Activity,
     Summation,
 )
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.tiled_traffic import moved_once
 from accelsim.hardware.lines import Lines, on_rows, tensor_on, to_lines
 from accelsim.hardware.parameters import integer, option
@@ -68,7 +69,7 @@ class Sigma(AcceleratorParameters):
             self.multipliers, cycles, slots, counts, lambda: moved_once(groups, int(cycles.sum()))
         )  # fmt: skip
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
         results, cycles = [], 0
         for lines in self._lines(conv):
@@ -82,8 +83,18 @@ class Sigma(AcceleratorParameters):
                         for stream, element in held + np.array([0, first]):
                             products[number, stream] += block[stream, element] * columns[..., element]
                         cycles += lines.partners - (-len(held) // self.load_width)
+                        if film is not None:
+                            self._shoot(film, columns[..., first + held[:, 1]].reshape(-1, len(held)) != 0)
             results.append(lines.place(products))
         return np.concatenate(results, axis=1), cycles
+
+    def _shoot(self, film: Film, columns: np.ndarray) -> None:
+        """Films one chunk: it is loaded, then what streams by, (columns, held), meets it."""
+        held = columns.shape[1]
+        film.shoot(-(-held // self.load_width), self.multipliers, cause="load", note=f"{held} non-zeros are loaded")
+        note = f"{len(columns)} columns stream by {held} non-zeros"
+        shot = film.shoot(len(columns), self.multipliers, cause="imbalance", note=note)
+        shot[:, :held] = np.where(columns, film["effectual"], film["ineffectual"])
 
     def _lines(self, conv: Convolution) -> tuple[Lines, ...]:
         return to_lines(conv, 1, on_rows(conv.which, self.weight_grad_rows))

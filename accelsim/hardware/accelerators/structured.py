@@ -65,12 +65,12 @@ class Structured(DrainParameters, FixedRows):
         return executed, lines.partners * blocks * streams * per_stream, "edge"
 
     def _sources(self, lines: Lines) -> np.ndarray:
-        """Each slot executes the value that stands there, or the next non-zero of its group."""
+        """Each slot executes the value that stands there, or the next non-zero of its group, in the end zeros."""
         rows = lines.rows()
-        places = np.broadcast_to(np.arange(rows[0, 0].size).reshape(rows.shape[2:]), rows.shape)
+        places = np.broadcast_to(lines.places(), rows.shape)
         if lines.lanes == self.lanes:
             return places
         grouped = (*rows.shape[:-1], -1, self.m)
         chosen = np.argsort(rows.reshape(grouped) == 0, axis=-1, kind="stable")[..., : self.n]
-        values, places = (np.take_along_axis(a.reshape(grouped), chosen, axis=-1) for a in (rows, places))
-        return np.where(values != 0, places, -1).reshape(*rows.shape[:-1], self.lanes)
+        first = places.reshape(grouped)[..., :1]  # of a group that is there: its slots are executed, all of them
+        return np.where(first >= 0, first + chosen, -1).reshape(*rows.shape[:-1], self.lanes)

@@ -19,8 +19,10 @@ from typing import Literal
 import numpy as np
 
 from accelsim.hardware.accelerators.base import DrainParameters
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.search import SearchParameters
 from accelsim.hardware.accelerators.tiled import TiledParameters
+from accelsim.hardware.accelerators.tiled_film import Pick, shoot
 from accelsim.hardware.lines import Lines
 from accelsim.hardware.parameters import check, option
 from accelsim.workload.lowering import READS, Convolution
@@ -146,26 +148,29 @@ class TensorDash(DrainParameters, SearchParameters, TiledParameters):
         """The first stream of each set."""
         return range(0, lines.shape[1], self.rows)
 
-    def _replay(self, lines: Lines) -> tuple[np.ndarray, int]:
+    def _replay(self, lines: Lines, film: Film | None) -> tuple[np.ndarray, int]:
         """One group with numbers; two-sided each PE has a schedule of its own."""
         if self.skipping == "one_sided":
-            return super()._replay(lines)
+            return super()._replay(lines, film)
         rows, columns = lines.rows(), lines.columns()
         products = np.zeros((*rows.shape[:2], *columns.shape[:2]), np.result_type(rows, columns))
-        cycles = 0
+        cycles, picks = 0, {}
         for repeat, first_column in product(range(lines.repeats), range(0, lines.windows, self.columns)):
             visit = columns[repeat, first_column : first_column + self.columns]
-            took = []
+            took: list[int] = []
             for block, first in product(range(len(rows)), self._firsts(lines)):
                 own = rows[block, first : first + self.rows]
                 sources = self._tile(own, visit)
                 kept = (sources != -2).any(axis=(0, 1, 3))
+                picks[len(took), repeat, first_column] = Pick(kept.nonzero()[0], sources[:, :, kept])
                 took.append(int(kept.sum()))
                 for r, c in np.ndindex(*sources.shape[:2]):
                     used = sources[r, c][kept]
                     used = used[used >= 0]
                     products[block, first + r, repeat, first_column + c] = own[r].flat[used] @ visit[c].flat[used]
             cycles += self._slowest(took, lines.runs)
+        if film is not None:
+            shoot(film, self, lines, lambda *at: picks[at])
         return lines.place(products), cycles
 
 

@@ -22,6 +22,8 @@ from accelsim.hardware.accelerators.base import (
     Summation,
     Unused,
 )
+from accelsim.hardware.accelerators.film import Film
+from accelsim.hardware.accelerators.tiled_film import Pick, shoot
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
 from accelsim.hardware.lines import Lines, on_rows, space_to_depth, stream_names, tensor_on, to_lines
 from accelsim.hardware.movement.traffic import Traffic, joined
@@ -113,11 +115,11 @@ class TiledParameters(AcceleratorParameters):
         # Folding space into depth moves no other values; where it is done there is one group.
         return joined([lines_traffic(grid, work, conv if conv.groups == 1 else work.lines.conv) for work in works])
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
         groups, cycles = [], 0
         for lines in self.lines(conv):
-            result, took = self._replay(lines)
+            result, took = self._replay(lines, film)
             groups.append(result)
             cycles += took
         return np.concatenate(groups, axis=1), cycles
@@ -152,7 +154,12 @@ class TiledParameters(AcceleratorParameters):
 
     @abstractmethod
     def _sources(self, lines: Lines) -> np.ndarray:
-        """The place of the value that each slot executes: (blocks, streams, T, lanes)."""
+        """The place of the value that each slot executes: (blocks, streams, T, lanes); −1 none, −2 a line dropped."""
+
+    @property
+    def _lines_in_sight(self) -> int:
+        """Lines that a front-end looks at together; 0: it has none."""
+        return 0
 
     def _account(self, lines: Lines) -> Work:
         """Cycles of each round of tiles, and the slots of all of them by cause; "ineffectual" holds all products.
@@ -219,25 +226,29 @@ class TiledParameters(AcceleratorParameters):
         sets[-1] = streams - (sets.size - 1) * self.rows
         return np.tile(sets, blocks)
 
-    def _replay(self, lines: Lines) -> tuple[np.ndarray, int]:
+    def _replay(self, lines: Lines, film: Film | None) -> tuple[np.ndarray, int]:
         """One group with numbers: each executed line of each row of each tile meets its windows."""
         rows, columns, sources = lines.rows(), lines.columns(), self._sources(lines)
         blocks, streams, depth, lanes = rows.shape
         repeats, windows = columns.shape[:2]
         columns = columns.reshape(repeats * windows, depth * lanes)
         products = np.zeros((blocks, streams, repeats * windows), np.result_type(rows, columns))
-        took = []
+        took, picks = [], []
         for block in range(blocks):
             for first in range(0, streams, self.rows):
                 # The rows of a tile run in lock-step: one line of each a cycle, but for the lines all of them drop.
-                kept = (sources[block, first : first + self.rows] != -2).any(axis=(0, 2))
+                own = sources[block, first : first + self.rows]
+                kept = (own != -2).any(axis=(0, 2))
                 took.append(int(kept.sum()))
+                picks.append(Pick(kept.nonzero()[0], own[:, None, kept]))
                 for stream in range(first, min(first + self.rows, streams)):
                     values = rows[block, stream].reshape(-1)
                     for source in sources[block, stream][kept]:
                         used = source[source >= 0]
                         products[block, stream] += columns[:, used] @ values[used]
         cycles = repeats * -(-windows // self.columns) * self._slowest(took, lines.runs)
+        if film is not None:
+            shoot(film, self, lines, lambda number, repeat, first: picks[number])
         return lines.place(products.reshape(blocks, streams, repeats, windows)), cycles
 
     def _slowest(self, took: list[int], runs: int) -> int:
@@ -277,5 +288,4 @@ class EveryLine(FixedRows):
     def _sources(self, lines: Lines) -> np.ndarray:
         """Each slot executes the value that stands there."""
         blocks, streams, depth = lines.shape
-        places = np.arange(depth * self.lanes).reshape(depth, self.lanes)
-        return np.broadcast_to(places, (blocks, streams, depth, self.lanes))
+        return np.broadcast_to(lines.places(), (blocks, streams, depth, self.lanes))

@@ -83,6 +83,11 @@ class Hooks(EveryLine):
         lanes.reshape(pieces, piece)[:, -1] -= piece * mapping.lanes - mapping.lines.elements // pieces
         return Steps(np.full(used.size, depth, np.int64), np.full(sets.size, depth, np.int64), used[:, None] * lanes)
 
+    def _multiplied(self, mapping: Mapping) -> list[np.ndarray]:
+        """Of each set the places that its lanes multiply in each step, (streams, steps, lanes); below 0 none."""
+        places = mapping.lines.places()
+        return [np.broadcast_to(places, (streams, *places.shape)) for streams in mapping.sets]
+
     def _product(self, mapping: Mapping, windows: np.ndarray, costs: np.ndarray) -> np.ndarray:
         """What one repeat comes to, worked off in ``costs`` cycles: (blocks, streams, windows)."""
         values = self._worked_off(mapping.on_columns, windows, mapping.of_windows(costs[:, 0]))

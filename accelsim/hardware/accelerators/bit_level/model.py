@@ -20,6 +20,7 @@ from accelsim.hardware.accelerators.bit_level.account import accounted
 from accelsim.hardware.accelerators.bit_level.hooks import Hooks
 from accelsim.hardware.accelerators.bit_level.mapping import Mapping, Operand
 from accelsim.hardware.accelerators.bit_level.replay import replayed
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traffic
 from accelsim.hardware.lines import to_lines
 from accelsim.hardware.movement.traffic import Traffic, joined
@@ -125,7 +126,10 @@ class BitLevel(Hooks):
             traffics.append(lines_traffic(grid, work, conv if conv.groups == 1 else mapping.lines.conv))
         return joined(traffics)
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Works the integers off bit by bit; see ``Accelerator``."""
-        groups = [replayed(self, mapping) for mapping in self._mappings(conv)]
+        # What became zero as an integer was a product of non-zeros.
+        given = to_lines(self._folded(conv), self.lanes, self._on_rows(conv))
+        pairs = zip(self._mappings(conv), given, strict=True)
+        groups = [replayed(self, mapping, lines, film) for mapping, lines in pairs]
         return np.concatenate([result for result, _ in groups], axis=1), sum(cycles for _, cycles in groups)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from accelsim.hardware.accelerators.base import Activity
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.pe_array.mapping import (
     BANKS,
     Mapping,
@@ -37,11 +38,11 @@ class PEArray(Mapping):
             return self._weight_grad(conv)
         return self._convolution(conv)
 
-    def replay(self, conv: Convolution) -> tuple[np.ndarray, int]:
+    def replay(self, conv: Convolution, film: Film | None = None) -> tuple[np.ndarray, int]:
         """Executes the schedule with numbers; see ``Accelerator``."""
         if conv.which == "weight_grad":
-            return replay_weight_grad(self, conv)
-        return replay_convolution(self, conv)
+            return replay_weight_grad(self, conv, film)
+        return replay_convolution(self, conv, film)
 
     def dense_cycles(self, conv: Convolution) -> int:
         """Cycles of this array with nothing skipped and no bank conflicts; forward pass and input gradient only."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.pe_array.mapping import Mapping, bank, operands, used_pes
 from accelsim.workload.lowering import Convolution, pad
 
 
-def replay_convolution(array: Mapping, conv: Convolution) -> tuple[np.ndarray, int]:
+def replay_convolution(array: Mapping, conv: Convolution, film: Film | None) -> tuple[np.ndarray, int]:
     """Steps 1 to 4 of docs/model.md, "The PE array", one vector pair after another."""
     g, phases, tile = conv.geometry, array.phases(conv), array.tile(conv)
     filters, channels, per_group = len(conv.kernel) // conv.groups, conv.kernel.shape[1], array.filters_per_group(conv)
@@ -21,13 +23,12 @@ def replay_convolution(array: Mapping, conv: Convolution) -> tuple[np.ndarray, i
         for first in range(0, filters, per_group):
             numbers = range(group * filters + first, group * filters + min(filters, first + per_group))
             for c in range(channels):
-                slowest = 0
-                for i, j in np.ndindex(*array.grid):
+                own: dict[tuple[int, int], list[_Pair]] = {(i, j): [] for i, j in np.ndindex(*array.grid)}
+                for i, j in own:
                     rows, columns = (
                         range(at * t, min((at + 1) * t, size))
                         for at, t, size in zip((i, j), tile, g.padded, strict=True)
                     )
-                    own = 0
                     for phase in np.ndindex(*phases):
                         acts = [
                             (x, y, padded[n, group * channels + c, x, y])
@@ -42,14 +43,55 @@ def replay_convolution(array: Mapping, conv: Convolution) -> tuple[np.ndarray, i
                         ]  # fmt: skip
                         for a in range(0, len(acts), array.activation_width):
                             for w in range(0, len(weights), array.weight_width):
-                                own += _multiply(
+                                pair = _multiply(
                                     array, conv, acts[a : a + array.activation_width],
                                     weights[w : w + array.weight_width], out[n],
                                 )  # fmt: skip
-                    slowest = max(slowest, own)
-                cycles += int(array.drained(np.array(slowest)))
-            cycles += array.halo_cycles(conv, len(numbers))
+                                own[i, j].append(pair)
+                took = int(array.drained(np.array(max(sum(pair.cycles for pair in pairs) for pairs in own.values()))))
+                cycles += took
+                if film is not None:
+                    note = f"channel {c} of {channels}, filters {numbers[0]}–{numbers[-1]}, sample {n}"
+                    _shoot(film, array, used_pes(g.padded, tile), took, own, note)
+            exchanged = array.halo_cycles(conv, len(numbers))
+            cycles += exchanged
+            if film is not None:
+                film.shoot(exchanged, array.multipliers, cause="exchange", note="the halo goes to the neighbours")
     return out, cycles
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two vectors multiplied: the cycles that the banks need, and which products land, (activations, weights)."""
+
+    cycles: int
+    lands: np.ndarray
+
+
+def _shoot(
+    film: Film,
+    array: Mapping,
+    used: tuple[int, int],
+    cycles: int,
+    own: dict[tuple[int, int], list[_Pair]],
+    note: str,
+) -> None:
+    """Films what lies between two barriers."""
+    grid = *array.grid, array.activation_width, array.weight_width
+    shot = film.shoot(cycles, *grid, cause="edge", note=note)
+    shot[:, : used[0], : used[1]] = film["barrier"]
+    for pe, pairs in own.items():
+        cycle = 0
+        for pair in pairs:
+            shot[cycle : cycle + pair.cycles, pe[0], pe[1]] = film["bank_conflict"]
+            shoot_pair(film, shot[cycle, pe[0], pe[1]], pair.lands)
+            cycle += pair.cycles
+
+
+def shoot_pair(film: Film, slots: np.ndarray, lands: np.ndarray) -> None:
+    """Films a cycle of a PE, (activation_width, weight_width): products that an output takes, others, and none."""
+    slots[:] = film["imbalance"]
+    slots[: lands.shape[0], : lands.shape[1]] = np.where(lands, film["effectual"], film["ineffectual"])
 
 
 def _multiply(
@@ -58,19 +100,20 @@ def _multiply(
     acts: list[tuple[int, int, Any]],
     weights: list[tuple[int, int, int, Any]],
     out: np.ndarray,
-) -> int:
-    """All products of two vectors into their accumulators; the cycles that the banks need."""
-    loads = [0] * array.banks
-    for x, y, activation in acts:
-        for r, s, k, weight in weights:
+) -> _Pair:
+    """All products of two vectors into their accumulators."""
+    loads, lands = [0] * array.banks, np.zeros((len(acts), len(weights)), bool)
+    for i, (x, y, activation) in enumerate(acts):
+        for j, (r, s, k, weight) in enumerate(weights):
             (p, beside_p), (q, beside_q) = divmod(x - r, conv.stride[0]), divmod(y - s, conv.stride[1])
             if not beside_p and not beside_q and 0 <= p < out.shape[1] and 0 <= q < out.shape[2]:
                 out[k, p, q] += activation * weight
                 loads[bank(k, p, q) % array.banks] += 1
-    return max(1, *loads)
+                lands[i, j] = True
+    return _Pair(max(1, *loads), lands)
 
 
-def replay_weight_grad(array: Mapping, conv: Convolution) -> tuple[np.ndarray, int]:
+def replay_weight_grad(array: Mapping, conv: Convolution, film: Film | None) -> tuple[np.ndarray, int]:
     """The weight gradient of docs/model.md: outer products at each place, barriers as ``run`` has them."""
     groups, cycles, reduction = [], 0, 0
     places, tile = conv.kernel.shape[2:], array.share(conv.kernel.shape[2:])
@@ -84,7 +127,9 @@ def replay_weight_grad(array: Mapping, conv: Convolution) -> tuple[np.ndarray, i
             for c in range(0, len(activations), block_c):
                 for k in range(0, len(gradients), block_k):
                     meetings = gradients.shape[1] if array.sample_barrier else 1
-                    own = np.zeros((meetings, *array.grid), np.int64)
+                    own: list[dict[tuple[int, int], list[_Pair]]] = [
+                        {(i, j): [] for i, j in np.ndindex(*array.grid)} for _ in range(meetings)
+                    ]
                     for n, p, q in np.ndindex(*gradients.shape[1:]):
                         x, y = p * conv.dilation[0] + r * conv.stride[0], q * conv.dilation[1] + s * conv.stride[1]
                         acts, grads = activations[c : c + block_c, n, x, y], gradients[k : k + block_k, n, p, q]
@@ -96,9 +141,18 @@ def replay_weight_grad(array: Mapping, conv: Convolution) -> tuple[np.ndarray, i
                                 out[np.ix_(c + of_c, k + of_k, [r], [s])] += np.outer(acts[of_c], grads[of_k])[
                                     ..., None, None
                                 ]
-                                own[n % meetings, p // tile[0], q // tile[1]] += 1
-                    cycles += int(array.drained(own.max(axis=(1, 2))).sum())
+                                lands = np.ones((of_c.size, of_k.size), bool)
+                                own[n % meetings][p // tile[0], q // tile[1]].append(_Pair(1, lands))
+                    for meeting in own:
+                        took = int(array.drained(np.array(max(map(len, meeting.values())))))
+                        cycles += took
+                        if film is not None:
+                            note = f"tap ({r}, {s}), channels from {c}, filters from {k}"
+                            _shoot(film, array, used, took, meeting, note)
         reduction += array.reduction_cycles(conv, len(activations), len(gradients), used)
         groups.append(out)
     samples = conv.kernel.shape[1]
-    return np.concatenate(groups, axis=1), cycles + -(-reduction * samples // max(samples, conv.batch))
+    reduction = -(-reduction * samples // max(samples, conv.batch))
+    if film is not None:
+        film.shoot(reduction, array.multipliers, cause="exchange", note="PEs add up their partial weight gradients")
+    return np.concatenate(groups, axis=1), cycles + reduction
