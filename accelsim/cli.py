@@ -13,6 +13,7 @@ import warnings
 from typing import Any, NoReturn
 
 from accelsim.commands import (
+    animate,
     ask,
     capture,
     compare,
@@ -105,7 +106,9 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"accelsim {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for command in (ask, run, compare, diff, sweep, capture, merge, reproduce, validate, exchange, describe, new, rtl):
+    for command in (
+        ask, run, compare, diff, sweep, animate, capture, merge, reproduce, validate, exchange, describe, new, rtl,
+    ):  # fmt: skip
         command.add(commands, common)
     return whole
 

@@ -10,7 +10,7 @@ import inspect
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,12 +28,18 @@ class Watched:
     start : int
         The first cycle of the film that ``levels`` tells.
     levels : ndarray of uint8, (cycles, units, rows, columns)
-        Of each place of each unit, a PE or a row of them, how much is there.
+        Of each place of each unit of ``Drawing``, or of one for all, how much is there.
+    kind : "queue" or "window"
+        Whether a level is a length, or of a value: 1 it waits, 2 it is taken.
+    rows : int
+        That belong together.
     """
 
     name: str
     start: int
     levels: np.ndarray
+    kind: Literal["queue", "window"]
+    rows: int
 
 
 class Film:
@@ -83,9 +89,9 @@ class Film:
         self.__dict__.pop("frames", None)
         return shot
 
-    def watch(self, name: str, levels: np.ndarray) -> None:
-        """Tells what is in queues or windows in the last cycles shot: (cycles, units, rows, columns)."""
-        self.watched.append(Watched(name, self.cycles - len(levels), levels.astype(np.uint8)))
+    def watch(self, name: str, levels: np.ndarray, kind: Literal["queue", "window"] = "queue", rows: int = 1) -> None:
+        """Tells what is in queues or windows in the last cycles shot; see ``Watched``."""
+        self.watched.append(Watched(name, self.cycles - len(levels), levels.astype(np.uint8), kind, rows))
 
     @cached_property
     def frames(self) -> np.ndarray:

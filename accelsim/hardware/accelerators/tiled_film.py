@@ -74,8 +74,9 @@ def shoot(film: Film, machine: _Tiled, lines: Lines, picked: Callable[[int, int,
                 slots[:] = _executed(film, own.reshape(len(own), -1), visit, pick.sources, idle)
                 at = tile * machine.rows
                 seen[: pick.lines.size, at : at + len(own)] = _in_sight(own, pick, machine._lines_in_sight)
-            if machine._lines_in_sight:
-                film.watch("window of each row: lines ahead × lanes", seen)
+            if ahead := machine._lines_in_sight:
+                by_tile = seen.reshape(cycles, machine.tiles, machine.rows * ahead, lines.lanes)
+                film.watch(f"windows of {ahead} lines, one for each row of the tile", by_tile, "window", ahead)
 
 
 def _executed(film: Film, own: np.ndarray, visit: np.ndarray, sources: np.ndarray, idle: str) -> np.ndarray:

@@ -47,7 +47,7 @@ def filmed(
     """
     lines, before, seen = given
     grid = machine.tiles, machine.rows, machine.columns, machine.lanes
-    note = f"{mapping.lines.windows} windows on {mapping.in_use} columns, {len(mapping.sets)} sets of rows"
+    note = f"windows: {mapping.lines.windows}, on {mapping.in_use} columns; sets of rows: {len(mapping.sets)}"
     shot = film.shoot(max((step.end for step in steps), default=0), *grid, cause="edge", note=note)
     shot[:, :, :, : mapping.in_use] = film["synchronisation"]
     is_dealt = machine.staggered_linear and mapping.is_linear
