@@ -18,6 +18,8 @@ from accelsim.hardware.lines import Lines, to_lines
 from accelsim.hardware.parameters import integer, option
 from accelsim.workload.lowering import READS, Convolution
 
+COUNTED = 1 << 22  # values whose non-zeros are counted at once: each takes eight bytes meanwhile
+
 
 class DSTC(AcceleratorParameters):
     """The input (windows; in the weight gradient channels) is the first matrix, the kernel the second."""
@@ -95,5 +97,7 @@ class DSTC(AcceleratorParameters):
 
 def _steps(mask: np.ndarray, tile: int, step: int) -> np.ndarray:
     """(streams, elements) → (tiles, elements): how many steps the non-zeros of a tile take."""
-    counts = np.add.reduceat(mask, np.arange(0, len(mask), tile), axis=0, dtype=np.int64)
-    return -(-counts // step)
+    rows = tile * max(1, COUNTED // (tile * mask.shape[1]))
+    some = (mask[first : first + rows] for first in range(0, len(mask), rows))
+    counts = [np.add.reduceat(part, np.arange(0, len(part), tile), axis=0, dtype=np.int64) for part in some]
+    return -(-np.concatenate(counts) // step)
