@@ -10,8 +10,11 @@ from test_memory import layer, machine_memory, operand, pe_buffers
 
 from accelsim import load_machine
 from accelsim.errors import MachineError
+from accelsim.hardware import lines
+from accelsim.hardware.accelerators import dstc
 from accelsim.hardware.accelerators.pe_array import traffic as pe_traffic
 from accelsim.hardware.hierarchy import OnChip
+from accelsim.hardware.lines import to_lines
 from accelsim.hardware.movement import slices
 from accelsim.hardware.movement.planner import Planner
 from accelsim.hardware.movement.traffic import measured
@@ -144,3 +147,38 @@ def test_effectual_work_is_counted_some_channels_at_a_time(seed, groups, which):
             patch.setattr(lowering, "COUNTED", most)
             counted[most] = sum(conv.effectual for conv in lower_tensors(g, which, *operands))
     assert len(set(counted.values())) == 1
+
+
+@given(
+    seed=st.integers(0, 1 << 16), which=st.sampled_from(["fwd", "weight_grad"]), multiple=st.integers(1, 5),
+    side=st.sampled_from(["input", "kernel"]),
+)  # fmt: skip
+def test_windows_in_strips_are_those_at_once(seed, which, multiple, side):
+    """In the same order, of both samples and sides; each strip but the last of a multiple of streams."""
+    rng = np.random.default_rng(seed)
+    g = Geometry(5, 6, 7, 4, (3, 2), (1, 2), (1, 0, 1, 1))
+    shapes = {"activation": (2, 5, 6, 7), "gradient": (2, 4, *g.output), "weight": g.weight_shape}
+    operands = [rng.random(shapes[name.removeprefix("saved_")]) < 0.4 for name in lowering.READS[which]]
+    (conv,) = lower_tensors(g, which, *operands)
+    (grouped,) = to_lines(conv, 3, side)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "GATHERED", 90)
+        strips = list(grouped.row_strips(multiple)), list(grouped.column_strips(multiple))
+    for got, wanted in zip(strips, (grouped.blocks(), grouped.column_blocks()), strict=True):
+        assert np.array_equal(np.concatenate(got), np.concatenate(list(wanted)))
+    windows = strips[side == "kernel"] if which == "fwd" else []
+    ends = np.cumsum([len(strip) for strip in windows]).tolist()
+    places = g.output[0] * g.output[1]
+    assert all(end % places % multiple == 0 or end % places == 0 for end in ends) and (not ends or len(ends) > 2)
+
+
+@pytest.mark.parametrize("name", ["dstc.yaml", "cnvlutin.yaml"])
+def test_machines_count_strips_as_they_count_all(name, monkeypatch):
+    rng = np.random.default_rng(1)
+    conv = Convolution("fwd", rng.random((2, 20, 9, 9)) < 0.5, rng.random((40, 20, 3, 3)) < 0.5)
+    whole = load_machine(name).accelerator.run(conv)
+    monkeypatch.setattr(lines, "GATHERED", 2000)
+    monkeypatch.setattr(dstc, "COUNTED", 3000)
+    again = load_machine(name).accelerator.run(replace(conv))
+    assert np.array_equal(whole.job_cycles, again.job_cycles)
+    assert dict(whole.slots) == dict(again.slots) and dict(whole.accesses) == dict(again.accesses)

@@ -31,6 +31,7 @@ import numpy as np
 
 from accelsim.workload.lowering import EVERYWHERE, READS, Convolution, pad
 
+GATHERED = 1 << 26  # values of windows at once, where they can come so
 Window = np.lib.stride_tricks.sliding_window_view
 
 
@@ -93,6 +94,14 @@ class Lines(ABC):
     @abstractmethod
     def column_blocks(self) -> Iterator[np.ndarray]:
         """What the columns hold."""
+
+    def row_strips(self, multiple: int) -> Iterator[np.ndarray]:
+        """What the rows hold, block after block; of large blocks a multiple of so many streams at a time."""
+        return self.blocks()
+
+    def column_strips(self, multiple: int) -> Iterator[np.ndarray]:
+        """What the columns hold, likewise."""
+        return self.column_blocks()
 
     @abstractmethod
     def place(self, products: np.ndarray) -> np.ndarray:
@@ -163,8 +172,18 @@ class FilterLines(Lines):
         yield self._split(taps).reshape(len(taps), -1, self.lanes)
 
     def column_blocks(self) -> Iterator[np.ndarray]:
+        return self.column_strips(self.windows)
+
+    def column_strips(self, multiple: int) -> Iterator[np.ndarray]:
+        """A window has each value of the map once for every tap that meets it; hence not all at once."""
+        most = multiple * max(1, GATHERED // (multiple * self.elements))
         for taps in _windows(self.conv).transpose(0, 4, 5, 2, 3, 1):  # N C R S P Q → N P Q R S C
-            yield self._split(taps).reshape(self.windows, -1, self.lanes)
+            if self.windows <= most:
+                yield self._split(taps).reshape(self.windows, -1, self.lanes)
+                continue
+            for first in range(0, self.windows, most):
+                some = taps[np.divmod(np.arange(first, min(first + most, self.windows)), taps.shape[1])]
+                yield self._split(some).reshape(len(some), -1, self.lanes)
 
     def row_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
         return "weight", _cut(source.kernel, cuts, total)
@@ -236,6 +255,12 @@ class Exchanged(Lines):
 
     def column_blocks(self) -> Iterator[np.ndarray]:
         return self.other.blocks()
+
+    def row_strips(self, multiple: int) -> Iterator[np.ndarray]:
+        return self.other.column_strips(multiple)
+
+    def column_strips(self, multiple: int) -> Iterator[np.ndarray]:
+        return self.other.row_strips(multiple)
 
     def row_parts(self, source: Convolution, cuts: np.ndarray, total: int) -> tuple[str, list[np.ndarray]]:
         return self.other.column_parts(source, cuts, total)

@@ -101,17 +101,19 @@ class Cnvlutin(AcceleratorParameters):
         for number, lines in enumerate(self._lines(conv)):
             blocks, streams, bricks = lines.shape
             filters, passes = blocks * streams, self._passes(blocks * streams)
-            filled = np.count_nonzero(lines.columns(), axis=-1).reshape(-1, bricks)
-            own = self._lane_cycles(filled)
-            slowest, products = own.max(axis=1), int(filled.sum())
-            total, busy, used = int(slowest.sum()), int(own.sum()), min(bricks, self.lanes)
-            slots["edge"] += total * (passes * self.multipliers - filters * used)
-            slots["barrier"] += filters * (total * used - busy)
-            slots["imbalance"] += filters * (busy - products)
-            slots["ineffectual"] += filters * products
-            by_group[number % conv.groups].append(slowest)
-            accesses["activation_buffer_reads"] += passes * self.tiles * products
-            sums += filters * total
+            used = min(bricks, self.lanes)
+            for windows in lines.column_strips(1):
+                filled = np.count_nonzero(windows, axis=-1)
+                own = self._lane_cycles(filled)
+                slowest, products = own.max(axis=1), int(filled.sum())
+                total, busy = int(slowest.sum()), int(own.sum())
+                slots["edge"] += total * (passes * self.multipliers - filters * used)
+                slots["barrier"] += filters * (total * used - busy)
+                slots["imbalance"] += filters * (busy - products)
+                slots["ineffectual"] += filters * products
+                by_group[number % conv.groups].append(slowest)
+                accesses["activation_buffer_reads"] += passes * self.tiles * products
+                sums += filters * total
         products = slots["effectual"] + slots["ineffectual"]
         accesses.update(multiplications=products, weight_buffer_reads=products, accumulator_updates=sums)
         works = [

@@ -88,10 +88,11 @@ class DSTC(AcceleratorParameters):
         """Cycles of each row of tiles, block after block: Σ over the reduction of steps of rows × steps of columns."""
         columns = sum(
             _steps(block[..., 0] != 0, self.tile_columns, self.step_columns).sum(axis=0)
-            for block in lines.column_blocks()
+            for block in lines.column_strips(self.tile_columns)
         )
+        strips = lines.row_strips(self.tile_rows)
         return np.concatenate(
-            [_steps(block[..., 0] != 0, self.tile_rows, self.step_rows) @ columns for block in lines.blocks()]
+            [_steps(strip[..., 0] != 0, self.tile_rows, self.step_rows) @ columns for strip in strips]
         )
 
 
