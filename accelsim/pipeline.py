@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from fractions import Fraction
 from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from accelsim.hardware.movement.traffic import LayerTraffic, Traffic, joined
 from accelsim.ledger import Record
 from accelsim.workload import footprint
 from accelsim.workload.lowering import PASSES, lower, operands, stacked
-from accelsim.workload.shares import check_samples, stored_samples
+from accelsim.workload.shares import check_samples, counted_samples, of_pass
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from accelsim.hardware.movement.plan import Plan
     from accelsim.hardware.movement.replay_simpy import Observer
     from accelsim.hardware.overheads import Cost
+    from accelsim.workload.geometry import Geometry
     from accelsim.workload.synthetic import SyntheticTrace
 
     Timeline = Callable[[Machine, str, str, Plan], Observer | None]
@@ -59,7 +61,7 @@ class Task:
     def run(self, machines: Iterable[Machine]) -> list[list[Counted | MachineError]]:
         """Counts every pass on every machine: of each machine its passes."""
         layer = replace(self.layer, tensors={name: self.layer.tensor(name) for name in self.reads})
-        by_pass = [self._run_pass(layer, which, machines) for which in self.passes]
+        by_pass = [self._run_pass(of_pass(layer, which), which, machines) for which in self.passes]
         return [list(of_machine) for of_machine in zip(*by_pass, strict=True)]
 
     def _run_pass(self, layer: Layer, which: str, machines: Iterable[Machine]) -> list[Counted | MachineError]:
@@ -80,6 +82,7 @@ class Task:
     ) -> Counted | MachineError:
         """What a machine does; or why it cannot, to be raised when its records are asked for."""
         accelerator, s = machine.accelerator, self.snapshot
+        counted = counted_samples(self.layer, s, which)
         slots: Counter[str] = Counter()
         accesses: Counter[str] = Counter()
         traffic = None
@@ -89,22 +92,43 @@ class Task:
                 slots.update(activity.slots)
                 accesses.update(activity.accesses)
             if machine.memory and activities:
-                of = layer.geometry, layer.samples, layer.batch
-                of = (stacked(layer), 1, 1) if layer.kind == "matmul" else of  # nothing in it is a batch's
-                traffic = LayerTraffic(layer.name, which, self.position, *of, accesses, moved(accelerator))
+                traffic = LayerTraffic(
+                    layer.name,
+                    which,
+                    self.position,
+                    *self._moved_of(layer, which, machine),
+                    accesses,
+                    moved(accelerator),
+                )
         except MachineError as error:
             return MachineError(f"{machine.name}: {s.name}/{layer.name}: {which}: {error}")
         cycles = sum(activity.cycles for activity in activities)
-        stored = stored_samples(layer, s)
         multiplications = layer.samples * layer.geometry.multiplications if activities else 0
         record = Record(
             snapshot=s.name, sparsity=s.sparsity, step=s.step, algorithm=s.algorithm, batch=s.batch,
-            samples=stored, layer=layer.name, kind=layer.kind, which=which, machine=machine.name,
+            samples=counted.numerator, layer=layer.name, kind=layer.kind, which=which, machine=machine.name,
             multipliers=accelerator.multipliers, clock_mhz=machine.clock_mhz, cycles=cycles, compute_cycles=cycles,
             dense_multiplications=multiplications,
             slots=dict(slots), actions=ledger.among(accesses, "actions"),
         )  # fmt: skip
-        return Counted(record, traffic, self._cost(layer, which, machine) if activities else None)
+        return Counted(record, traffic, self._cost(layer, which, machine) if activities else None, counted.denominator)
+
+    def _moved_of(self, layer: Layer, which: str, machine: Machine) -> tuple[Geometry, int, int]:
+        """Of what shape a memory sees a layer, and of how many samples so many are stored; of a matmul nothing is a
+        batch's.
+
+        Raises
+        ------
+        MachineError
+            If a part of the places would go through the layers sample by sample.
+        """
+        part = self.layer.part
+        if part and machine.memory and machine.memory.order == "sample":
+            raise MachineError("memory.order: must be layer where a trace has a part of a layer's places, is sample")
+        share = part.share(self.layer.geometry, which) if part else Fraction(1)
+        if layer.kind == "matmul":
+            return stacked(layer), share.numerator, share.denominator
+        return layer.geometry, layer.samples * share.numerator, self.layer.batch * share.denominator
 
     def _cost(self, layer: Layer, which: str, machine: Machine) -> Cost | None:
         """What the machine's overheads add, if it has any."""
@@ -122,12 +146,13 @@ class Counted:
     """A record before its machine's memory is replayed.
 
     ``traffic`` is what the layer moves, None where there is no memory; ``cost`` what it costs besides multiplying,
-    None where the machine leaves that out.
+    None where the machine leaves that out. Counts times ``times`` are of the record's samples.
     """
 
     record: Record
     traffic: LayerTraffic | None
     cost: Cost | None
+    times: int = 1
 
 
 def simulate_records(
@@ -227,7 +252,24 @@ def _records(machine: Machine, layers: list[Counted | MachineError], timeline: T
             raise counted
         good.append(counted)
     records = _replayed(machine, good, timeline) if machine.memory else [counted.record for counted in good]
-    return [_priced(machine, record, counted.cost) for record, counted in zip(records, good, strict=True)]
+    priced = (_priced(machine, record, counted.cost) for record, counted in zip(records, good, strict=True))
+    return [_scaled(record, counted.times) for record, counted in zip(priced, good, strict=True)]
+
+
+def _scaled(record: Record, times: int) -> Record:
+    """A record whose counts are of so many times the work; the largest of something stays."""
+    if times == 1:
+        return record
+    grows = {row.name for row in ledger.rows() if row.adds_up != "most"}
+
+    def each(group: dict[str, Any]) -> dict[str, Any]:
+        return {name: n if n is None or name not in grows else n * times for name, n in group.items()}
+
+    return replace(
+        record, cycles=record.cycles * times, compute_cycles=record.compute_cycles * times,
+        dense_multiplications=record.dense_multiplications * times, slots=each(record.slots),
+        actions=each(record.actions), energy=each(record.energy),
+    )  # fmt: skip
 
 
 def _priced(machine: Machine, record: Record, cost: Cost | None) -> Record:

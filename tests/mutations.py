@@ -129,6 +129,7 @@ STRANGERS, MACHINES = ("test_strangers.py",), ("test_strangers.py", "test_machin
 
 CHECKPOINTS = ("test_import_checkpoints.py",)
 IMPORT_FORMATS = ("test_import_formats.py",)
+PARTS = ("test_parts.py",)
 MUTATIONS = [
     Mutation(
         "cartesian-vector-width",
@@ -2247,6 +2248,46 @@ MUTATIONS = [
         "return found[:: -1][list(self.samples)], True",
         ("test_recorder.py::test_samples_are_the_first_or_those_chosen",),
         "other samples are stored than were asked for",
+    ),
+    Mutation(
+        "part-band-without-padding",
+        "workload/part.py",
+        "first * geometry.stride[axis] - geometry.padding[2 * axis]",
+        "first * geometry.stride[axis]",
+        PARTS,
+        "a band reads the inputs of the rows below",
+    ),
+    Mutation(
+        "part-reach-of-the-kernel",
+        "workload/part.py",
+        "max(0, geometry.kernel_extent[axis] - stride)",
+        "max(0, geometry.kernel_extent[axis] - stride - 1)",
+        PARTS,
+        "the input gradient of a band has rows that gradients outside reach",
+    ),
+    Mutation(
+        "part-not-scaled",
+        "pipeline.py",
+        "cycles=record.cycles * times",
+        "cycles=record.cycles",
+        PARTS,
+        "the cycles of a part are said to be those of whole samples",
+    ),
+    Mutation(
+        "part-of-the-batch",
+        "pipeline.py",
+        "self.layer.batch * share.denominator",
+        "self.layer.batch",
+        PARTS,
+        "a part of the places brings the weights of all of them",
+    ),
+    Mutation(
+        "part-takes-the-gradient-whole",
+        "capture/places.py",
+        'takes["gradient"] = _narrow(2 + axis, first, count)',
+        'takes["gradient"] = _narrow(2 + axis, 0, count)',
+        PARTS,
+        "the gradients of a band are those of the map's first rows",
     ),
     Mutation(
         "NaN is recorded",

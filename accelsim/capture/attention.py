@@ -132,7 +132,7 @@ class Shadow:
         count = len(chosen)
         rows = Rows(0, np.repeat(np.arange(count), chosen.shape[1]))
         form = replace(matrix_form(product, rows, rows, Keep(count, tuple(range(count)))), batch=batch)
-        record.form = form
+        record.form = form = self._events.lineage.thinned(form)
         record.layer = self._events.book.begin(record.name, form, batch, "fwd")
         for k, tensor in enumerate((product.first, product.second)):
             self._events.book.write(record.layer, form.names[k], form.takes[k](tensor))

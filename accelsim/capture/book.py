@@ -100,6 +100,7 @@ class Book:
             "geometry": form.geometry,
             "batch": form.batch,
             "samples": form.samples,
+            "part": form.part,
         }
         self._writer.layer(layer, passes=[which], **how)
         self._passes[layer] = [which]

@@ -149,7 +149,7 @@ class Events:
         form = make(product, x, y, keep)
         if form.multiplications != product.multiplications:
             raise NoForm("another number of multiplications as a layer")
-        return form, keep.batch
+        return self.lineage.thinned(form), keep.batch
 
     def _node_begins(self, record: Record, gradients: Sequence[torch.Tensor | None]) -> None:
         if not self._watch.is_on:  # a thread of the user's own

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from accelsim.capture.products import Keep, NoForm
+from accelsim.capture.places import thinned
+from accelsim.capture.products import Form, Keep, NoForm
 from accelsim.capture.samples import ANY, Rows, follow, tensors_in
 from accelsim.capture.selection import Selection
 
@@ -139,6 +140,10 @@ class Lineage:
             for rows in operands
         ]
         return Keep(batch, chosen), plain
+
+    def thinned(self, form: Form) -> Form:
+        """A form with the places of each sample that are kept."""
+        return thinned(form, self._selection, self._step)
 
 
 def _key(tensor: torch.Tensor) -> Key:

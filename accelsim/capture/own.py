@@ -105,16 +105,17 @@ class OwnLayers:
             with blame(f"{self._step}/{frame.name}"):
                 rows = rows_of(frame.handed, self._events.lineage.find, input)
                 keep, (plain,) = self._events.lineage.keep(rows)
-                form = form_of(frame.module, frame.handed, plain, keep)
+                whole = form_of(frame.module, frame.handed, plain, keep)
+                form = self._events.lineage.thinned(whole)
         except NoForm as error:
             record.reason = str(error)
             for operation, n in frame.products:
                 self._events.book.leave(record.reason, operation, n)
         else:
-            record.form, record.multiplications = form, form.multiplications
+            record.form, record.multiplications = form, whole.multiplications
             if not seen:
-                self._events.book.multiplications += form.multiplications
-            self._events.book.leave("besides what the layer handed over", "own", max(0, seen - form.multiplications))
+                self._events.book.multiplications += whole.multiplications
+            self._events.book.leave("besides what the layer handed over", "own", max(0, seen - whole.multiplications))
             record.layer = self._events.book.begin(name, form, keep.batch, "fwd")
             for tensor, value in frame.handed.items():
                 self._events.book.write(record.layer, tensor, stored(form, tensor, value))

@@ -109,6 +109,8 @@ class Plan:
         Iterations to record, from 0; by default the last.
     samples : int
         Samples of the batch to keep.
+    places : int, optional
+        Of each sample at most so many places of a layer, as ``Selection`` has them.
     values, scales
         Numbers instead of masks, as ``Recorder`` has them.
     precision : {"fp32", "bf16"}
@@ -139,6 +141,7 @@ class Plan:
     batch: int = 32
     record: tuple[int, ...] | None = None
     samples: int = 1
+    places: int | None = None
     values: bool | quantise.Values = False
     scales: quantise.Scales = "tensor"
     precision: str = "fp32"
@@ -157,6 +160,8 @@ class Plan:
         for name, got, least in (("steps", self.step_count, 1), ("batch", self.batch, 1), ("samples", self.samples, 1)):
             if got < least:
                 raise AccelsimError(f"{name}: must be {least} or more, got {got}")
+        if self.places is not None and self.places < 1:
+            raise AccelsimError(f"places: must be 1 or more, got {self.places}")
         if self.seed < 0:
             raise AccelsimError(f"seed: must be 0 or more, got {self.seed}")
         if self.precision not in PRECISIONS:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from accelsim.capture.samples import Rows
 from accelsim.workload.geometry import Geometry
+from accelsim.workload.part import Part
 
 Take = Callable[[torch.Tensor], torch.Tensor]
 # The pass that computes a tensor of a layer.
@@ -96,6 +97,8 @@ class Form:
         Which tensor of the layer the first operand, the second and the result are.
     takes : (callable, callable, callable)
         What brings each into the layer's form, of the stored samples.
+    part : Part, optional
+        Which of its places are stored, if not all.
     """
 
     kind: str
@@ -104,6 +107,7 @@ class Form:
     samples: int
     names: tuple[str, str, str]
     takes: tuple[Take, Take, Take]
+    part: Part | None = None
 
     @property
     def multiplications(self) -> int:

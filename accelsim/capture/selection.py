@@ -29,6 +29,9 @@ class Selection:
         integers in proportion to the greatest magnitude; "bf16": bfloat16; "as_trained": as True.
     scales : str
         Of these integers: "tensor", or "channel", where each filter of the weights has its own.
+    places : int, optional
+        Of each sample at most so many tokens of a sequence or places of a map, spread evenly, or with ``seed`` drawn;
+        by default all. The trace says of which layers it has a part, and what is simulated of it is scaled to all.
     layers, skip : str or iterable of str
         Patterns of the names, as in ``model.named_modules()``, of the layers to record and to leave out.
     calls : int, optional
@@ -50,6 +53,7 @@ class Selection:
     seed: int | None = None
     values: bool | Values = False
     scales: Scales = "tensor"
+    places: int | None = None
     layers: str | Iterable[str] = "*"
     skip: str | Iterable[str] = ()
     calls: int | None = None
@@ -68,8 +72,10 @@ class Selection:
         if self.seed is not None and (type(self.seed) is not int or self.seed < 0 or not isinstance(self.samples, int)):
             rule = "must be an integer from 0, and samples a number of them"
             raise TraceError(f"seed: {rule}; got {self.seed!r} with samples {self.samples!r}")
-        if self.calls is not None and (type(self.calls) is not int or self.calls < 1):
-            raise TraceError(f"calls: must be an integer from 1 or None, got {self.calls!r}")
+        for name in ("places", "calls"):
+            most = getattr(self, name)
+            if most is not None and (type(most) is not int or most < 1):
+                raise TraceError(f"{name}: must be an integer from 1 or None, got {most!r}")
         if self.level is not None and self.level not in range(10):
             raise TraceError(f"level: must be 0…9, got {self.level!r}")
 

@@ -80,7 +80,7 @@ def capture(plan: Plan, tell: Callable[[Progress], None] = lambda progress: None
         model,
         plan.out,
         steps=plan.recorded_steps,
-        keep=Selection(plan.samples, values=plan.values, scales=plan.scales),
+        keep=Selection(plan.samples, values=plan.values, scales=plan.scales, places=plan.places),
         network=plan.network or plan.model,
         dataset=plan.dataset or _data_name(plan),
         force=plan.force,

@@ -47,6 +47,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=32, metavar="N", help="samples of an iteration (32)")
     add("--record", type=_numbers(int), metavar="STEP,…", help="iterations to record, from 0 (default: the last)")
     add("--samples", type=int, default=1, metavar="N", help="samples of the batch to keep (1)")
+    add("--places", type=int, metavar="N", help="tokens or places of a map of each to keep, at most (default: all)")
     kinds = ("as_trained", "int8", "int16", "bf16")  # what accelsim.capture.quantise has
     add("--values", nargs="?", const="as_trained", default=False, choices=kinds, metavar="KIND",
         help="keep numbers instead of masks: as_trained (the default), int8, int16 or bf16")  # fmt: skip

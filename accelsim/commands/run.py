@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> None:
         chosen = summarize(convolutions(table), machine.name, other, dense=of_conv, worth=worth)
         comparable = covers(table, trace)
         covered = list(tables.coverage_notes(trace.snapshots, options.snapshots))
-        covered += tables.samples_note(table)
+        covered += tables.samples_note(table, trace)
         covered += [] if options.quiet else tables.places_note(table, trace)
         advice, advised = _advised(options, machine, trace, table) if options.explain else ([], None)
         paper = [table6(trace.network, trace.dataset, row["sparsity"]) if comparable else {} for row in chosen.speedup]

@@ -42,6 +42,7 @@ def _layer_facts(layer: Layer) -> dict[str, Any]:
             tensors[name] = {"stored": stored, "elements": array.size, "nonzeros": int(np.count_nonzero(array))}
     facts: dict[str, Any] = {key: getattr(layer, key) for key in ("name", "kind", "samples", "batch")}
     facts["passes"] = list(layer.passes)
+    facts["part"] = layer.part and layer.part.as_dict()
     return facts | {"geometry": layer.geometry.as_dict(), "output": list(layer.geometry.output), "tensors": tensors}
 
 
@@ -89,11 +90,17 @@ def _snapshot_table(snapshot: dict[str, Any]) -> Table:
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for layer in s["layers"]:
-        samples = f"{layer['samples']}/{layer['batch']}"
-        table.add_row(layer["name"], *_shapes(layer), samples, *(_density([layer], name) for name in names))
+        table.add_row(layer["name"], *_shapes(layer), _stored(layer), *(_density([layer], name) for name in names))
     table.add_section()
     table.add_row(f"{len(s['layers'])} layers", "", "", "", "", "", *(_density(s["layers"], name) for name in names))
     return table
+
+
+def _stored(layer: dict[str, Any]) -> str:
+    """Samples of those multiplied, and where it is a part, places of all along the axis."""
+    part = layer["part"]
+    samples = f"{layer['samples']}/{layer['batch']}"
+    return f"{samples}, places {layer['output'][part['axis']]}/{part['output']}" if part else samples
 
 
 def _shapes(layer: dict[str, Any]) -> list[str]:

@@ -126,6 +126,8 @@ def _add_snapshot(found: Diff, a: Snapshot, b: Snapshot) -> None:
         own, other = ours[name], theirs[name]
         for key in ("kind", "samples", "batch", "passes"):
             found.keys.extend(_keys(getattr(own, key), getattr(other, key), f"{a.name}/{name}.{key}"))
+        own_part, other_part = (layer.part and layer.part.as_dict() for layer in (own, other))
+        found.keys.extend(_keys(own_part, other_part, f"{a.name}/{name}.part"))
         found.keys.extend(_keys(own.geometry.as_dict(), other.geometry.as_dict(), f"{a.name}/{name}.geometry"))
         for tensor in TENSORS:
             found.figures.extend(_tensor(a.name, own, other, tensor))

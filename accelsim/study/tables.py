@@ -145,15 +145,21 @@ def linear_note(chosen: Summary, everything: Summary) -> Iterator[Text]:
         yield Text(f"  {_label(row)}: {', '.join(parts)}")
 
 
-def samples_note(table: pd.DataFrame) -> Iterator[Text]:
-    """Where layers store different numbers of samples: of how many totals are."""
+def samples_note(table: pd.DataFrame, trace: Trace | SyntheticTrace) -> Iterator[Text]:
+    """Where layers store different numbers of samples, or parts of their places: of how many totals are."""
     even = evened(table)
+    parts = {s.name for s in trace.snapshots if any(layer.part for layer in s.layers)}
     for snapshot, rows in table.groupby("snapshot", sort=False):
-        if rows["samples"].nunique() > 1:
-            few, most, of_all = rows["samples"].min(), rows["samples"].max(), even.loc[rows.index, "samples"].iloc[0]
+        few, most, of_all = rows["samples"].min(), rows["samples"].max(), even.loc[rows.index, "samples"].iloc[0]
+        if str(snapshot) in parts:
             yield Text(
-                f"{snapshot}: layers store {few:,} to {most:,} samples of a batch of {rows['batch'].iloc[0]:,}; totals "
-                f"are of {of_all:,}, each layer's counts times {of_all:,} / its samples."
+                f"{snapshot!s}: counts of a part of a layer's places are scaled to whole samples, of each pass by the "
+                f"places that it has: layers' are of {few:,} to {most:,}, totals of {of_all:,} samples."
+            )
+        elif few < most:
+            yield Text(
+                f"{snapshot!s}: layers store {few:,} to {most:,} samples of a batch of {rows['batch'].iloc[0]:,}; "
+                f"totals are of {of_all:,}, each layer's counts times {of_all:,} / its samples."
             )
 
 
@@ -166,7 +172,7 @@ def places_note(table: pd.DataFrame, trace: Trace | SyntheticTrace) -> Iterator[
     few = [
         (n, f"{layer.samples:,} of {layer.batch:,}")
         for n, layer in zip(places, layers, strict=True)
-        if n < PLACES and layer.samples < layer.batch
+        if n < PLACES and (layer.samples < layer.batch or layer.part)
     ]
     if few:
         least, stored = min(few)

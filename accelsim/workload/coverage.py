@@ -30,11 +30,21 @@ def coverage_text(snapshot: Snapshot) -> str | None:
         return None
     total = snapshot.coverage["multiplications"]
     text = f"{_percent(share)} of {_short(total)} multiplications"
+    text += parts_text(snapshot)
     missing = sorted(snapshot.coverage["not_stored"].items(), key=lambda item: -item[1])
     if not missing:
         return text
     named = [f"{name} {_percent(count / total)}" for name, count in missing[:MOST]]
     return f"{text}; not stored: {', '.join(named)}{', …' if len(missing) > MOST else ''}"
+
+
+def parts_text(snapshot: Snapshot) -> str:
+    """``, of 3 of 9 layers a part of the places, 6.2 % at least``; nothing where all layers have all of them."""
+    shares = [layer.part.share(layer.geometry, "fwd") for layer in snapshot.layers if layer.part]
+    if not shares:
+        return ""
+    of = f"{len(shares)} of {len(snapshot.layers)} layers"
+    return f", of {of} a part of the places, {_percent(float(min(shares)))} at least"
 
 
 def _percent(share: float) -> str:

@@ -69,7 +69,7 @@ def filled(
     names = {}
     for snapshot in trace.snapshots:
         if chosen is None or snapshot.name in chosen:
-            alike = tuple((la.name, la.geometry, la.samples, la.batch, la.passes) for la in snapshot.layers)
+            alike = tuple((la.name, la.geometry, la.samples, la.batch, la.passes, la.part) for la in snapshot.layers)
             layers = tuple(replace(layer, tensors=_Full(layer)) for layer in snapshot.layers)
             one = kept.setdefault(alike, replace(snapshot, layers=layers, sparsity=0.0))
             names[snapshot.name] = one.name

@@ -10,6 +10,7 @@ import numpy as np
 from accelsim.errors import TraceError
 from accelsim.workload.lowering import PASSES, lower
 from accelsim.workload.mask_model import pair_density
+from accelsim.workload.shares import of_pass
 from accelsim.workload.trace import Layer
 
 
@@ -75,13 +76,14 @@ def compare_work(real: Layer, synthetic: Layer) -> Iterator[WorkLikeness]:
     """Pass by pass: what an ideal machine would have to do."""
     _check(real, synthetic)
     for which in PASSES:
-        counts = [sum(conv.effectual for conv in lower(layer, which)) for layer in (real, synthetic)]
+        both = (of_pass(layer, which) for layer in (real, synthetic))
+        counts = [sum(conv.effectual for conv in lower(layer, which)) for layer in both]
         if any(counts):
             yield WorkLikeness(real.name, which, *counts)
 
 
 def _check(real: Layer, synthetic: Layer) -> None:
-    if (real.geometry, real.samples) != (synthetic.geometry, synthetic.samples):
+    if (real.geometry, real.samples, real.part) != (synthetic.geometry, synthetic.samples, synthetic.part):
         raise TraceError(f"{real.origin}{real.name}: must have the shape of what it is compared with")
 
 

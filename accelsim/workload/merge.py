@@ -20,7 +20,7 @@ from accelsim.workload.trace import Layer, Snapshot, Trace
 from accelsim.workload.trace_writer import TraceWriter
 
 SHARED = ("sparsity", "step", "algorithm")  # of a snapshot
-OF_LAYER = ("kind", "geometry", "passes")
+OF_LAYER = ("kind", "geometry", "passes", "part")
 TOLD = 3  # names that an error gives
 
 

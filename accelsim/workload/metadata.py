@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from accelsim.errors import TraceError
 from accelsim.workload.geometry import LARGEST_SIZE, Geometry
 from accelsim.workload.npz import ENCODINGS, blame
+from accelsim.workload.part import Part
 
 TENSORS = ("weight", "backward_weight", "activation", "saved_activation", "gradient")
 # What a pass reads instead, where a step had no other one.
@@ -86,6 +87,13 @@ LAYER_RULES: dict[str, Rule] = {
     "samples": _integer(1, LARGEST_SIZE),
     "geometry": OBJECT,
     "tensors": OBJECT,
+    "part": ("an object or null", lambda v: v is None or type(v) is dict),
+}
+PART_RULES: dict[str, Rule] = {
+    "axis": _integer(0, 1),
+    "input": _integer(1, LARGEST_SIZE),
+    "output": _integer(1, LARGEST_SIZE),
+    "first": (f"an integer in 0…{LARGEST_SIZE} or null", lambda v: v is None or _integer(0, LARGEST_SIZE)[1](v)),
 }
 COUNT = _integer(0, (1 << 63) - 1)
 COVERAGE_RULES = {"multiplications": COUNT, "not_stored": OBJECT}
@@ -164,7 +172,7 @@ def upgraded(found: object, where: str) -> Entry:
 
 def check_layer(found: object, where: str, origin: str) -> Geometry:
     """Hold a layer against its rules, and return its geometry; TraceError says which it breaks."""
-    entry = check_keys(found, LAYER_RULES, where, origin)
+    entry = check_keys({"part": None} | found if type(found) is dict else found, LAYER_RULES, where, origin)
     with blame(origin + entry["name"]):
         if entry["samples"] > entry["batch"]:
             raise TraceError(f"samples: must be at most batch, {entry['batch']}; got {entry['samples']}")
@@ -178,6 +186,8 @@ def check_layer(found: object, where: str, origin: str) -> Geometry:
         stack = Geometry(geometry.channels, geometry.height, 1, geometry.filters, (1, 1), groups=geometry.groups)
         if entry["kind"] == "matmul" and geometry != stack:
             raise TraceError(f"a matmul layer must be a plain 1×1 convolution in groups on a T×1 map, got {geometry}")
+        if entry["part"] is not None:
+            Part(**check_keys(entry["part"], PART_RULES, "part")).check(geometry)
         for name, how in entry["tensors"].items():
             if name not in TENSORS:
                 raise TraceError(f"tensors: must be of {', '.join(TENSORS)}; got {reprlib.repr(name)}")

@@ -23,6 +23,7 @@ from accelsim.workload.geometry import Geometry
 from accelsim.workload.mask_model import MaskModel
 from accelsim.workload.metadata import tensor_shape
 from accelsim.workload.npz import blame
+from accelsim.workload.part import Part
 from accelsim.workload.patterns import Stored
 from accelsim.workload.sparsify import check_sparsity, kept
 from accelsim.workload.tiles import NEVER, TILE, Block, Field, Pieces, Shape, blocks
@@ -65,6 +66,8 @@ class Blueprint:
         Nothing of it is ever sparsified, as of the first layer.
     samples, batch : int, optional
         By default the trace's.
+    part : Part, optional
+        As of the layer.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Blueprint:
     dense: bool = False
     samples: int | None = None
     batch: int | None = None
+    part: Part | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +194,7 @@ def assemble(
             origin = f"{path}: {name}/"
             n, of = b.samples or samples, b.batch or batch
             tensors = _Tensors(b, sparsity, n, seed, origin)
-            layers.append(Layer(b.name, b.kind, b.geometry, n, of, b.passes, tensors, origin))
+            layers.append(Layer(b.name, b.kind, b.geometry, n, of, b.passes, tensors, origin, b.part))
         algorithm = "SWAT-U" if sparsity else "dense"
         snapshots.append(Snapshot(name, sparsity, 0, algorithm, batch, tuple(layers)))
     provenance = {"synthetic": f"accelsim, seed {seed}", **(provenance or {})}
@@ -215,7 +219,7 @@ def fit(layer: Layer, seed: int = 0) -> Blueprint:
     dense = weight.density == 1
     return Blueprint(
         layer.name, layer.kind, layer.geometry, layer.passes, weight.of_magnitudes(), activation, gradient,
-        saved=saved, dense=dense, samples=layer.samples, batch=layer.batch,
+        saved=saved, dense=dense, samples=layer.samples, batch=layer.batch, part=layer.part,
     )  # fmt: skip
 
 
@@ -287,6 +291,7 @@ def resparsified(trace: Trace, reference: str, sparsities: Sequence[float]) -> S
             dense=number == 0,
             samples=layer.samples,
             batch=layer.batch,
+            part=layer.part,
         )
         blueprints.append(blueprint)
     return assemble(
@@ -310,7 +315,7 @@ def write(trace: SyntheticTrace, path: str | os.PathLike[str]) -> None:
             for layer in s.layers:
                 out.layer(
                     layer.name, kind=layer.kind, geometry=layer.geometry, passes=layer.passes,
-                    samples=layer.samples, batch=layer.batch,
+                    samples=layer.samples, batch=layer.batch, part=layer.part,
                 )  # fmt: skip
                 for name in layer.tensors:
                     out.tensor(name, _written(layer, name), as_mask=True)

@@ -31,6 +31,7 @@ from accelsim.workload.metadata import (
     upgraded,
 )
 from accelsim.workload.npz import NpzReader, blame
+from accelsim.workload.part import Part
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,8 @@ class Layer:
         Masks (bool) or values. From a file each access reads the tensor anew, so keep what you use twice.
     origin : str
         What error messages put before the name: ``"FILE: SNAPSHOT/"``.
+    part : Part, optional
+        Which of its places the geometry and the tensors are, if not all.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Layer:
     passes: tuple[str, ...]
     tensors: Mapping[str, np.ndarray]
     origin: str = ""
+    part: Part | None = None
 
     def tensor(self, name: str) -> np.ndarray:
         """A tensor, 4-D, bool for a mask; "saved_activation" is the "activation" where no other one was saved, and
@@ -264,4 +268,5 @@ def _read_layers(snapshot: Entry, file: NpzReader) -> Iterator[Layer]:
         }
         tensors = _StoredTensors(file, f"{origin}{entry['name']}/", stored)
         known = {key: entry[key] for key in ("name", "kind", "samples", "batch")} | {"passes": tuple(entry["passes"])}
-        yield Layer(**known, geometry=geometry, tensors=tensors, origin=f"{file.path}: {origin}")
+        part = Part(**entry["part"]) if entry.get("part") else None
+        yield Layer(**known, geometry=geometry, tensors=tensors, origin=f"{file.path}: {origin}", part=part)

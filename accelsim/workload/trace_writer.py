@@ -25,6 +25,7 @@ from accelsim.workload.metadata import (
 )
 from accelsim.workload.npz import ENCODINGS, blame, json_bytes
 from accelsim.workload.npz_writer import NpzWriter
+from accelsim.workload.part import Part
 from accelsim.workload.tiles import Pieces
 
 
@@ -99,6 +100,7 @@ class TraceWriter:
         passes: Iterable[str] = PASSES,
         samples: int | None = None,
         batch: int | None = None,
+        part: Part | None = None,
     ) -> None:
         """Begin a layer; see :class:`Layer` for the parameters. ``samples``, ``batch``: by default the snapshot's."""
         with blame(self.path):
@@ -107,6 +109,7 @@ class TraceWriter:
             entry |= {"batch": current["batch"] if batch is None else batch}
             entry |= {"samples": self._samples if samples is None else samples}
             entry |= {"geometry": geometry.as_dict(), "tensors": {}}
+            entry |= {} if part is None else {"part": part.as_dict()}
             origin = current["name"] + "/"
             check_layer(entry, f"{origin}layer", origin)
             if name in self._layers:
