@@ -2290,6 +2290,22 @@ MUTATIONS = [
         "the gradients of a band are those of the map's first rows",
     ),
     Mutation(
+        "order of scales",
+        "capture/grids.py",
+        "key=lambda scales: -float(scales.mean())",
+        "key=lambda scales: float(scales.mean())",
+        ("test_quantise.py::test_scales_are_tried_from_the_greatest_told_to_those_that_the_numbers_show",),
+        "integers are multiples of what they need not be",
+    ),
+    Mutation(
+        "scales that numbers show before those told",
+        "capture/grids.py",
+        "    for scales in told:\n        if len(scales) == 1:",
+        "    for scales in () if int(whole.count_nonzero()) >= ENOUGH else told:\n        if len(scales) == 1:",
+        ("test_quantise.py::test_scales_are_tried_from_the_greatest_told_to_those_that_the_numbers_show",),
+        "the trained scale is lost where the integers happen to be even",
+    ),
+    Mutation(
         "NaN is recorded",
         "capture/book.py",
         "and tensor.amin().isnan()",

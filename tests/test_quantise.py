@@ -137,3 +137,17 @@ def test_of_scales_that_fit_the_greatest_counts_and_no_integer_is_larger_than_th
     integers, scales = grids.integers(torch.tensor([1.0, 127.5]), "activation", 255)
     assert integers.tolist() == [2, 255] and scales.tolist() == [0.5]
     assert grids.integers(torch.tensor([1.0, 128.0]), "activation", 255) is None
+
+
+def test_scales_are_tried_from_the_greatest_told_to_those_that_the_numbers_show():
+    """Each of them fits: the first of the order decides what the integers are."""
+    grids, fake = Grids(), torch.ops.aten.fake_quantize_per_tensor_affine_cachemask.default
+    numbers = torch.arange(-60.0, 61.0)
+    integers, scales = grids.integers(numbers, "activation", 255)
+    assert (integers == numbers).all() and scales.tolist() == [1.0]  # as the numbers show
+    for scale in (0.25, 0.5):
+        grids.saw(fake, "fake_quantize_per_tensor_affine_cachemask", (torch.ones(1), scale, 0, 0, 255), {})
+    integers, scales = grids.integers(numbers, "activation", 255)
+    assert (integers == 2 * numbers).all() and scales.tolist() == [0.5]
+    weights = numbers.repeat(2).view(2, -1) * torch.tensor([[1.0], [2.0]])
+    assert Grids().integers(weights, "weight", 255)[1].tolist() == [1.0]  # of all filters before one for each
