@@ -2489,4 +2489,20 @@ MUTATIONS = [
         ("test_points.py::test_equal_work_is_what_is_compared",),
         "a smaller network is a speedup",
     ),
+    Mutation(
+        "the limit is another machine's",
+        "study/answer.py",
+        'best = known[snapshot["machines"][0]["machine"]]',
+        'best = known[snapshot["machines"][-1]["machine"]]',
+        ("test_ask.py::test_the_limit_is_the_best_machine_s_own_account",),
+        "what is said to limit the best machine limits the worst",
+    ),
+    Mutation(
+        "energy in a comparison's report is in µJ",
+        "study/report/comparison.py",
+        '_scaled(row, "energy_pj", 1e9)',
+        '_scaled(row, "energy_pj", 1e6)',
+        ("test_report_kinds.py::test_machines_are_those_of_the_comparison",),
+        "a figure is a thousand times too large",
+    ),
 ]

@@ -11,9 +11,12 @@ import pytest
 
 from accelsim import cli, load_machine, open_trace
 from accelsim.commands.ask import MACHINES
+from accelsim.pipeline import simulate_records
 from accelsim.study.answer import facts, sentences
 from accelsim.study.compare import compare
+from accelsim.study.guidance import guide, report
 from accelsim.study.layout import rendered
+from accelsim.study.results import convolutions, frame
 
 LAYERS = "conv1, 8, 8, 3, 3, 3, 8, 1\nconv2, 8, 8, 3, 3, 8, 8, 1\n"
 
@@ -128,3 +131,102 @@ def test_a_machine_without_a_dense_self_is_said_to_have_none(tiny):
     assert answer["snapshots"][0]["machines"][0]["fewer"]["step"] is None
     text = rendered(sentences(answer))
     assert "A training step: what ampere would take without the zeros could not be simulated." in text
+
+
+# Three checkpoints: PyTorch's with a factory, safetensors with a topology, ONNX ---------------------------------------
+
+
+def pruned_weights(seed=0):
+    """Weights of two layers of which exactly 3 of 4 are zero."""
+    rng = np.random.default_rng(seed)
+    shapes = {"conv1.weight": (8, 3, 3, 3), "conv2.weight": (8, 8, 3, 3)}
+    return {
+        name: np.where(rng.permutation(np.prod(shape)) % 4 == 0, 0.5, 0).reshape(shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def torch_checkpoint(folder):
+    torch = pytest.importorskip("torch")
+    (folder / "my_nets.py").write_text(
+        "from torch import nn\n"
+        "def two():\n"
+        "    net = nn.Sequential()\n"
+        "    net.add_module('conv1', nn.Conv2d(3, 8, 3, bias=False))\n"
+        "    net.add_module('conv2', nn.Conv2d(8, 8, 3, bias=False))\n"
+        "    return net\n"
+    )
+    torch.save({name: torch.from_numpy(w) for name, w in pruned_weights().items()}, folder / "pruned.pt")
+    return ["my_nets:two", "pruned.pt", "--input", "1,3,8,8", "--allow-code"]
+
+
+def safetensors_checkpoint(folder):
+    save = pytest.importorskip("safetensors.numpy")
+    head = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\n"
+    rows = "conv1, 8, 8, 3, 3, 3, 8, 1,\nconv2, 6, 6, 3, 3, 8, 8, 1,\n"
+    (folder / "net.csv").write_text(head + rows)
+    save.save_file(pruned_weights(), folder / "pruned.safetensors")
+    return ["net.csv", "pruned.safetensors"]
+
+
+def onnx_checkpoint(folder):
+    onnx = pytest.importorskip("onnx")
+    h, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weights = [onnx.numpy_helper.from_array(w, name) for name, w in pruned_weights().items()]
+    nodes = [
+        h.make_node("Conv", ["x", "conv1.weight"], ["y"], name="conv1"),
+        h.make_node("Relu", ["y"], ["r"], name="relu"),
+        h.make_node("Conv", ["r", "conv2.weight"], ["z"], name="conv2"),
+    ]
+    ends = [h.make_tensor_value_info(name, kind, shape) for name, shape in (("x", [1, 3, 8, 8]), ("z", [1, 8, 4, 4]))]
+    onnx.save(h.make_model(h.make_graph(nodes, "two", ends[:1], ends[1:], weights)), folder / "net.onnx")
+    return ["net.onnx"]
+
+
+@pytest.mark.parametrize("checkpoint", [torch_checkpoint, safetensors_checkpoint, onnx_checkpoint])
+def test_each_kind_of_checkpoint_is_answered(checkpoint, tmp_path, monkeypatch, capsys):
+    """The same two layers from three files: the same share of zeros, and about the same cycles."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = [*checkpoint(tmp_path), "--machines", "tensordash.yaml,cambricon-x.yaml,ideal.yaml"]
+    data = json.loads(asked(capsys, *arguments, "--json"))
+    (snapshot,) = data["snapshots"]
+    assert data["passes"] == ["fwd"] and snapshot["zeros"]["weight"] == 0.75
+    best = snapshot["machines"][0]
+    assert best["cycles_without_zeros"]["fwd"] == round(best["cycles"]["fwd"] * best["fewer"]["fwd"])
+    assert best["fewer"]["fwd"] > 1
+    assert any(line.startswith("read: 100 % of ") for line in data["told"])
+    assert any("normalisation" in line for line in data["not_counted"])
+    files = data["provenance"]["files"]
+    assert files and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values())
+    out = asked(capsys, *arguments)
+    assert "75.0 % of the weights" in out and "Inference (the forward pass) takes" in out
+    assert f"On {best['machine']} {snapshot['limit']['sentences']['fwd']}." in out
+    assert "Not counted:\n" in out and "Where the tensors come from:\n" in out
+
+
+def test_the_limit_is_the_best_machine_s_own_account(tiny, capsys):
+    data = json.loads(asked(capsys, str(tiny), "--snapshots", "swat80", "--json"))
+    (snapshot,) = data["snapshots"]
+    best = load_machine(f"{snapshot['machines'][0]['machine']}.yaml")
+    with open_trace(tiny) as trace:
+        table = convolutions(frame(simulate_records(best, trace, snapshots="swat80")))
+        own = guide(best, trace, table, most=3)
+    assert snapshot["limit"]["advice"] == json.loads(json.dumps(report(own)["advice"]))
+    cycles = table.groupby("pass")["cycles"].sum()
+    assert snapshot["machines"][0]["cycles"] == {**cycles.to_dict(), "step": cycles.sum()}
+    assert data["not_counted"][0].startswith("fc: ")
+    most = snapshot["limit"]["sentences"]["step"]
+    words = {"fwd": "inference", "input_grad": "the input gradient", "weight_grad": "the weight gradient"}
+    assert most.startswith(f"the limit of {words[cycles.idxmax()]}")
+
+
+def test_a_folder_with_a_report_is_written(tiny, tmp_path, capsys):
+    pytest.importorskip("plotly")
+    out = asked(capsys, str(tiny), "--out", str(tmp_path / "answer"))
+    assert out.endswith(f"in {tmp_path / 'answer' / 'report.html'}\n")
+    names = {path.name for path in (tmp_path / "answer").iterdir()}
+    assert names == {"answer.json", "machines.csv", "machines.parquet", "summary.txt", "manifest.sha256", "report.html"}
+    page = (tmp_path / "answer" / "report.html").read_text(encoding="utf-8")
+    data = json.loads((tmp_path / "answer" / "answer.json").read_text(encoding="utf-8"))
+    assert data["snapshots"][1]["limit"]["sentences"]["step"] in page

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from accelsim.workload.synthetic import SyntheticTrace
     from accelsim.workload.trace import Trace
 
+TRIED = 3  # layers of each pass that changes of the best machine are tried on
 # One of each kind: skips weights' zeros, the sparser operand's, both operands'; a fixed pattern; the bound.
 MACHINES = ("tensordash", "cambricon-x", "scnn", "ampere", "ideal")
 
@@ -44,6 +45,8 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--snapshots", type=names, metavar="NAME,…", help="snapshots of a trace (default: all)")
     add("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
     add_code(command)
+    text = "write answer.json, machines.csv, summary.txt and, with accelsim-sparse[report], report.html"
+    add("--out", type=Path, metavar="DIR", help=text)
     add_format(command)
     add("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(command=ask)
@@ -54,18 +57,48 @@ def ask(options: argparse.Namespace) -> None:
     from accelsim.hardware.machine import load_machine
 
     machines = [load_machine(file, allow_code=options.allow_code) for file in options.machines]
-    with _network(options) as (trace, passes, told):
-        from accelsim.study import answer, compare, tables
+    if options.out:
+        from accelsim.study.export import check_writable
 
+        check_writable(options.out)
+    with _network(options) as (trace, passes, told):
+        from accelsim.study import answer, compare, export, layout, tables
+
+        how = {"jobs": options.jobs or cores()}
         with progress(options) as tell:
             comparison = compare.compare(
-                machines, trace, passes=passes, layers=options.layers, snapshots=options.snapshots,
-                jobs=options.jobs or cores(), progress=tell,
-            )  # fmt: skip
+                machines, trace, passes=passes, layers=options.layers, snapshots=options.snapshots, progress=tell, **how
+            )
         data = answer.facts(comparison, trace, machines, options.snapshots)
-        covered = list(tables.coverage_notes(trace.snapshots, options.snapshots))
+        with progress(options) as tell:
+            answer.add_limits(data, comparison, trace, machines, most=TRIED, progress=tell, **how)
+        covered = [text.plain for text in tables.coverage_notes(trace.snapshots, options.snapshots)]
+        origin = export.provenance(trace, machines, options.command_line) | {"files": _digests(options)}
+    data |= {"told": told, "coverage": covered, "provenance": origin}
     parts = [*answer.sentences(data), *told, *covered]
-    show_as(options, parts, data | {"told": told})
+    if options.out:
+        answer.write(options.out, comparison, data | compare.facts(comparison), layout.rendered(parts))
+        parts.append(_reported(options.out))
+    show_as(options, parts, data)
+
+
+def _reported(folder: Path) -> str:
+    """Where the report is, or what it needs."""
+    from accelsim.errors import AccelsimError
+    from accelsim.study.report import write_report
+
+    try:
+        return f"\nin {write_report(folder)}"
+    except AccelsimError as error:  # without Plotly; the results are there
+        return f"\nin {folder}, without a report: {error}"
+
+
+def _digests(options: argparse.Namespace) -> dict[str, str]:
+    """Of the files that were read."""
+    from hashlib import sha256
+
+    files = [path for path in (Path(options.file), options.checkpoint) if path and path.is_file()]
+    return {str(path): sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @contextmanager

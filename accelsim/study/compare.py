@@ -65,12 +65,15 @@ class Comparison:
         A row per snapshot × machine, in each snapshot the least time per multiplier first. Speedups, by pass, are over
         a dense machine of as many multipliers that is always busy; each is gain × shape, see ``Summary``. Bytes and pJ
         are over the passes simulated and all samples stored, and missing where not modelled.
+    records : DataFrame
+        What the rows are made of: a row per snapshot, layer, machine and pass (``results.frame``).
     """
 
     layers: str
     contenders: list[Contender]
     refused: dict[str, str]
     rows: pd.DataFrame
+    records: pd.DataFrame
 
 
 def compare(
@@ -116,7 +119,7 @@ def compare(
     if not contenders:
         raise AccelsimError(next(iter(refused.values()), "machines: must name at least one"))
     refused = {machine.name: refused[machine.name] for machine in machines if machine.name in refused}
-    return Comparison(kinds[0], contenders, refused, _sorted(rows))
+    return Comparison(kinds[0], contenders, refused, _sorted(rows), table)
 
 
 def _contender(machine: Machine, passes: list[str]) -> Contender:
@@ -242,12 +245,16 @@ def _legend(comparison: Comparison) -> Iterator[str]:
 
 def report(comparison: Comparison, origin: dict[str, Any]) -> dict[str, Any]:
     """The object that ``compare --json`` prints and ``compare.json`` holds."""
+    return facts(comparison) | {"provenance": origin}
+
+
+def facts(comparison: Comparison) -> dict[str, Any]:
+    """What was compared, as plain data."""
     return {
         "layers": comparison.layers,
         "machines": [asdict(contender) for contender in comparison.contenders],
         "refused": comparison.refused,
         "rows": records(comparison.rows),
-        "provenance": origin,
     }
 
 

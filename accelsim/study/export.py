@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -24,11 +24,17 @@ from accelsim.version import __version__
 from accelsim.workload.coverage import coverage_text
 from accelsim.workload.trace import Trace
 
+if TYPE_CHECKING:
+    from accelsim.workload.synthetic import SyntheticTrace
+
 LIBRARIES = ("numpy", "numba", "pandas", "pyarrow", "pydantic")
 
 
-def provenance(trace: Trace, machines: list[Machine], command: list[str]) -> dict[str, Any]:
-    """What a result was computed from: machines resolved, trace digest, versions, command. Nothing is random."""
+def provenance(trace: Trace | SyntheticTrace, machines: list[Machine], command: list[str]) -> dict[str, Any]:
+    """What a result was computed from: machines resolved, trace digest, versions, command. Nothing is random.
+
+    A trace that was drawn is no file and has no digest: "".
+    """
     return {
         "accelsim": __version__,
         "command": command,
@@ -36,7 +42,7 @@ def provenance(trace: Trace, machines: list[Machine], command: list[str]) -> dic
         "drawings": [drawing and asdict(drawing) for drawing in (machine.accelerator.drawing for machine in machines)],
         "trace": {
             "path": str(trace.path),
-            "sha256": trace.digest,
+            "sha256": getattr(trace, "digest", ""),
             "network": trace.network,
             "dataset": trace.dataset,
             "provenance": trace.provenance,
@@ -47,7 +53,7 @@ def provenance(trace: Trace, machines: list[Machine], command: list[str]) -> dic
     }
 
 
-def _covered(trace: Trace) -> dict[str, Any]:
+def _covered(trace: Trace | SyntheticTrace) -> dict[str, Any]:
     """Of each snapshot, what of the step's multiplications the trace holds, where that was counted."""
     told = {s.name: {"text": coverage_text(s), **s.coverage} for s in trace.snapshots if s.coverage}
     return {"coverage": told} if told else {}

@@ -86,7 +86,7 @@ def _write(
 
 def _typed(table: pd.DataFrame, settings: dict[str, list[Any]]) -> pd.DataFrame:
     """Its columns as text, numbers that may be missing, or whatever the study sets."""
-    counts = ledger.columns()
+    counts = [row.column for row in ledger.rows()]
     for name in table.columns:
         kinds = set(map(type, table[name].dropna()))
         if name in settings:

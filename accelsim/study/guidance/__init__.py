@@ -5,6 +5,6 @@ docs/guidance.md.
 """
 
 from accelsim.study.guidance.advise import Advice, Guidance, WhatIf, guide
-from accelsim.study.guidance.words import lines, report, sentence
+from accelsim.study.guidance.words import limit, lines, report, sentence
 
-__all__ = ["Advice", "Guidance", "WhatIf", "guide", "lines", "report", "sentence"]
+__all__ = ["Advice", "Guidance", "WhatIf", "guide", "limit", "lines", "report", "sentence"]

@@ -20,6 +20,15 @@ def sentence(advice: Advice) -> str:
     return f"{_place(advice)}: {_cause(advice)}; {_remedy(advice)}."
 
 
+def limit(advice: Advice, of: str = "") -> str:
+    """``the limit is lookahead, 47 % of the slots: empty lanes that …; lanes 8 instead of 16 would …``."""
+    if not advice.cause:
+        return "nothing limits it: every slot does useful work"
+    words = next(row.words for row in ledger.rows("slots") if row.name == advice.cause)
+    share, rest = _percent(advice.cause_share), _cause(advice).partition(": ")[2]
+    return f"the limit{of} is {words}, {share} of the slots: {rest}; {_remedy(advice)}"
+
+
 def lines(guidance: Guidance) -> Iterator[Text]:
     """For a terminal: a paragraph a pass, the layers below it."""
     yield Text(

@@ -19,14 +19,14 @@ from accelsim.study.csv_file import unquoted
 from accelsim.study.results import COLUMNS
 
 # Types by key; a list of one type holds any number of it. Keys that are not here may be there too.
-_NUMBER, _MAYBE, _TEXT = (int, float), (int, float, type(None)), (str,)
-_RATIOS = [{"snapshot": _TEXT, "sparsity": _NUMBER, **dict.fromkeys(COLUMNS, _MAYBE)}]
+NUMBER, MAYBE, TEXT = (int, float), (int, float, type(None)), (str,)
+_RATIOS = [{"snapshot": TEXT, "sparsity": NUMBER, **dict.fromkeys(COLUMNS, MAYBE)}]
 _SUMMARY = {
-    "machine": _TEXT,
+    "machine": TEXT,
     "multipliers": (int,),
     "baseline": (str, type(None)),
     "baseline_multipliers": (int, type(None)),
-    "layers": _TEXT,
+    "layers": TEXT,
     "speedup": _RATIOS,
     "speedup_over_baseline": _RATIOS,
     "fewer_effectual": _RATIOS,
@@ -36,24 +36,22 @@ _SUMMARY = {
     "utilization": _RATIOS,
     "cycles": _RATIOS,
 }
-_RUN = {
-    **_SUMMARY,
-    "with_linear": _SUMMARY,
-    "paper": [{}],
-    "provenance": {
-        "accelsim": _TEXT,
-        "command": [_TEXT],
-        "machines": [{"name": _TEXT}],
-        "trace": {"network": _TEXT, "dataset": _TEXT, "sha256": _TEXT},
-        "versions": {},
-    },
+ORIGIN = {
+    "accelsim": TEXT,
+    "command": [TEXT],
+    "machines": [{"name": TEXT}],
+    "trace": {"network": TEXT, "dataset": TEXT, "sha256": TEXT},
+    "versions": {},
 }
+_RUN = {**_SUMMARY, "with_linear": _SUMMARY, "paper": [{}], "provenance": ORIGIN}
+# What ``accelsim.study.guidance.report`` makes.
+GUIDANCE = {"snapshot": TEXT, "advice": [{"which": TEXT, "layer": (str, type(None)), "sentence": TEXT}]}
 _TEXT_COLUMNS = ("snapshot", "layer", "kind", "pass", "machine")
 LARGEST = 1e300  # of any number
 SHOWN = ("run.json", "layers.csv", "layers.parquet", "summary.txt")
 _COLUMNS = (*_TEXT_COLUMNS, "sparsity", "samples", "multipliers", CYCLES.column, EFFECTUAL.column)
 # What run.json says of each count.
-_COUNT = dict.fromkeys(("name", "meaning", "group", "unit", "source", "place", "words", "way"), _TEXT)
+_COUNT = dict.fromkeys(("name", "meaning", "group", "unit", "source", "place", "words", "way"), TEXT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,17 +82,29 @@ def read_run(folder: Path) -> Run:
         With the file, the key or column, and the rule, in one line.
     """
     files = manifest.read(folder, ("run.json", "layers.csv"))
-    data = _object(folder / "run.json", files["run.json"])
-    _check(data, _RUN, f"{folder / 'run.json'}: ")
+    data = parsed(folder / "run.json", files["run.json"])
+    check(data, _RUN, f"{folder / 'run.json'}: ")
     rows, papers = len(data["speedup"]), data["paper"]
     for key in ("speedup", "fewer_effectual", "utilization", "cycles", "paper"):
         if len(data[key]) != rows or not rows:
             raise ResultsError(f"{folder / 'run.json'}: {key}: must have one entry for each snapshot")
     for figure in (figure for paper in papers for figure in paper.values()):
-        _check(figure, _NUMBER, f"{folder / 'run.json'}: paper.")
+        check(figure, NUMBER, f"{folder / 'run.json'}: paper.")
+    if data.get("guidance") is not None:
+        check(data["guidance"], GUIDANCE, f"{folder / 'run.json'}: guidance.")
     counts = tuple(_counts(data.get("counts"), folder / "run.json"))
     table = _table(folder / "layers.csv", files["layers.csv"], data["machine"], counts)
     return Run(data, table, {name: files[name] for name in SHOWN if name in files}, counts)
+
+
+def read_json(
+    folder: Path, name: str, rule: Any, others: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """A folder's JSON file, checked by a rule, and it and the other files as they are. Raises ResultsError."""
+    files = manifest.read(folder, (name, *others))
+    data = parsed(folder / name, files[name])
+    check(data, rule, f"{folder / name}: ")
+    return data, {file: content for file, content in files.items() if Path(file).suffix != ".parquet"}
 
 
 def _counts(told: Any, path: Path) -> Iterator[Count]:
@@ -102,7 +112,7 @@ def _counts(told: Any, path: Path) -> Iterator[Count]:
     if told is None:
         yield from ledger.rows()
         return
-    _check({"counts": told}, {"counts": [_COUNT | {"colour": [_TEXT]}]}, f"{path}: ")
+    check({"counts": told}, {"counts": [_COUNT | {"colour": [TEXT]}]}, f"{path}: ")
     for row in told:
         try:
             yield Count(**{key: row[key] for key in _COUNT}, colour=tuple(row["colour"]))
@@ -110,7 +120,8 @@ def _counts(told: Any, path: Path) -> Iterator[Count]:
             raise ResultsError(f"{path}: counts: {error}") from error
 
 
-def _object(path: Path, content: bytes) -> dict[str, Any]:
+def parsed(path: Path, content: bytes) -> dict[str, Any]:
+    """A JSON object of a file. Raises ResultsError with the file."""
     try:
         found: dict[str, Any] = json.loads(content.decode("utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -122,7 +133,7 @@ def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def _check(value: Any, rule: Any, where: str) -> None:
+def check(value: Any, rule: Any, where: str) -> None:
     """Whether plain data has the keys and types of a rule. ``where`` begins the text of the error."""
     if isinstance(rule, tuple):
         fine = isinstance(value, rule) and not isinstance(value, bool)
@@ -136,9 +147,9 @@ def _check(value: Any, rule: Any, where: str) -> None:
     for key, inner in rule.items() if isinstance(rule, dict) else ():
         if key not in value:
             raise ResultsError(f"{where}{key}: must be given")
-        _check(value[key], inner, f"{where}{key}.")
+        check(value[key], inner, f"{where}{key}.")
     for i, item in enumerate(value if isinstance(rule, list) else ()):
-        _check(item, rule[0], f"{where.rstrip('.')}[{i}].")
+        check(item, rule[0], f"{where.rstrip('.')}[{i}].")
 
 
 def _table(path: Path, content: bytes, machine: str, counts: tuple[Count, ...]) -> pd.DataFrame:

@@ -101,6 +101,7 @@
   const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   const short = (text) => plain(text.length > 26 ? text.slice(0, 12) + "…" + text.slice(-13) : text);
   const number = (value) => value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 2 : 0 });
+  const precise = (value) => value >= 100 || Number.isInteger(value) ? number(value) : String(Number(value.toPrecision(3)));
   const share = (value) => (100 * value).toFixed(1) + " %";
   const style = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const choice = (name) => document.querySelector(`select[data-choice="${name}"]`)?.value ?? "";
@@ -223,11 +224,11 @@
       const name = plain(words);
       const sums = groups.map((rows) => sum(column, rows));
       const values = sums.map((value) => value === null ? null : value * scale);
-      const said = sums.map((value) => `${name}: ${value === null ? "not known" : `${number(value)} ${unit}`}`);
+      const said = values.map((value) => `${name}: ${value === null ? "not known" : `${precise(value)} ${unit}`}`);
       return { name, color: COLOURS[i % COLOURS.length], values, said };
-    }), { stack: true, suffix: scale === 1 ? "B" : "J" });
+    }), { stack: true, suffix: scale === 1 ? "B" : " mJ", format: scale === 1 ? "~s" : "~g" });
     stacked("bytes", data.places[choice("place")] ?? [], "bytes", 1);
-    stacked("energy", data.energy, "pJ", 1e-12);
+    stacked("energy", data.energy, "mJ", 1e-9);
   }
 
   function drawSpeedup(snapshot, pass) {
@@ -259,9 +260,75 @@
     chart("speedup", labels, series, { dots: true, suffix: "×", format: "~g", line: 1 });
   }
 
+  // What other pages than a run's are drawn from: groups of bars, or marks.
+  function drawOthers() {
+    for (const { name, labels, series, suffix, scatter, x, y } of data.charts ?? []) {
+      if (scatter) { drawScatter(name, scatter, x, y); continue; }
+      chart(name, labels, Object.entries(series).map(([word, values], i) => ({
+        name: plain(word), color: COLOURS[i % COLOURS.length], values,
+        said: values.map((value) => `${plain(word)}: ${value === null ? "not known" : precise(value) + suffix}`),
+      })), { suffix, format: "~g", line: suffix === "×" ? 1 : undefined });
+    }
+  }
+
+  function drawScatter(name, scatter, x, y) {
+    const place = $(`chart-${name}`);
+    const [text, lines] = paper ? ["#1b1f24", "#d0d7de"] : [style("--text"), style("--line")];
+    const traces = Object.entries(scatter).map(([word, points], i) => ({
+      type: "scatter", mode: "markers", name: plain(word), x: points.x, y: points.y, hoverinfo: "text",
+      hovertext: points.said.map(plain),
+      marker: { color: COLOURS[1 - i], size: i ? 11 : 8, symbol: i ? "diamond" : "circle-open", line: { width: 1.5 } },
+    }));
+    const axis = (title) => ({
+      type: "log", title: { text: title }, gridcolor: lines, zerolinecolor: lines, automargin: true, dtick: 1,
+    });
+    Plotly.react(place, traces, {
+      width: paper ? 680 : place.clientWidth, height: 420, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      xaxis: axis(x), yaxis: axis(y), font: { color: text, family: getComputedStyle(document.body).fontFamily, size: 12 },
+      margin: { l: 8, r: 12, t: 8, b: 8 }, legend: { orientation: "h", y: 1, yanchor: "bottom" },
+      hoverlabel: { bgcolor: style("--raised"), bordercolor: lines, font: { color: style("--text") } },
+    }, { displaylogo: false, displayModeBar: false });
+  }
+
+  // The picture of a layer: its cycles by cause, in every snapshot and pass.
+  function openPicture(layer) {
+    const { rows, names } = data;
+    const found = new Map();
+    rows.cycles.forEach((cycles, i) => {
+      if (rows.layer[i] !== layer || !cycles) return;
+      put(found, `${names.snapshot[rows.snapshot[i]]}, ${data.passes[names.pass[rows.pass[i]]]}`, i);
+    });
+    const groups = [...found.values()];
+    $("picture-title").textContent = names.layer[layer];
+    $("picture").showModal();
+    keep("layer", names.layer[layer]);
+    $("picture-said").replaceChildren(...data.advice.filter(([name]) => name === names.layer[layer]).map(([, said]) => {
+      const line = document.createElement("p");
+      line.textContent = said;
+      return line;
+    }));
+    const series = causesOf(groups, false).map((cause) => ({
+      ...cause, values: cause.values.map((slots, j) => slots / rows.multipliers[groups[j][0]]),
+    }));
+    chart("picture", [...found.keys()], series, { stack: true, lying: true });
+  }
+
+  function preparePictures(table) {
+    const drawn = data.rows.cycles.flatMap((cycles, i) => cycles ? [i] : []);
+    [...table.tBodies[0].rows].forEach((row, i) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.ariaHasPopup = "dialog";
+      button.textContent = row.cells[0].textContent;
+      row.cells[0].replaceChildren(button);
+      button.addEventListener("click", () => openPicture(data.rows.layer[drawn[i]]));
+    });
+    $("picture").addEventListener("close", () => keep("layer", ""));
+  }
+
   function draw() {
-    drawSlots();
-    drawLayers();
+    if (data.rows) { drawSlots(); drawLayers(); }
+    drawOthers();
   }
 
   // Putting it together --------------------------------------------------------------------------------------------
@@ -275,15 +342,18 @@
       const value = state[select.dataset.choice];
       if ([...select.options].some((option) => option.value === value)) select.value = value;
     }
-    $("filter").value = state.filter ?? "";
+    if ($("filter")) $("filter").value = state.filter ?? "";
     for (const table of tables) { sort(table); filter(table); }
     draw();
+    const chosen = data.rows ? data.names.layer.indexOf(state.layer) : -1;
+    if (chosen >= 0 && !$("picture").open) openPicture(chosen);
   }
 
   tables.forEach(prepareTable);
+  if (data.rows) preparePictures($("layer-table"));
   $("theme").hidden = false;
   $("theme").addEventListener("click", nextTheme);
-  $("filter").addEventListener("input", (event) => {
+  $("filter")?.addEventListener("input", (event) => {
     keep("filter", event.target.value);
     tables.forEach(filter);
   });

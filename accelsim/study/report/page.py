@@ -204,6 +204,12 @@ def count(value: float | None) -> Cell:
     return Cell(NOTHING if value is None else f"{value:,.0f}", value)
 
 
+def mj(energy_pj: float | None) -> Cell:
+    """Energy: mJ, of pJ."""
+    value = None if energy_pj is None else energy_pj * 1e-9
+    return Cell(NOTHING if value is None else f"{value:,.4g}", value)
+
+
 def downloads(files: dict[str, bytes]) -> str:
     """Links that save files, which are inside the page."""
     links = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import pandas as pd
 
 from accelsim import ledger
 from accelsim.ledger import CYCLES, EFFECTUAL, OFFCHIP_MOVED, Count
+from accelsim.study.report.common import PASSES, coverage_html, filter_html, guidance_html, pass_words, provenance_html
 from accelsim.study.report.drawing import machine_html
 from accelsim.study.report.folders import Run, read_run
-from accelsim.study.report.page import Cell, Page, Section, count, details, downloads, esc, flat, percent, table, times
+from accelsim.study.report.page import Cell, Page, Section, count, details, downloads, esc, mj, percent, table, times
 from accelsim.study.results import COLUMNS, convolutions, slots_of, total
-from accelsim.study.tables import FEWER, HEADINGS, factors
+from accelsim.study.tables import FEWER, factors
 
-PASSES = {name: " ".join(HEADINGS[name].split()) for name in COLUMNS}
 PAPER = 'the paper: Table 6 of "Sparse Weight Activation Training", whose backward pass is the input gradient'
 
 
@@ -27,13 +26,14 @@ def page_of(folder: Path) -> Page:
     data, trace = run.data, run.data["provenance"]["trace"]
     over = f", compared with {data['baseline']}" if data["baseline"] else ""
     sections = [
-        Section("findings", "Findings", _cards(run)),
+        Section("findings", "Findings", _cards(run) + coverage_html(trace)),
         Section("summary", "Summary", _summary(data)),
         Section("slots", "Where the slots went", _slots(run)),
+        Section("guidance", "What limits it, and what to change", guidance_html(data.get("guidance"))),
         Section("charts", "Layer by layer", _charts(run)),
         Section("layers", "Table of layers", _layers(run)),
         Section("machine", "The machine", machine_html(data["provenance"])),
-        Section("provenance", "Provenance", _provenance(data["provenance"])),
+        Section("provenance", "Provenance", provenance_html(data["provenance"])),
         Section("files", "Files", "<p>The results as they were written, inside this page:</p>" + downloads(run.files)),
     ]
     return Page(
@@ -144,7 +144,7 @@ def _slots(run: Run) -> str:
     causes = _seen(run, "slots")
     groups = run.table.groupby(["snapshot", "pass"], sort=False)
     rows = [
-        [snapshot, _pass(which), *(percent(shares[cause]) for cause in causes)]
+        [snapshot, pass_words(which), *(percent(shares[cause]) for cause in causes)]
         for (snapshot, which), group in groups
         if (shares := _shares(run, group))
     ]
@@ -160,7 +160,7 @@ def _slots(run: Run) -> str:
 
 def _charts(run: Run) -> str:
     """Places for the charts, and what is chosen for all of them; ``page.js`` fills them."""
-    passes = {which: _pass(which) for which in run.table["pass"].unique()}
+    passes = {which: pass_words(which) for which in run.table["pass"].unique()}
     names = {"": "all passes"} | passes if len(passes) > 1 else passes
     snapshots = {row["snapshot"]: _label(row) for row in run.data["cycles"]}
     last = run.data["cycles"][-1]["snapshot"]
@@ -217,7 +217,7 @@ def _layers(run: Run) -> str:
     """Every row with work in it, to sort and to filter."""
     rows = run.table[run.table[CYCLES.column] > 0].reset_index(drop=True)
     headings = {"layer": "layer", "snapshot": "snapshot", "pass": "pass", "kind": "kind", "cycles": "cycles"}
-    columns: list[Iterable[object]] = [rows["layer"], rows["snapshot"], rows["pass"].map(_pass), rows["kind"]]
+    columns: list[Iterable[object]] = [rows["layer"], rows["snapshot"], rows["pass"].map(pass_words), rows["kind"]]
     columns.append(rows[CYCLES.column].map(count))
     if (dense := _dense(rows)) is not None:
         headings["speedup"] = "over 0 %"
@@ -236,22 +236,22 @@ def _layers(run: Run) -> str:
     columns += worst if causes else [["–"] * len(rows)] * 2
     offchip = [row.column for row in run.rows("actions") if row.unit == "bytes" and row.level == OFFCHIP_MOVED.level]
     energy = [row.column for row in run.rows("total")]
-    for key, text, names in (("offchip", "off-chip bytes", offchip), ("energy", "energy, pJ", energy)):
-        if names and rows[names].any(axis=None):
-            headings[key] = text
-            columns.append(rows[names].sum(axis=1, skipna=False).map(lambda n: count(None if pd.isna(n) else n)))
+    if offchip and rows[offchip].any(axis=None):
+        headings["offchip"] = "off-chip bytes"
+        columns.append(rows[offchip].sum(axis=1, skipna=False).map(count))
+    if energy and rows[energy].any(axis=None):
+        headings["energy"] = "energy, mJ"
+        columns.append(rows[energy].sum(axis=1, skipna=False).map(lambda pj: mj(None if pd.isna(pj) else pj)))
     whole = table(headings, zip(*columns, strict=True), name="layer-table", caption="Layers", sortable=True)
     return (
-        '<div class="bar"><label>filter <input type="search" id="filter" placeholder="e.g. layer4 forward" '
-        f'autocomplete="off"></label><span id="shown" role="status">{len(rows):,} rows</span></div>'
-        "<p class='note screen'>Rows that hold every word. A heading sorts. The address keeps both, as a link.</p>"
-        f'{whole}<p class="unprinted">More than 100 rows are not printed: filter them first.</p>'
+        filter_html("layer4 forward", len(rows))
+        + "<p class='note screen'>A layer's name opens its picture.</p>"
+        + f'{whole}<p class="unprinted">More than 100 rows are not printed: filter them first.</p>'
+        '<dialog id="picture" aria-labelledby="picture-title"><h3 id="picture-title"></h3>'
+        '<p class="note">Cycles of the layer, by what the multipliers did in them.</p>'
+        '<div class="chart" id="chart-picture"></div><div id="picture-said"></div>'
+        '<form method="dialog"><button>close</button></form></dialog>'
     )
-
-
-def _pass(which: object) -> str:
-    """A pass in words."""
-    return PASSES.get(str(which), str(which))
 
 
 def _over_dense(rows: pd.DataFrame, dense: str) -> pd.Series:
@@ -279,7 +279,7 @@ def _chart_data(run: Run) -> dict[str, Any]:
         "machine": run.data["machine"],
         "baseline": run.data["baseline"] if baseline in rows else None,
         "dense": _dense(rows),
-        "passes": {which: _pass(which) for which in rows["pass"].unique()},
+        "passes": {which: pass_words(which) for which in rows["pass"].unique()},
         "rows": {name: rows[name].tolist() for name in (CYCLES.column, "samples", "multipliers")},
         "names": {},
     }
@@ -292,6 +292,8 @@ def _chart_data(run: Run) -> dict[str, Any]:
     data["effectual"] = rows[EFFECTUAL.column].tolist()
     data["places"] = {at: [_series(run, row, row.way) for row in moved] for at, (_, moved) in _places(run).items()}
     data["energy"] = [_series(run, component, component.words) for component in _seen(run, "energy")]
+    advice = (run.data.get("guidance") or {}).get("advice", [])
+    data["advice"] = [[each["layer"], each["sentence"]] for each in advice if each["layer"] is not None]
     return data
 
 
@@ -318,25 +320,3 @@ def _places(run: Run) -> dict[str, tuple[str, list[Count]]]:
 
 def _label(row: dict[str, Any]) -> str:
     return f"{100 * row['sparsity']:g} % ({row['snapshot']})"
-
-
-# Provenance --------------------------------------------------------------------------------------------------------
-
-
-def _provenance(origin: dict[str, Any]) -> str:
-    """Where it comes from; the command as it can be run again."""
-    known = {
-        "command": shlex.join(origin["command"]),
-        "accelsim": origin["accelsim"],
-        **{f"trace: {key}": value for key, value in origin["trace"].items() if key not in ("provenance", "coverage")},
-        **{f"{name} holds": told["text"] for name, told in origin["trace"].get("coverage", {}).items()},
-        "seed": origin.get("seed"),
-        "versions": ", ".join(f"{name} {version}" for name, version in origin["versions"].items()),
-    }
-    told = list(flat(origin["trace"].get("provenance", {})))
-    rows = [[key, "none" if value is None else value] for key, value in known.items()]
-    first = table({"key": "key", "value": "value"}, rows, name="origin", caption="This run")
-    if not told:
-        return first
-    second = table({"key": "key", "value": "value"}, told, name="trace-origin", caption="The trace")
-    return first + details("Where the trace comes from, in its own words", second)
