@@ -10,8 +10,7 @@ from test_memory import layer, machine_memory, operand, pe_buffers
 
 from accelsim import load_machine
 from accelsim.errors import MachineError
-from accelsim.hardware import lines
-from accelsim.hardware.accelerators import dstc
+from accelsim.hardware import lines, strips
 from accelsim.hardware.accelerators.pe_array import traffic as pe_traffic
 from accelsim.hardware.hierarchy import OnChip
 from accelsim.hardware.lines import to_lines
@@ -163,22 +162,22 @@ def test_windows_in_strips_are_those_at_once(seed, which, multiple, side):
     (grouped,) = to_lines(conv, 3, side)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "GATHERED", 90)
-        strips = list(grouped.row_strips(multiple)), list(grouped.column_strips(multiple))
-    for got, wanted in zip(strips, (grouped.blocks(), grouped.column_blocks()), strict=True):
+        found = list(grouped.row_strips(multiple)), list(grouped.column_strips(multiple))
+    for got, wanted in zip(found, (grouped.blocks(), grouped.column_blocks()), strict=True):
         assert np.array_equal(np.concatenate(got), np.concatenate(list(wanted)))
-    windows = strips[side == "kernel"] if which == "fwd" else []
+    windows = found[side == "kernel"] if which == "fwd" else []
     ends = np.cumsum([len(strip) for strip in windows]).tolist()
     places = g.output[0] * g.output[1]
     assert all(end % places % multiple == 0 or end % places == 0 for end in ends) and (not ends or len(ends) > 2)
 
 
-@pytest.mark.parametrize("name", ["dstc.yaml", "cnvlutin.yaml"])
+@pytest.mark.parametrize("name", ["dstc.yaml", "cnvlutin.yaml", "sigma.yaml", "ampere.yaml"])
 def test_machines_count_strips_as_they_count_all(name, monkeypatch):
     rng = np.random.default_rng(1)
     conv = Convolution("fwd", rng.random((2, 20, 9, 9)) < 0.5, rng.random((40, 20, 3, 3)) < 0.5)
     whole = load_machine(name).accelerator.run(conv)
     monkeypatch.setattr(lines, "GATHERED", 2000)
-    monkeypatch.setattr(dstc, "COUNTED", 3000)
+    monkeypatch.setattr(strips, "COUNTED", 3000)
     again = load_machine(name).accelerator.run(replace(conv))
     assert np.array_equal(whole.job_cycles, again.job_cycles)
     assert dict(whole.slots) == dict(again.slots) and dict(whole.accesses) == dict(again.accesses)

@@ -29,6 +29,7 @@ from typing import Literal
 
 import numpy as np
 
+from accelsim.hardware.strips import nonzero
 from accelsim.workload.lowering import EVERYWHERE, READS, Convolution, pad
 
 GATHERED = 1 << 26  # values of windows at once, where they can come so
@@ -138,6 +139,8 @@ class Lines(ABC):
     def _split(self, values: np.ndarray) -> np.ndarray:
         """(…, elements) → (…, T, lanes), zeros at the end."""
         lines = -(-values.shape[-1] // self.lanes)
+        if values.shape[-1] == lines * self.lanes:
+            return values.reshape(*values.shape[:-1], lines, self.lanes)
         full = np.zeros((*values.shape[:-1], lines * self.lanes), values.dtype)
         full[..., : values.shape[-1]] = values
         return full.reshape(*values.shape[:-1], lines, self.lanes)
@@ -338,7 +341,7 @@ def _groups(conv: Convolution, lanes: int, on_rows: str) -> Iterator[Lines]:
 
 def to_words(streams: np.ndarray) -> np.ndarray:
     """(…, lanes) values or booleans → uint64 words, bit l set where lane l is non-zero. At most 64 lanes."""
-    packed = np.packbits(streams != 0, axis=-1, bitorder="little")
+    packed = np.packbits(nonzero(streams), axis=-1, bitorder="little")
     words = np.zeros((*packed.shape[:-1], 8), np.uint8)
     words[..., : packed.shape[-1]] = packed
     return words.view("<u8")[..., 0].astype(np.uint64, copy=False)

@@ -25,6 +25,7 @@ from accelsim.hardware.accelerators.tiled_traffic import Grid, Work, lines_traff
 from accelsim.hardware.lines import Lines, on_rows, stream_names, tensor_on, to_lines
 from accelsim.hardware.movement.traffic import joined
 from accelsim.hardware.parameters import check, integer, option
+from accelsim.hardware.strips import nonzero
 from accelsim.workload.lowering import Convolution
 
 
@@ -148,7 +149,7 @@ class CambriconX(DrainParameters):
 
         own, filled = [], 0
         for block in lines.blocks():
-            mask = block[..., 0] != 0
+            mask = nonzero(block[..., 0])
             own.append(compressed_cycles(mask, self.lanes, self.window))
             filled += int(np.count_nonzero(mask))
         return np.concatenate(own), filled

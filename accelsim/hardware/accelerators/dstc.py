@@ -16,9 +16,8 @@ from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.tiled_traffic import moved_once
 from accelsim.hardware.lines import Lines, to_lines
 from accelsim.hardware.parameters import integer, option
+from accelsim.hardware.strips import nonzero, strips
 from accelsim.workload.lowering import READS, Convolution
-
-COUNTED = 1 << 22  # values whose non-zeros are counted at once: each takes eight bytes meanwhile
 
 
 class DSTC(AcceleratorParameters):
@@ -87,18 +86,18 @@ class DSTC(AcceleratorParameters):
     def _tiles(self, lines: Lines) -> np.ndarray:
         """Cycles of each row of tiles, block after block: Σ over the reduction of steps of rows × steps of columns."""
         columns = sum(
-            _steps(block[..., 0] != 0, self.tile_columns, self.step_columns).sum(axis=0)
+            _steps(nonzero(block[..., 0]), self.tile_columns, self.step_columns).sum(axis=0)
             for block in lines.column_strips(self.tile_columns)
         )
-        strips = lines.row_strips(self.tile_rows)
+        rows = lines.row_strips(self.tile_rows)
         return np.concatenate(
-            [_steps(strip[..., 0] != 0, self.tile_rows, self.step_rows) @ columns for strip in strips]
+            [_steps(nonzero(strip[..., 0]), self.tile_rows, self.step_rows) @ columns for strip in rows]
         )
 
 
 def _steps(mask: np.ndarray, tile: int, step: int) -> np.ndarray:
     """(streams, elements) → (tiles, elements): how many steps the non-zeros of a tile take."""
-    rows = tile * max(1, COUNTED // (tile * mask.shape[1]))
-    some = (mask[first : first + rows] for first in range(0, len(mask), rows))
-    counts = [np.add.reduceat(part, np.arange(0, len(part), tile), axis=0, dtype=np.int64) for part in some]
+    counts = [
+        np.add.reduceat(some, np.arange(0, len(some), tile), axis=0, dtype=np.int64) for some in strips(mask, tile)
+    ]
     return -(-np.concatenate(counts) // step)

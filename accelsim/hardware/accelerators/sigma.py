@@ -22,6 +22,7 @@ from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.tiled_traffic import moved_once
 from accelsim.hardware.lines import Lines, on_rows, tensor_on, to_lines
 from accelsim.hardware.parameters import integer, option
+from accelsim.hardware.strips import nonzero, strips
 from accelsim.workload.lowering import Convolution
 
 
@@ -53,7 +54,7 @@ class Sigma(AcceleratorParameters):
         counts: Counter[str] = Counter()
         for lines in groups:
             for block in lines.blocks():
-                held, loads, sums, lengths = self._cuts(block[..., 0] != 0)
+                held, loads, sums, lengths = self._cuts(nonzero(block[..., 0]))
                 chunks = -(-held // self.multipliers)
                 jobs.append(chunks * lines.partners + loads)
                 slots["imbalance"] += int((chunks * self.multipliers - held).sum()) * lines.partners
@@ -105,7 +106,7 @@ class Sigma(AcceleratorParameters):
         Non-zeros stand stream by stream; a stream has a partial sum in each chunk that holds some of its.
         """
         firsts = np.arange(0, mask.shape[1], self.reduction_cut)
-        of_streams = np.add.reduceat(mask, firsts, axis=1, dtype=np.int64)
+        of_streams = np.concatenate([np.add.reduceat(some, firsts, axis=1, dtype=np.int64) for some in strips(mask)])
         ends = np.cumsum(of_streams, axis=0)
         last, first = (ends - 1) // self.multipliers, (ends - of_streams) // self.multipliers
         sums = np.where(of_streams > 0, last - first + 1, 0).sum(axis=0)

@@ -15,6 +15,7 @@ from accelsim.hardware.accelerators.base import DrainParameters
 from accelsim.hardware.accelerators.tiled import FixedRows
 from accelsim.hardware.lines import Lines, to_lines
 from accelsim.hardware.parameters import check, integer
+from accelsim.hardware.strips import strips
 from accelsim.workload.lowering import Convolution
 
 
@@ -45,9 +46,10 @@ class Structured(DrainParameters, FixedRows):
         """Whether the operand on the rows, all groups of a grouped convolution together, has the pattern."""
         folded = self._folded(conv)
         return all(
-            np.count_nonzero(block, axis=-1).max() <= self.n
+            np.count_nonzero(some, axis=-1).max() <= self.n
             for lines in to_lines(folded, self.m, self._on_rows(conv))
             for block in lines.blocks()
+            for some in strips(block)
         )
 
     def lines(self, conv: Convolution) -> tuple[Lines, ...]:
