@@ -11,6 +11,7 @@ from test_memory import layer, machine_memory, operand, pe_buffers
 from accelsim import load_machine
 from accelsim.errors import MachineError
 from accelsim.hardware import lines, strips
+from accelsim.hardware.accelerators import tensordash
 from accelsim.hardware.accelerators.pe_array import traffic as pe_traffic
 from accelsim.hardware.hierarchy import OnChip
 from accelsim.hardware.lines import to_lines
@@ -171,13 +172,14 @@ def test_windows_in_strips_are_those_at_once(seed, which, multiple, side):
     assert all(end % places % multiple == 0 or end % places == 0 for end in ends) and (not ends or len(ends) > 2)
 
 
-@pytest.mark.parametrize("name", ["dstc.yaml", "cnvlutin.yaml", "sigma.yaml", "ampere.yaml"])
+@pytest.mark.parametrize("name", ["dstc.yaml", "cnvlutin.yaml", "sigma.yaml", "ampere.yaml", "tensordash.yaml"])
 def test_machines_count_strips_as_they_count_all(name, monkeypatch):
     rng = np.random.default_rng(1)
     conv = Convolution("fwd", rng.random((2, 20, 9, 9)) < 0.5, rng.random((40, 20, 3, 3)) < 0.5)
     whole = load_machine(name).accelerator.run(conv)
     monkeypatch.setattr(lines, "GATHERED", 2000)
     monkeypatch.setattr(strips, "COUNTED", 3000)
+    monkeypatch.setattr(tensordash, "PACKED", 2500)
     again = load_machine(name).accelerator.run(replace(conv))
     assert np.array_equal(whole.job_cycles, again.job_cycles)
     assert dict(whole.slots) == dict(again.slots) and dict(whole.accesses) == dict(again.accesses)

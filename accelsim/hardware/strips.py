@@ -14,7 +14,7 @@ def nonzero(values: np.ndarray) -> np.ndarray:
     return values if values.dtype == bool else values != 0
 
 
-def strips(block: np.ndarray, multiple: int = 1) -> Iterator[np.ndarray]:
-    """Streams of a block to be counted, a multiple of so many at a time."""
-    most = multiple * max(1, COUNTED // (multiple * max(1, block[0].size)))
+def strips(block: np.ndarray, multiple: int = 1, at_once: int = 0) -> Iterator[np.ndarray]:
+    """Streams of a block, a multiple of so many and about so many values at a time; by default to be counted."""
+    most = multiple * max(1, (at_once or COUNTED) // (multiple * max(1, block[0].size)))
     return (block[first : first + most] for first in range(0, len(block), most))

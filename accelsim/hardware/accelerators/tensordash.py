@@ -25,9 +25,11 @@ from accelsim.hardware.accelerators.tiled import TiledParameters
 from accelsim.hardware.accelerators.tiled_film import Pick, shoot
 from accelsim.hardware.lines import Lines
 from accelsim.hardware.parameters import check, option
+from accelsim.hardware.strips import strips
 from accelsim.workload.lowering import READS, Convolution
 
 WORD = 64  # PEs that the kernel schedules at once
+PACKED = 1 << 26  # values on the rows that are packed into such words at once
 
 
 class TensorDash(DrainParameters, SearchParameters, TiledParameters):
@@ -87,9 +89,11 @@ class TensorDash(DrainParameters, SearchParameters, TiledParameters):
     def _schedule(self, lines: Lines) -> tuple[np.ndarray, int, str]:
         """Lines that each set executes, if two-sided with each visit of columns; products; what an empty lane is."""
         executed, filled = [], 0
-        for rows in lines.blocks():
-            executed.append(np.concatenate([self.executed(rows, columns) for columns in self._column_blocks(lines)]))
-            filled += int(np.count_nonzero(rows))
+        for block in lines.row_strips(self.rows):
+            filled += int(np.count_nonzero(block))
+            for rows in strips(block, self.rows, PACKED):
+                by_columns = [self.executed(rows, columns) for columns in self._column_blocks(lines)]
+                executed.append(np.concatenate(by_columns))
         products = lines.conv.effectual if self.skipping == "two_sided" else lines.partners * filled
         return np.concatenate(executed, axis=1), products, "lookahead"
 
