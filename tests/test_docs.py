@@ -1,24 +1,46 @@
-"""Does every example in the README do what it says, and are the generated pages current?"""
+"""Does every example in README and on docs/start.md do what it says, and are the generated pages current?"""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from warm import Program
 
 from accelsim import load_machine
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^accelsim .*$", "".join(re.findall(r"```sh\n(.*?)```", README, re.S)), re.M)
+README, START, MACHINES = (
+    (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/start.md", "docs/machines.md")
+)
+COMMANDS = re.findall(r"^accelsim .*$", "".join(re.findall(r"```sh\n(.*?)```", START, re.S)), re.M)
 INSTALL, TEST = re.findall(r"^    (pip install .*)$", README, re.M)
 
 
+@pytest.fixture(scope="module")
+def warm():
+    program = Program()
+    yield program
+    program.stop()
+
+
 def run(command, folder):
-    """A command of the README in an empty folder, with the accelsim that is being tested."""
+    """A line of shell in an empty folder, with the accelsim that is being tested."""
     shell = f'accelsim() {{ "{sys.executable}" -m accelsim.cli "$@"; }}; {command}'
     return subprocess.run(["bash", "-c", shell], cwd=folder, capture_output=True, text=True)
+
+
+def each(warm, line, folder):
+    """What the commands of a line print and say, one after the other; all go well."""
+    out = err = ""
+    for command in line.partition(" #")[0].split(" && "):
+        done = warm.run(shlex.split(command)[1:], folder, dict(os.environ))
+        out, err = out + done.stdout.decode(), err + done.stderr.decode()
+        assert done.returncode == 0, err
+    return out, err
 
 
 def test_the_first_command_prints_the_table_in_the_readme(tmp_path):
@@ -36,15 +58,14 @@ def test_the_second_command_installs_the_test_extras_and_runs_the_tests():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_in_the_readme_run(command, tmp_path):
+def test_commands_of_the_first_page_run(command, tmp_path, warm):
     if "capture" in command:
         pytest.importorskip("torch")
     if "report" in command:
         pytest.importorskip("plotly")
-    result = run(command, tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "sweep" in command or result.stderr == ""  # which says beforehand how long it will take
-    assert result.stdout
+    out, err = each(warm, command, tmp_path)
+    assert "sweep" in command or err == ""  # which says beforehand how long it will take
+    assert out
     written = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     if "--plots" in command:
         assert written and {Path(name).suffix for name in written} == {".png", ".svg"}
@@ -68,8 +89,8 @@ def test_commands_in_the_readme_run(command, tmp_path):
         assert written == [*tables, *made, "run.json", "summary.txt"]
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
-def test_python_in_the_readme_runs(code, tmp_path):
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", START, re.S))
+def test_python_on_the_first_page_runs(code, tmp_path):
     if "import torch" in code:
         pytest.importorskip("torch")
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -81,8 +102,22 @@ def test_python_in_the_readme_runs(code, tmp_path):
 def test_every_file_the_readme_names_exists():
     for name in re.findall(r"\]\(([^)]+)\)|`((?:accelsim|tests|docs|benchmarks)/[\w/.-]*)`", README):
         assert (ROOT / "".join(name)).exists(), name
-    for name in re.findall(r"`([\w-]+\.yaml)`", README):
-        assert (ROOT / "configs" / name).is_file(), name
+
+
+def test_readme_is_one_screen_and_what_it_compares():
+    """What it is, a picture, two commands, Table 6 and how to read it come before anything else."""
+    screen = README[: README.index("\n## ")]
+    assert len(screen.splitlines()) < 50
+    for piece in (
+        "](docs/pictures/",
+        INSTALL,
+        TEST,
+        "chosen among 64",
+        "more than 60 %",
+        "against Top-K 0 %",
+        "not Accel-Sim",
+    ):
+        assert piece in screen, piece
 
 
 def test_the_machine_of_table_6_is_first_in_its_page():
@@ -135,8 +170,7 @@ def test_a_generated_table_is_current(script, page):
 
 def compared():
     """The comparison of all machines as the page on machines shows it."""
-    page = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8")
-    return re.search(r"```text\n(Speedup over.*?)```", page, re.S)[1]
+    return re.search(r"```text\n(Speedup over.*?)```", MACHINES, re.S)[1]
 
 
 @pytest.mark.slow
@@ -157,11 +191,11 @@ def test_the_comparison_has_all_machines_and_the_readme_shows_its_part():
         assert multipliers == f"{names[name].accelerator.baseline_multipliers:,}"
 
 
-def test_the_page_says_of_each_machine_what_the_command_says_that_it_skips(tmp_path):
+def test_the_page_says_of_each_machine_what_the_command_says_that_it_skips(tmp_path, warm):
     """On one layer, which takes seconds; the figures are checked by the slow test above."""
-    result = run("accelsim compare --trace resnet50.npz --layers layer4.2.conv1 --snapshots swat90 --quiet", tmp_path)
+    line = "accelsim compare --trace resnet50.npz --layers layer4.2.conv1 --snapshots swat90 --quiet"
     skips = re.compile(r"^  ([\w-]+) .*? ((?:[AWG|*]+ [AWG|*]+ [AWG|*]+|–)) +–$", re.M)
-    assert dict(skips.findall(result.stdout)) == dict(skips.findall(compared()))
+    assert dict(skips.findall(each(warm, line, tmp_path)[0])) == dict(skips.findall(compared()))
 
 
 @pytest.mark.parametrize(("page", "least"), [("machines", 10), ("sweeps", 8)])
@@ -173,6 +207,6 @@ def test_every_test_that_a_page_names_exists(page, least):
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 
-def test_every_shipped_machine_is_in_the_readme_s_table():
-    rows = re.findall(r"^\| `([\w-]+\.yaml)` \|", README, re.M)
+def test_every_shipped_machine_is_in_the_table_of_machine_files():
+    rows = re.findall(r"^\| `([\w-]+\.yaml)` \|", MACHINES, re.M)
     assert sorted(rows) == sorted(file.name for file in (ROOT / "configs").glob("*.yaml"))

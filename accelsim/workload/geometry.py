@@ -7,6 +7,7 @@ a 1×1 convolution on a 1×1 map.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 
 from accelsim.errors import GeometryError
 
@@ -70,19 +71,19 @@ class Geometry:
                     f"kernel: the dilated kernel {self.kernel_extent} must fit the padded input {self.padded}"
                 )
 
-    @property
+    @cached_property
     def kernel_extent(self) -> tuple[int, int]:
         """Rows and columns that the dilated kernel spans: (R−1)·dilation + 1, likewise S."""
         rows, columns = ((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
         return rows, columns
 
-    @property
+    @cached_property
     def padded(self) -> tuple[int, int]:
         """(H', W'): the input with its padding."""
         top, bottom, left, right = self.padding
         return self.height + top + bottom, self.width + left + right
 
-    @property
+    @cached_property
     def output(self) -> tuple[int, int]:
         """(P, Q)."""
         rows, columns = (

@@ -36,7 +36,7 @@ What programs import, from docstrings. What is not on this page may change from 
 INSIDE = """\
 # Inside
 
-Every module that is not for import from elsewhere, package by package. README says in which order to read them."""
+Every module that is not for import from elsewhere, package by package; CONTRIBUTING says in which order to read."""
 
 
 def modules() -> dict[str, str]:

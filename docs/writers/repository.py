@@ -18,7 +18,7 @@ from writers.markdown import toctree
 ROOT = Path(__file__).parents[2]
 # Files outside docs/ → their pages.
 PAGES = {
-    "README.md": "start.md",
+    "README.md": "readme.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
