@@ -129,6 +129,7 @@ def scnns():
         group_filters=st.sampled_from([1, 2, 3, 8]),
         banks=st.sampled_from([1, 2, 4, 8, 16, 32]),
         queue_depth=st.sampled_from([0, 1, 2, 8, 102]),
+        **DRAINS,
         strided_input_grad=STRIDED,
         reduction_width=st.sampled_from([0, 1, 4]),
         sample_barrier=st.booleans(),

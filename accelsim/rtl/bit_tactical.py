@@ -40,6 +40,7 @@ class BitTacticalTwin(TileJobs):
             files=("bit_tactical_tile.sv", "window.sv", "pick.sv", "pe.sv"), parameters=given,
             line_bits=a.columns * a.lanes * self.bits, ports=self.ports, sum_bits=int(given["SUM"]),
             entry_bits=8 + a.rows * a.lanes * (self.bits + self.choice_bits), drain_cycles=a.pipeline_drain_cycles,
+            by_entries=True,
         )  # fmt: skip
 
     def job(self, where: str, rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> Job:
@@ -86,4 +87,5 @@ class BitTacticalTwin(TileJobs):
 def _bits(values: np.ndarray, bits: int) -> np.ndarray:
     """(entries, …) integers → (entries, bits of all), the lowest of the first value first."""
     all_bits = np.unpackbits(as_bytes(values), axis=1, bitorder="little")
-    return all_bits.reshape(len(values), -1, 8 * values.itemsize)[:, :, :bits].reshape(len(values), -1)
+    each = all_bits.reshape(len(values), int(np.prod(values.shape[1:])), 8 * values.itemsize)[:, :, :bits]
+    return each.reshape(len(values), each.shape[1] * bits)

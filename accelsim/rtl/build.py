@@ -93,7 +93,8 @@ def digest(circuit: Circuit, files: dict[str, str]) -> str:
 def _defines(circuit: Circuit) -> tuple[str, ...]:
     """What the harness must know of the circuit."""
     entry = -(-circuit.entry_bits // 8)
-    return f"-DLINE_BYTES={circuit.line_bits // 8}", f"-DPORTS={circuit.ports}", f"-DENTRY_BYTES={entry}"
+    known = {"LINE_BYTES": circuit.line_bits // 8, "PORTS": circuit.ports, "ENTRY_BYTES": entry}
+    return tuple(f"-D{name}={value}" for name, value in (known | {"BY_ENTRIES": int(circuit.by_entries)}).items())
 
 
 def _built(circuit: Circuit, files: dict[str, str], stage: Path) -> Path:

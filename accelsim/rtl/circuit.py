@@ -11,6 +11,7 @@ entry, step     the next entry of a static schedule, and whether it is used up a
 running         a cycle that is counted; those before are fill, those behind it drain
 done            nothing is left to do
 place, result   a partial sum to look at, and its value
+fetch           it leaves: where partial sums are memories, zero takes its place
 ==============  =============================================================================================
 """
 
@@ -44,7 +45,11 @@ class Circuit:
     line_bits, ports : int
         Bits of a line of operands, and how many lines are offered in a cycle.
     entry_bits : int
-        Bits of an entry of a static schedule; 0: it has none.
+        Bits of an entry of a static schedule, or of what is told of the layer; 0: it has none.
+    by_entries : bool
+        Whether ``length`` counts entries.
+    fetches : bool
+        Whether partial sums are in memories, from which they are fetched.
     sum_bits : int
         Bits of a partial sum.
     drain_cycles : int
@@ -59,6 +64,8 @@ class Circuit:
     ports: int
     sum_bits: int
     entry_bits: int = 0
+    by_entries: bool = False
+    fetches: bool = False
     drain_cycles: int = 0
 
     @property
@@ -66,13 +73,15 @@ class Circuit:
         """The SystemVerilog of the module on top."""
         given = ",\n".join(f"      .{name}({value})" for name, value in self.parameters.items())
         entry = ", .entry(entry), .step(step)" if self.entry_bits else ""
+        entry += ", .fetch(fetch)" if self.fetches else ""
         unused = "" if self.entry_bits else "  assign step = 0;\n"
         return (
             f"// {self.name}: made by accelsim from its machine file.\n"
             "module twin (\n    input clk,\n    input start,\n    input [23:0] length,\n"
             f"    input [{self.ports * self.line_bits - 1}:0] lines,\n    output [7:0] take,\n"
             f"    input [{max(1, self.entry_bits) - 1}:0] entry,\n    output step,\n    output running,\n"
-            f"    output done,\n    input [23:0] place,\n    output [{self.sum_bits - 1}:0] result\n);\n"
+            "    output done,\n    input fetch,\n"
+            f"    input [23:0] place,\n    output [{self.sum_bits - 1}:0] result\n);\n"
             f"{unused}  {self.tile} #(\n{given}\n  ) tile (\n"
             "      .clk(clk), .start(start), .length(length), .lines(lines), .take(take), .running(running),\n"
             f"      .done(done), .place(place), .result(result){entry}\n  );\nendmodule\n"

@@ -1,5 +1,5 @@
 // Feeds a circuit with jobs from standard input and writes what it did to standard output. Made for one circuit by
-// -D: LINE_BYTES, PORTS, ENTRY_BYTES. All numbers are little-endian.
+// -D: LINE_BYTES, PORTS, ENTRY_BYTES, BY_ENTRIES (what `length` counts). All numbers are little-endian.
 //
 // A job:    int32 lines, entries, results; lines × LINE_BYTES; entries × ENTRY_BYTES; int32 places[results]
 // Answer:   int32 fill, running, drain cycles (−1 each: it did not end); int64 results[results]
@@ -29,7 +29,7 @@ static void edge(Vtwin& twin) {
 
 int main() {
     Vtwin twin;
-    twin.clk = twin.start = 0;
+    twin.clk = twin.start = twin.fetch = 0;
     int32_t head[3];
     while (read(head, sizeof head)) {
         // Behind the last line there are zeros: what the ports may see.
@@ -39,7 +39,7 @@ int main() {
         results.resize(head[2]);
         if (!read(lines.data(), size_t(head[0]) * LINE_BYTES) || !read(entries.data(), size_t(head[1]) * ENTRY_BYTES)
             || !read(places.data(), places.size() * sizeof places[0])) return 1;
-        twin.length = head[ENTRY_BYTES ? 1 : 0];
+        twin.length = head[BY_ENTRIES];
         twin.start = 1;
         twin.eval();
         edge(twin);
@@ -62,9 +62,12 @@ int main() {
         if (passed == most) cycles[0] = cycles[1] = cycles[2] = -1;
         for (size_t i = 0; i < places.size(); i++) {
             twin.place = places[i];
+            twin.fetch = 1;
             twin.eval();
             results[i] = int64_t(twin.result);
+            edge(twin);
         }
+        twin.fetch = 0;
         std::fwrite(cycles, sizeof cycles, 1, stdout);
         std::fwrite(results.data(), sizeof results[0], results.size(), stdout);
     }

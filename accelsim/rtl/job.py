@@ -81,8 +81,8 @@ def _holds(values: np.ndarray, kind: np.dtype[np.signedinteger]) -> bool:
 
 def as_bytes(values: np.ndarray) -> np.ndarray:
     """(lines, …) integers → (lines, bytes), little-endian."""
-    flat = np.ascontiguousarray(values.reshape(len(values), -1))
-    return flat.astype(flat.dtype.newbyteorder("<"), copy=False).view(np.uint8).reshape(len(values), -1)
+    flat = np.ascontiguousarray(values.reshape(len(values), int(np.prod(values.shape[1:]))))
+    return flat.astype(flat.dtype.newbyteorder("<"), copy=False).view(np.uint8)
 
 
 def marks(streams: np.ndarray) -> str:

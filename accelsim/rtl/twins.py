@@ -5,11 +5,14 @@ from __future__ import annotations
 from accelsim.errors import MachineError
 from accelsim.hardware.accelerators.bit_tactical import BitTactical
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.accelerators.pe_array.model import PEArray
+from accelsim.hardware.accelerators.scnn import SCNN
 from accelsim.hardware.accelerators.tensordash import TensorDash
 from accelsim.hardware.machine import Machine
 from accelsim.rtl.bit_tactical import BitTacticalTwin
 from accelsim.rtl.dadiannao import DaDianNaoTwin
 from accelsim.rtl.job import Twin
+from accelsim.rtl.scnn import ScatterTwin
 from accelsim.rtl.tensordash import TensorDashTwin
 
 # By the model's name: its class and its circuit.
@@ -17,6 +20,8 @@ TWINS = {
     "tensordash": (TensorDash, TensorDashTwin),
     "bit_tactical": (BitTactical, BitTacticalTwin),
     "dadiannao": (DaDianNao, DaDianNaoTwin),
+    "scnn": (SCNN, ScatterTwin),
+    "pe_array": (PEArray, ScatterTwin),
 }
 
 

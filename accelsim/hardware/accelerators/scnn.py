@@ -16,15 +16,14 @@ import numpy as np
 from accelsim.hardware.accelerators.base import (
     STRIDED_INPUT_GRAD,
     Activity,
+    DrainParameters,
     Unused,
 )
 from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.pe_array.mapping import (
-    BANKS,
     CartesianPEs,
     bank,
-    phase_of_taps,
-    position_classes,
+    scattered,
     used_pes,
 )
 from accelsim.hardware.accelerators.pe_array.model import PEArray
@@ -54,7 +53,7 @@ class _Cycle:
     waiting: np.ndarray
 
 
-class SCNN(CartesianPEs):
+class SCNN(CartesianPEs, DrainParameters):
     """pe_rows × pe_columns PEs of activation_width × weight_width multipliers that scatter products to queues."""
 
     model: Literal["scnn"]
@@ -87,34 +86,42 @@ class SCNN(CartesianPEs):
             activation_width=self.activation_width, weight_width=self.weight_width, accumulators=self.accumulators,
             banks=self.banks, stride_phases=True, halo_exchange=False, strided_input_grad=self.strided_input_grad,
             reduction_width=self.reduction_width, sample_barrier=self.sample_barrier,
+            pipeline_drain_cycles=self.pipeline_drain_cycles,
         )  # fmt: skip
 
     def run(self, conv: Convolution) -> Activity:
         """Counts the cycles of one convolution; see ``Accelerator``."""
-        from accelsim.hardware.kernels.cartesian import activation_vectors
-        from accelsim.hardware.kernels.queued import queued_cycles
-
         if conv.which == "weight_grad":
             return self.outer_products.run(conv)
-        filters, channels = len(conv.kernel) // conv.groups, conv.kernel.shape[1]
-        per_group, edges = self.filters_per_group(conv), self.edges(conv)
-        classes, counters = position_classes(conv, self.banks)
-        by_group = conv.kernel.reshape(conv.groups, filters, channels, -1).transpose(0, 2, 3, 1)
-        weights, tap_phase = np.ascontiguousarray(by_group) != 0, phase_of_taps(conv, conv.stride)
-        mask, turn = min(3, self.banks - 1), 4 if self.banks == BANKS else 0
-        widths = self.activation_width, self.weight_width
+        edges, weights = self.edges(conv), scattered(conv, conv.stride, self.banks).weights
         cycles_of, work_of, totals = [], [], np.zeros(3, np.int64)
         for n, group in np.ndindex(conv.samples, conv.groups):
-            acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
-            vectors = activation_vectors(acts, edges, classes, conv.stride, counters, self.activation_width)
-            cycles, work, seen = queued_cycles(
-                *vectors, weights[group], group * filters, per_group, tap_phase, mask, turn, widths, self.queue_depth
-            )
-            cycles_of.append(cycles)
+            cycles, work, seen = self.scatter_cycles(conv, n, group, edges)
+            cycles_of.append(self.drained(cycles))
             work_of.append(work)
             totals += seen
         jobs = np.concatenate(cycles_of)
         return self._activity(conv, jobs, np.concatenate(work_of), weights, totals.tolist())
+
+    def scatter_cycles(
+        self, conv: Convolution, n: int, group: int, edges: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cycles of each filter group of a sample and group, of the slowest of the PEs between these edges.
+
+        And what ``queued_cycles`` counts besides: their work channel by channel, and totals.
+        """
+        from accelsim.hardware.kernels.cartesian import activation_vectors
+        from accelsim.hardware.kernels.queued import queued_cycles
+
+        s = scattered(conv, conv.stride, self.banks)
+        channels, filters = s.weights.shape[1], s.weights.shape[3]
+        acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
+        vectors = activation_vectors(acts, edges, s.classes, conv.stride, s.counters, self.activation_width)
+        cycles, work, totals = queued_cycles(
+            *vectors, s.weights[group], group * filters, self.filters_per_group(conv), s.tap_phase, s.slot_mask,
+            s.turn_bit, (self.activation_width, self.weight_width), self.queue_depth,
+        )  # fmt: skip
+        return cycles, work, totals
 
     def _activity(
         self, conv: Convolution, jobs: np.ndarray, work: np.ndarray, weights: np.ndarray, totals: list[int]
@@ -201,9 +208,10 @@ class SCNN(CartesianPEs):
             for i, j in np.ndindex(rows.size - 1, columns.size - 1):
                 tile = range(rows[i], rows[i + 1]), range(columns[j], columns[j + 1])
                 own[i, j] = list(self._replay_banks(self._replay_pe(conv, n, group, ks, tile, out[n])))
-            cycles += max(map(len, own.values()))
+            took = int(self.drained(np.array(max(map(len, own.values())))))
+            cycles += took
             if film is not None:
-                self._shoot(film, own, f"filters {ks[0]}–{ks[-1]} of sample {n}")
+                self._shoot(film, took, own, f"filters {ks[0]}–{ks[-1]} of sample {n}")
         return out, cycles
 
     def _replay_pe(
@@ -265,9 +273,9 @@ class SCNN(CartesianPEs):
             latch, queue = latch - enter, queue + enter
             yield _Cycle(pair, queue + latch)
 
-    def _shoot(self, film: Film, own: dict[tuple[int, int], list[_Cycle]], note: str) -> None:
+    def _shoot(self, film: Film, cycles: int, own: dict[tuple[int, int], list[_Cycle]], note: str) -> None:
         """Films a filter group: what each PE multiplies, and what waits in front of its banks."""
-        cycles, pes = max(map(len, own.values())), self.pe_rows * self.pe_columns
+        pes = self.pe_rows * self.pe_columns
         shot = film.shoot(cycles, pes, self.activation_width, self.weight_width, cause="edge", note=note)
         waiting = np.zeros((cycles, pes, 1, self.banks), np.uint8)
         for (i, j), of_pe in own.items():

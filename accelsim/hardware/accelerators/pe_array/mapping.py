@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -197,6 +198,41 @@ def position_classes(conv: Convolution, banks: int) -> tuple[tuple[np.ndarray, n
     counters = np.where((p >= 0) & (q >= 0), np.uint64(1) << np.uint64(8) * place, np.uint64(0))
     counters = np.ascontiguousarray(counters.reshape(len(rows), len(columns), -1))
     return (row_of.ravel(), column_of.ravel()), counters
+
+
+@dataclass(frozen=True, eq=False)
+class Scattered:
+    """What the kernels need to know of a convolution whose products are scattered to banks.
+
+    Parameters
+    ----------
+    classes, counters
+        As ``position_classes`` returns them.
+    weights : bool[groups, C, R·S, K]
+    tap_phase : int64[R·S]
+    slot_mask, turn_bit : int
+        See ``kernels.cartesian.channel_cycles``.
+    """
+
+    classes: tuple[np.ndarray, np.ndarray]
+    counters: np.ndarray
+    weights: np.ndarray
+    tap_phase: np.ndarray
+    slot_mask: int
+    turn_bit: int
+
+
+def scattered(conv: Convolution, phases: tuple[int, int], banks: int) -> Scattered:
+    """Made once for a convolution, whichever PEs ask."""
+
+    def make() -> Scattered:
+        classes, counters = position_classes(conv, banks)
+        filters, channels = len(conv.kernel) // conv.groups, conv.kernel.shape[1]
+        by_group = conv.kernel.reshape(conv.groups, filters, channels, -1).transpose(0, 2, 3, 1)
+        weights, turn = np.ascontiguousarray(by_group) != 0, 4 if banks == BANKS else 0
+        return Scattered(classes, counters, weights, phase_of_taps(conv, phases), min(3, banks - 1), turn)
+
+    return conv.once(("scattered", phases, banks), make)
 
 
 def _outputs_modulo_4(size: int, taps: int, stride: int, dilation: int, outputs: int) -> np.ndarray:

@@ -14,11 +14,10 @@ import numpy as np
 from accelsim.hardware.accelerators.base import Activity
 from accelsim.hardware.accelerators.film import Film
 from accelsim.hardware.accelerators.pe_array.mapping import (
-    BANKS,
     Mapping,
     operands,
     phase_of_taps,
-    position_classes,
+    scattered,
     tile_edges,
     used_pes,
     vectors_of,
@@ -65,29 +64,14 @@ class PEArray(Mapping):
         return total * conv.samples * conv.groups
 
     def _convolution(self, conv: Convolution) -> Activity:
-        from accelsim.hardware.kernels.cartesian import activation_vectors, channel_cycles
-
-        g, phases, tile = conv.geometry, self.phases(conv), self.tile(conv)
-        per_group, filters, channels = (
-            self.filters_per_group(conv),
-            len(conv.kernel) // conv.groups,
-            conv.kernel.shape[1],
-        )
-        classes, counters = position_classes(conv, self.banks)
-        mask, turn = min(3, self.banks - 1), 4 if self.banks == BANKS else 0
-        widths = self.activation_width, self.weight_width
+        g, tile, per_group = conv.geometry, self.tile(conv), self.filters_per_group(conv)
+        filters = len(conv.kernel) // conv.groups
         halo = [self.halo_cycles(conv, min(per_group, filters - k)) for k in range(0, filters, per_group)]
-        used, tap_phase = used_pes(g.padded, tile), phase_of_taps(conv, phases)
-        edges = tile_edges(g.padded, tile)
-        by_group = conv.kernel.reshape(conv.groups, filters, channels, -1).transpose(0, 2, 3, 1)
-        weights = np.ascontiguousarray(by_group) != 0
+        used, edges = used_pes(g.padded, tile), tile_edges(g.padded, tile)
+        weights = scattered(conv, self.phases(conv), self.banks).weights
         cycles_of, totals = [], np.zeros(3, np.int64)
         for n, group in np.ndindex(conv.samples, conv.groups):
-            acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
-            vectors = activation_vectors(acts, edges, classes, phases, counters, self.activation_width)
-            cycles, seen = channel_cycles(
-                *vectors, weights[group], group * filters, per_group, tap_phase, mask, turn, widths
-            )
+            cycles, seen = self.scatter_cycles(conv, n, group, edges)
             cycles_of.append(np.column_stack([self.drained(cycles), halo]).ravel())
             totals += seen
         exchanged = sum(halo) * conv.samples * conv.groups
@@ -103,6 +87,25 @@ class PEArray(Mapping):
             used,
             lambda: self._moved(conv, jobs, weights, used),
         )
+
+    def scatter_cycles(
+        self, conv: Convolution, n: int, group: int, edges: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cycles of (filter group, channel) of a sample and group, of the slowest of the PEs between these edges.
+
+        And over all of them pairs of vectors, cycles, products.
+        """
+        from accelsim.hardware.kernels.cartesian import activation_vectors, channel_cycles
+
+        s, phases = scattered(conv, self.phases(conv), self.banks), self.phases(conv)
+        channels, filters = s.weights.shape[1], s.weights.shape[3]
+        acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
+        vectors = activation_vectors(acts, edges, s.classes, phases, s.counters, self.activation_width)
+        cycles, totals = channel_cycles(
+            *vectors, s.weights[group], group * filters, self.filters_per_group(conv), s.tap_phase, s.slot_mask,
+            s.turn_bit, (self.activation_width, self.weight_width),
+        )  # fmt: skip
+        return cycles, totals
 
     def _moved(self, conv: Convolution, jobs: np.ndarray, weights: np.ndarray, used: tuple[int, int]) -> Traffic:
         per_group, spilled = self.filters_per_group(conv), self.spilled_per_channel(conv)
