@@ -16,6 +16,7 @@ from accelsim.workload.lowering import Convolution, lower
 
 # Each shipped machine that there is a circuit of, with what makes its tile small enough to be built in a minute.
 CIRCUITS = {"tensordash": {}, "bit-tactical": {"columns": 4}, "dadiannao": {}, "scnn": {}, "pe16x16": {}}
+SMALLEST = dict.fromkeys(CIRCUITS, {"rows": 2, "columns": 1}) | dict.fromkeys(("scnn", "pe16x16"), {"banks": 2})
 TILED = ("tensordash", "bit-tactical", "dadiannao")
 # Jobs of a trace; a filter group of SCNN's is a hundred of the others'.
 REAL = dict.fromkeys(TILED, 12_000) | {"scnn": 300, "pe16x16": 900}
@@ -42,10 +43,10 @@ TILES = {
 
 
 @needs_verilator
-@pytest.mark.parametrize("name, keys", CIRCUITS.items(), ids=CIRCUITS)
-def test_a_circuit_is_accepted(name, keys):
-    """Smoke: Verilator reads every shipped circuit."""
-    build.lint(twin_of(small(name, **keys)).circuit)
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_a_circuit_is_accepted(name):
+    """Smoke: Verilator reads every shipped circuit; of a small one, for that is faster."""
+    build.lint(twin_of(small(name, **SMALLEST[name])).circuit)
 
 
 def test_every_circuit_is_checked():
