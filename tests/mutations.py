@@ -2505,4 +2505,20 @@ MUTATIONS = [
         ("test_report_kinds.py::test_machines_are_those_of_the_comparison",),
         "a figure is a thousand times too large",
     ),
+    Mutation(
+        "a series is compared with its first step",
+        "study/results.py",
+        "dense = None if is_series(table) else next(",
+        "dense = next(",
+        ("test_series.py::test_it_has_no_speedup_over_its_first_step",),
+        "a dense run is so many times faster than itself",
+    ),
+    Mutation(
+        "a series is in the order of its file",
+        "study/results.py",
+        '.sort_values("step", kind="stable")',
+        "",
+        ("test_series.py::test_one_sparsity_at_several_steps_is_a_series",),
+        "what comes later stands before",
+    ),
 ]

@@ -22,8 +22,8 @@ from accelsim import ledger
 from accelsim.errors import MachineError
 from accelsim.files import staged
 from accelsim.hardware.machine import Machine
-from accelsim.ledger import CYCLES, EFFECTUAL, OFFCHIP_MOVED, Bar, Count
-from accelsim.study.results import fold
+from accelsim.ledger import CYCLES, DENSE, EFFECTUAL, OFFCHIP_MOVED, Bar, Count
+from accelsim.study.results import evened, fold, is_series, steps_of
 
 # What users set for themselves does not count, and the same run gives the same file.
 STYLE = {
@@ -85,7 +85,9 @@ def draw(table: pd.DataFrame, machine: Machine, title: str) -> tuple[dict[str, F
     else:
         notes.append("no roofline: the machine has no memory")
     gains = speedups(rows)
-    if gains.empty:
+    if is_series(rows):
+        figures["series"] = over_steps(rows, title)
+    elif gains.empty:
         notes.append("no picture of speedups: they need a snapshot with Top-K sparsity 0 % and another one")
     else:
         figures["speedup"] = speedup_by_layer(gains, title)
@@ -177,8 +179,8 @@ def speedups(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each layer and pass over the first snapshot with sparsity 0, in cycles and in effectual work, per sample."""
     keys = ["layer", "pass"]
     counts = {"speedup": CYCLES.column, "fewer": EFFECTUAL.column}
-    rows = rows[["snapshot", "sparsity", "samples", *keys, *counts.values()]]
-    dense = rows[rows["sparsity"] == 0]
+    rows = rows[["snapshot", "sparsity", "step", "samples", *keys, *counts.values()]]
+    dense = rows[(rows["sparsity"] == 0) & (not is_series(rows))]
     dense = dense[dense["snapshot"] == dense["snapshot"].iloc[0]] if len(dense) else dense
     others = rows[~rows["snapshot"].isin(dense["snapshot"])]
     both = others.merge(dense, on=keys, suffixes=("", "_dense"))
@@ -215,6 +217,30 @@ def speedup_by_layer(gains: pd.DataFrame, title: str) -> Figure:
     ]
     fewer = Line2D([], [], marker="|", ls="", mew=1.2, color="black", label="times fewer effectual multiplications")
     figure.legend(handles=[*handles, fewer], loc="outside lower center", ncols=1 + 2 * len(panels), frameon=False)
+    return figure
+
+
+def over_steps(rows: pd.DataFrame, title: str) -> Figure:
+    """A series: cycles of a sample by step, a line a pass; beside it the share of products that are effectual."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure.suptitle(f"Over training: {title}")
+    left, right = figure.subplots(1, 2)
+    steps, even = steps_of(rows), evened(rows)
+    whole = fold(even, ["snapshot", "pass"]).assign(step=lambda t: t["snapshot"].map(steps)).sort_values("step")
+    samples = whole["snapshot"].map(even.groupby("snapshot")["samples"].first())
+    whole = whole.assign(each=whole[CYCLES.column] / samples, share=whole[EFFECTUAL.column] / whole[DENSE.column])
+    for which, marker in MARKERS.items():
+        own = whole[whole["pass"] == which]
+        for axes, column in ((left, "each"), (right, "share")):
+            style = {"marker": marker, "color": "black", "mfc": "white", "label": HEADINGS[which]}
+            axes.plot(own["step"], own[column], **style) if len(own) else None
+    left.set(xlabel="step", ylabel="cycles a sample", ylim=(0, None))
+    right.set(xlabel="step", ylabel="effectual of all multiplications", ylim=(0, 1))
+    for axes in (left, right):
+        axes.grid(color="#dddddd", lw=0.5)
+        axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -160,6 +160,8 @@ class Summary:
         None where the machine has no energy table.
     overheads
         The share of the simulated passes' cycles that each overhead has.
+    steps
+        Of a series (``is_series``) the step of each snapshot, else empty. A series has no speedup over a snapshot.
     """
 
     machine: str
@@ -178,6 +180,7 @@ class Summary:
     baseline_cycles: list[dict[str, Any]]
     energy: Energy | None
     overheads: list[dict[str, Any]]
+    steps: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,20 @@ def summarize(
         baseline_cycles=others,
         energy=_energy(own, other, cycles) if own[_known()].notna().all(axis=None) else None,
         overheads=_overheads(own),
+        steps=steps_of(own) if is_series(own) else {},
     )
+
+
+def is_series(table: pd.DataFrame) -> bool:
+    """Whether snapshots are one network at several steps, all of one sparsity: none is what others are faster than."""
+    known = "step" in table and table["sparsity"].nunique() == 1
+    return known and len(set(steps_of(table).values())) > 1
+
+
+def steps_of(table: pd.DataFrame) -> dict[str, int]:
+    """The step of each snapshot, in order of steps."""
+    first = table.drop_duplicates("snapshot").sort_values("step", kind="stable")
+    return dict(zip(first["snapshot"], map(int, first["step"]), strict=True))
 
 
 def _energy(own: pd.DataFrame, other: pd.DataFrame, cycles: list[dict[str, Any]]) -> Energy:
@@ -352,9 +368,9 @@ def plain(number: Any) -> int | float | None:
 
 
 def _gains(rows: list[dict[str, Any]], table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Of each snapshot over the first with sparsity 0, if that has the same layers: counts per sample."""
+    """Of each snapshot over the first with sparsity 0, if that has the same layers, per sample. Of a series none."""
     layers = {name: set(group["layer"]) for name, group in table.groupby("snapshot")}
-    dense = next((row for row in rows if row["sparsity"] == 0), None)
+    dense = None if is_series(table) else next((row for row in rows if row["sparsity"] == 0), None)
     nothing = dict.fromkeys(COLUMNS, None) | {"samples": 1}
     references = [dense if dense and layers[dense["snapshot"]] == layers[row["snapshot"]] else nothing for row in rows]
     return _ratios(references, rows)

@@ -49,10 +49,14 @@ def summary(
     explain: bool = False,
 ) -> Iterator[Table | Text]:
     """All that ``accelsim run`` prints: ``chosen`` is over convolutions, ``everything`` with linear layers too."""
-    yield from speedup_table(chosen, paper)
+    if chosen.steps:
+        yield from series_table(chosen)
+    else:
+        yield from speedup_table(chosen, paper)
     if full:
         yield Text()
-        yield comparison_table(chosen)
+        if not chosen.steps:
+            yield comparison_table(chosen)
         yield from size_note(chosen)
         yield from linear_note(chosen, everything)
         yield from energy_tables(chosen)
@@ -85,6 +89,46 @@ def speedup_table(chosen: Summary, papers: list[dict[str, Any]]) -> Iterator[Tab
         )
     if all(row[column] is None for row in chosen.speedup for column in COLUMNS):
         yield Text("no speedup: no snapshot with Top-K sparsity 0 % and the same layers was simulated")
+
+
+def series_table(chosen: Summary) -> Iterator[Table | Text]:
+    """Snapshots of one network at several steps, in their order."""
+    table = new_table(f"{chosen.machine} over {len(chosen.steps)} steps of a run, over {chosen.layers}")
+    table.add_column("")
+    for column in COLUMNS:
+        table.add_column(HEADINGS[column], justify="right")
+    whole = asdict(chosen)
+    over = (f"speedup over {chosen.baseline}", whole["speedup_over_baseline"])
+    for words, rows in [over, *factors(whole)]:
+        _steps(table, words, rows, times, chosen.steps)
+    _steps(table, f"utilization of {chosen.multipliers:,} multipliers", chosen.utilization, percent, chosen.steps)
+    _steps(table, "cycles a sample", _per_sample(chosen.cycles, 1), _short, chosen.steps)
+    yield table
+    first, *_, last = series(whole)
+    column = [column for column in COLUMNS if last[column] is not None][-1]
+    if chosen.gain and first[column] is not None:
+        ends = " and ".join(f"{times(row[column])} at step {row['at']:,}" for row in (first, last))
+        yield Text(f"What zeros buy, {HEADINGS[column]}: {ends}".replace("\n", " "))
+    yield Text("no speedup over a snapshot: all are of one sparsity, at different steps")
+
+
+def series(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What zeros buy ``at`` each step of a series, or where that is not known cycles a sample; in order of steps."""
+    steps = summary["steps"]
+    rows = summary["gain"] or _per_sample(summary["cycles"], 1)
+    return sorted((row | {"at": steps[row["snapshot"]]} for row in rows), key=lambda row: row["at"])
+
+
+def _steps(
+    table: Table, words: str, rows: list[dict[str, Any]], show: Callable[[Any], str], steps: Mapping[str, int]
+) -> None:
+    """A section with a row a step."""
+    if rows:
+        table.add_row(Text(words, style="italic"))
+        for row in sorted(rows, key=lambda row: steps[row["snapshot"]]):
+            label = f"  step {steps[row['snapshot']]:,} ({row['snapshot']})"
+            table.add_row(label, *(show(row[c]) for c in COLUMNS))
+        table.add_section()
 
 
 def comparison_table(chosen: Summary) -> Table:
@@ -194,7 +238,8 @@ def energy_tables(chosen: Summary) -> Iterator[Table | Text]:
     for column in COLUMNS:
         table.add_column(HEADINGS[column], justify="right")
     if known:
-        _section(table, "times less than at Top-K 0 %", chosen.energy.saving, times)
+        if not chosen.steps:
+            _section(table, "times less than at Top-K 0 %", chosen.energy.saving, times)
         if chosen.baseline:
             _section(table, f"times less than {chosen.baseline}", chosen.energy.saving_over_baseline, times)
     totals = chosen.energy.energy_pj if known else chosen.energy.compute_pj

@@ -90,6 +90,8 @@ def read_run(folder: Path) -> Run:
             raise ResultsError(f"{folder / 'run.json'}: {key}: must have one entry for each snapshot")
     for figure in (figure for paper in papers for figure in paper.values()):
         check(figure, NUMBER, f"{folder / 'run.json'}: paper.")
+    if data.get("steps"):
+        check(data["steps"], {row["snapshot"]: (int,) for row in data["cycles"]}, f"{folder / 'run.json'}: steps.")
     if data.get("guidance") is not None:
         check(data["guidance"], GUIDANCE, f"{folder / 'run.json'}: guidance.")
     counts = tuple(_counts(data.get("counts"), folder / "run.json"))

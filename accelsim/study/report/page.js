@@ -262,8 +262,8 @@
 
   // What other pages than a run's are drawn from: groups of bars, or marks.
   function drawOthers() {
-    for (const { name, labels, series, suffix, scatter, x, y } of data.charts ?? []) {
-      if (scatter) { drawScatter(name, scatter, x, y); continue; }
+    for (const { name, labels, series, suffix, scatter, x, y, lines } of data.charts ?? []) {
+      if (scatter) { drawScatter(name, scatter, x, y, lines); continue; }
       chart(name, labels, Object.entries(series).map(([word, values], i) => ({
         name: plain(word), color: COLOURS[i % COLOURS.length], values,
         said: values.map((value) => `${plain(word)}: ${value === null ? "not known" : precise(value) + suffix}`),
@@ -271,16 +271,19 @@
     }
   }
 
-  function drawScatter(name, scatter, x, y) {
+  function drawScatter(name, scatter, x, y, joined) {
     const place = $(`chart-${name}`);
     const [text, lines] = paper ? ["#1b1f24", "#d0d7de"] : [style("--text"), style("--line")];
     const traces = Object.entries(scatter).map(([word, points], i) => ({
-      type: "scatter", mode: "markers", name: plain(word), x: points.x, y: points.y, hoverinfo: "text",
-      hovertext: points.said.map(plain),
-      marker: { color: COLOURS[1 - i], size: i ? 11 : 8, symbol: i ? "diamond" : "circle-open", line: { width: 1.5 } },
+      type: "scatter", mode: joined ? "lines+markers" : "markers", name: plain(word), x: points.x, y: points.y,
+      hoverinfo: "text", hovertext: points.said.map(plain),
+      marker: joined
+        ? { color: COLOURS[i % COLOURS.length], size: 8 }
+        : { color: COLOURS[1 - i], size: i ? 11 : 8, symbol: i ? "diamond" : "circle-open", line: { width: 1.5 } },
     }));
     const axis = (title) => ({
-      type: "log", title: { text: title }, gridcolor: lines, zerolinecolor: lines, automargin: true, dtick: 1,
+      title: { text: title }, gridcolor: lines, zerolinecolor: lines, automargin: true,
+      ...(joined ? { rangemode: "tozero" } : { type: "log", dtick: 1 }),
     });
     Plotly.react(place, traces, {
       width: paper ? 680 : place.clientWidth, height: 420, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",

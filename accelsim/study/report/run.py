@@ -10,12 +10,20 @@ import pandas as pd
 
 from accelsim import ledger
 from accelsim.ledger import CYCLES, EFFECTUAL, OFFCHIP_MOVED, Count
-from accelsim.study.report.common import PASSES, coverage_html, filter_html, guidance_html, pass_words, provenance_html
+from accelsim.study.report.common import (
+    PASSES,
+    chart_html,
+    coverage_html,
+    filter_html,
+    guidance_html,
+    pass_words,
+    provenance_html,
+)
 from accelsim.study.report.drawing import machine_html
 from accelsim.study.report.folders import Run, read_run
 from accelsim.study.report.page import Cell, Page, Section, count, details, downloads, esc, mj, percent, table, times
-from accelsim.study.results import COLUMNS, convolutions, slots_of, total
-from accelsim.study.tables import FEWER, factors
+from accelsim.study.results import COLUMNS, convolutions, is_series, slots_of, total
+from accelsim.study.tables import FEWER, factors, series
 
 PAPER = 'the paper: Table 6 of "Sparse Weight Activation Training", whose backward pass is the input gradient'
 
@@ -86,7 +94,23 @@ def _cards(run: Run) -> str:
 
 
 def _summary(data: dict[str, Any]) -> str:
-    """Table 6 with the paper's figures, then what it is made of."""
+    """Table 6 with the paper's figures, or of a series its steps; then what it is made of."""
+    whole = table(
+        {"snapshot": "", **PASSES},
+        _parts(data),
+        name="comparison",
+        caption=f"What it is made of, over {data['layers']}",
+    )
+    if not data.get("steps"):
+        return _table6(data) + whole
+    show = times if data["gain"] else count
+    rows = [[f"{row['at']:,} ({row['snapshot']})", *(show(row[column]) for column in COLUMNS)] for row in series(data)]
+    what = "Gain over its dense self" if data["gain"] else "Cycles a sample"
+    steps = table({"at": "step", **PASSES}, rows, name="series", caption=f"{what}, by step, over {data['layers']}")
+    return chart_html("series", f"{what}, by step") + steps + whole
+
+
+def _table6(data: dict[str, Any]) -> str:
     beside = [column for column in COLUMNS if any(column in paper for paper in data["paper"])]
     headings = {"snapshot": "Top-K sparsity"}
     for column in COLUMNS:
@@ -104,13 +128,7 @@ def _summary(data: dict[str, Any]) -> str:
     caption = f"Speedup on {data['machine']} against Top-K 0 % on the same machine, over {data['layers']}"
     first = table(headings, rows, name="table6", caption=caption)
     note = f"<p class='note'>{esc(PAPER)}</p>" if beside else ""
-    whole = table(
-        {"snapshot": "", **PASSES},
-        _parts(data),
-        name="comparison",
-        caption=f"What it is made of, over {data['layers']}",
-    )
-    return first + note + whole
+    return first + note
 
 
 def _parts(data: dict[str, Any]) -> Iterator[list[Any]]:
@@ -130,8 +148,9 @@ def _parts(data: dict[str, Any]) -> Iterator[list[Any]]:
         ("with the linear layers as well: cycles", linear["cycles"], count),
     ]
     for name, rows, show in parts if linear["cycles"] != data["cycles"] else parts[:-2]:
-        if rows:
-            yield [name]
+        if not any(row[column] is not None for row in rows for column in COLUMNS):
+            continue
+        yield [name]
         for row in rows:
             yield [_label(row), *(show(row[column]) for column in COLUMNS)]
 
@@ -209,7 +228,7 @@ def _references(run: Run) -> dict[str, str]:
 
 def _dense(rows: pd.DataFrame) -> str | None:
     """The snapshot that speedups are over, as in ``results.summarize``."""
-    dense = rows.loc[rows["sparsity"] == 0, "snapshot"]
+    dense = rows.loc[(rows["sparsity"] == 0) & (not is_series(rows)), "snapshot"]
     return None if dense.empty else str(dense.iloc[0])
 
 
@@ -293,8 +312,25 @@ def _chart_data(run: Run) -> dict[str, Any]:
     data["places"] = {at: [_series(run, row, row.way) for row in moved] for at, (_, moved) in _places(run).items()}
     data["energy"] = [_series(run, component, component.words) for component in _seen(run, "energy")]
     advice = (run.data.get("guidance") or {}).get("advice", [])
+    if run.data.get("steps"):
+        what = "times fewer cycles" if run.data["gain"] else "cycles a sample"
+        data["charts"] = [_over_steps(series(run.data), what)]
     data["advice"] = [[each["layer"], each["sentence"]] for each in advice if each["layer"] is not None]
     return data
+
+
+def _over_steps(rows: list[dict[str, Any]], what: str) -> dict[str, Any]:
+    """A line a pass, of what ``series`` has."""
+    passes = [column for column in COLUMNS if any(row[column] is not None for row in rows)]
+    lines = {
+        PASSES[column]: {
+            "x": [row["at"] for row in rows],
+            "y": [row[column] for row in rows],
+            "said": [f"{PASSES[column]}, step {row['at']:,}: {row[column] or 0:,.4g}" for row in rows],
+        }
+        for column in passes
+    }
+    return {"name": "series", "scatter": lines, "x": "step", "y": what, "lines": True}
 
 
 def _series(run: Run, row: Count, words: str) -> dict[str, Any]:
