@@ -140,7 +140,8 @@ def layer_traffics(draw, which, position, geometry, batch, samples):
     spilled[np.append(np.diff(sample) > 0, True)] = 0
     moved = tuple(draw(operands(*names, sample)) for names in OPERANDS[which])
     columns = numbers(12), moved, numbers(draw(st.sampled_from([0, 6, 40]))), spilled, draw(st.booleans())
-    traffic = Traffic(*columns, None if which == "weight_grad" else sample)
+    sums = which == "weight_grad"
+    traffic = Traffic(*columns, None if sums else sample, sums and not spilled.any() and draw(st.booleans()))
     accesses = dict.fromkeys(
         ("multiplications", "accumulator_updates", "activation_buffer_reads", "weight_buffer_reads"), 5
     )

@@ -396,6 +396,11 @@ class _Ledger:
         """What a layer leaves: in memory from its store until it has left, or the next layer has read it."""
         place = layer.result_memory
         spilled = self.memory.partial_bytes(layer.traffic.spilled).tolist()
+        groups = layer.traffic.sums_leave and bool(self.stream("load partial", jobs))
+        if groups:
+            sums = self.memory.partial_bytes(layer.traffic.result).tolist()
+            spilled = [-(-size * (layer.batch - layer.samples) // layer.batch) for size in sums]
+            self.held.append(_Held(place, sum(sums), self.jobs[jobs[0]][1], self.jobs[jobs[-1]][1]))
         after = self.case.layers[index + 1] if index + 1 < len(self.case.layers) else None
         following = range(jobs.stop, jobs.stop + (after.traffic.job_cycles.size if after else 0))
         stores = self.stream("store", jobs)
@@ -412,14 +417,18 @@ class _Ledger:
             self.complain(self.jobs[job][1] <= start, f"{layer.name}: store {number} before job {job}'s end")
             last_of_job = at + 1 == len(stores) or stores[at + 1][1] != job
             if spilled[job - jobs.start] and last_of_job:
-                back = {of: n for n, of in self.stream("load partial", jobs)}[job + 1]
-                self.complain(arrived <= self.times["load partial", back][0], f"{layer.name}: sums {back} too early")
+                back = {of: n for n, of in self.stream("load partial", jobs)}[job + (not groups)]
+                begun, there = self.times["load partial", back]
+                if groups:
+                    self.others_sums(layer, job, begun, there, back)
+                else:
+                    self.complain(arrived <= begun, f"{layer.name}: sums {back} too early")
+                    self.held.append(_Held(place, size, start, self.jobs[job + 1][1]))
                 self.complain(size == spilled[job - jobs.start], f"{layer.name}: {size} bytes of sums")
                 self.complain(
                     size == self.plan.streams["load partial"].size[back], f"{layer.name}: other sums come back"
                 )
                 self.count("load partial", back, f"{place}_read_bytes")
-                self.held.append(_Held(place, size, start, self.jobs[job + 1][1]))
                 continue
             write = next(writes, None)
             until = self.jobs[following[-1]][1] if kept else start
@@ -437,6 +446,14 @@ class _Ledger:
             else:
                 self.complain(kept and self.memory.write_back == "unless_kept", f"{layer.name}: {number} vanishes")
             self.held.append(_Held(place, size, start, until))
+
+    def others_sums(self, layer, job, begun, there, back):
+        """Sums of other samples are loaded for the job that adds to them, while no earlier one has their
+        accumulators."""
+        used = job - self.case.buffers.accumulator_sets
+        self.complain(used < 0 or self.jobs[used][1] <= begun, f"{layer.name}: sums {back} into accumulators in use")
+        begins = begun + self.plan.streams["load partial"].latency <= self.jobs[job][0]
+        self.complain(begins and there <= self.jobs[job][1], f"{layer.name}: job {job} before its sums")
 
     def own_writes(self, layer, jobs, stores, spilled, kept):
         """The next writes, as many as the layer stores pieces of its result."""

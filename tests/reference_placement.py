@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FORMATS = {
     "dense": lambda values, nonzeros, spelled, bits: values * bits,
@@ -46,7 +46,14 @@ class AskedByLayer:
     crossed: bool
     samples: int = 1
     batch: int = 1
+    summed: tuple[int, int] = (1, 1)
     weight_share: tuple[int, int] = (1, 1)
+    sums: int = 0
+    in_groups: AskedByLayer | None = None
+
+    def between(self) -> tuple[int, int]:
+        """Samples of a part, and of those whose parts all come before the next job."""
+        return (1, 1) if self.sums else self.summed
 
 
 @dataclass
@@ -104,17 +111,24 @@ def _asked(memory, layers, at) -> AskedByLayer:
             reads_result = number
     place = "weight_memory" if layer.which == "weight_grad" else "activation_memory"
     spilled = [up(sums * memory.accumulator_bits, 8) for sums in layer.traffic.spilled.tolist()]
-    return AskedByLayer(
+    own = AskedByLayer(
         operands,
         place,
         _result(memory, layers, at),
         spilled,
         reads_result,
         layer.traffic.crossed,
-        layer.samples if layer.turn is None else 1,
-        layer.batch if layer.turn is None else 1,
+        1 if layer.turn is not None or layer.which == "weight_grad" else layer.samples,
+        1 if layer.turn is not None or layer.which == "weight_grad" else layer.batch,
+        (layer.samples, layer.batch) if layer.which == "weight_grad" else (1, 1),
         _weight_share(memory, layers, layer),
     )
+    sums = [up(results * memory.accumulator_bits, 8) for results in layer.traffic.result.tolist()]
+    others = layer.batch - layer.samples
+    if layer.which == "weight_grad" and layer.traffic.sums_leave and others and sum(sums):
+        comes_and_goes = [up(size * others, layer.batch) for size in sums]
+        own.in_groups = replace(own, spilled=comes_and_goes, sums=sum(sums))
+    return own
 
 
 def _weight_share(memory, layers, layer) -> tuple[int, int]:
@@ -137,9 +151,10 @@ def _result(memory, layers, at) -> list[int]:
     dense = [up(values * memory.value_bits, 8) for values in layer.traffic.result.tolist()]
     if at + 1 < len(layers) and layer.feeds(layers[at + 1]):
         for operand in layers[at + 1].traffic.operands:
-            whole = sum(up(values * memory.value_bits, 8) for values in operand.values.tolist())
+            read, sizes = {p for p in operand.part.tolist() if p >= 0}, stored_bytes(memory, operand)
+            whole = sum(up(int(operand.values[p]) * memory.value_bits, 8) for p in read)
             if operand.tensor == {"fwd": "activation"}.get(layer.which, "gradient") and whole:
-                return [up(size * sum(stored_bytes(memory, operand)), whole) for size in dense]
+                return [up(size * sum(sizes[p] for p in read), whole) for size in dense]
     if layer.which == "weight_grad":
         return [up(size * layer.samples, layer.batch) for size in dense]
     return dense
@@ -153,11 +168,16 @@ def uses_of(part: list[int]) -> list[tuple[int, int]]:
     return [(job, p) for job, p in enumerate(part) if p >= 0]
 
 
-def most_at_once(uses, sizes, parts) -> int:
-    """The most bytes at once of these parts, each held from its first use to its last."""
+def most_at_once(uses, sizes, parts, summed) -> int:
+    """The most bytes at once of these parts, each held from its first use to its last.
+
+    Where each job sums over more samples than the parts are of, all samples' parts are held together with them, if
+    another job uses them too.
+    """
     spans = {p: (min(j for j, q in uses if q == p), max(j for j, q in uses if q == p)) for p in parts}
+    held = {p: up(sizes[p] * summed[1], summed[0]) if first < last else sizes[p] for p, (first, last) in spans.items()}
     jobs = [job for job, _ in uses]
-    return max((sum(sizes[p] for p, (a, b) in spans.items() if a <= job <= b) for job in jobs), default=0)
+    return max((sum(held[p] for p, (a, b) in spans.items() if a <= job <= b) for job in jobs), default=0)
 
 
 def in_order(uses) -> list[int]:
@@ -165,10 +185,10 @@ def in_order(uses) -> list[int]:
     return list(dict.fromkeys(p for _, p in uses))
 
 
-def earliest_within(uses, sizes, room) -> set[int]:
+def earliest_within(uses, sizes, room, summed) -> set[int]:
     """The most parts, the earliest first, that can stay in so much room."""
     parts = in_order(uses)
-    fitting = [n for n in range(len(parts) + 1) if most_at_once(uses, sizes, parts[:n]) <= room]
+    fitting = [n for n in range(len(parts) + 1) if most_at_once(uses, sizes, parts[:n], summed) <= room]
     return set(parts[: max(fitting, default=0)])
 
 
@@ -176,16 +196,19 @@ def largest(uses, sizes) -> int:
     return max((sizes[p] for _, p in uses), default=0)
 
 
-def moves(uses, stays, moved_bytes):
-    """What is brought, use by use: a part that was there a use ago is there still; one that stays has been there."""
+def moves(uses, stays, moved_bytes, summed):
+    """What is brought, use by use: a part that was there a use ago is there still, unless other samples' have come
+    since; one that stays has been there.
+    """
+    others = summed[1] > summed[0]
     brought, made, before = [], [], None
     for at, (job, p) in enumerate(uses):
-        if p != before and not (p in stays and any(part == p for _, part, _, _ in brought)):
+        if (p != before or others) and not (p in stays and any(part == p for _, part, _, _ in brought)):
             until = job
             for later, q in uses[at:]:
                 if q == p:
                     until = later
-                elif p not in stays:
+                if p not in stays and (q != p or others):
                     break
             brought.append((job, p, until, moved_bytes[p]))
         made.append(len(brought))
@@ -196,9 +219,24 @@ def moves(uses, stays, moved_bytes):
 # What is decided
 
 
+def in_groups_or_not(layers: list[AskedByLayer], memories: dict[str, int], piece: int):
+    """In groups: where parts of all samples have no room in memory, and all sums have it beside two pieces."""
+    chosen = []
+    for layer in layers:
+        room = dict(memories)
+        for operand in layer.operands:
+            uses = uses_of(operand.part)
+            room[operand.memory] -= most_at_once(uses, operand.stored, in_order(uses), layer.between())
+        crowded = any(left < 0 for left in room.values())
+        if layer.in_groups and crowded and layer.in_groups.sums + 2 * piece <= memories[layer.result_memory]:
+            layer = layer.in_groups
+        chosen.append(layer)
+    return chosen
+
+
 def decided(layers: list[AskedByLayer], memories: dict[str, int], buffers: dict[str, int], piece: int):
     """Rules 2 to 4 and 8 of docs/memory.md."""
-    to_pes = [[_to_pes(operand, buffers[operand.buffer]) for operand in layer.operands] for layer in layers]
+    to_pes = [[_to_pes(o, buffers[o.buffer], layer.between()) for o in layer.operands] for layer in layers]
     made, before = [], WhereOfLayer([], False, 0)
     for at in range(len(layers)):
         before = _Layer(layers, to_pes, memories, piece, at, before).decided()
@@ -206,14 +244,14 @@ def decided(layers: list[AskedByLayer], memories: dict[str, int], buffers: dict[
     return made
 
 
-def _to_pes(operand: Asked, capacity: int) -> Where:
+def _to_pes(operand: Asked, capacity: int, summed) -> Where:
     uses = uses_of(operand.part)
     everything = set(in_order(uses))
-    if most_at_once(uses, operand.inside, everything) <= capacity:
+    if most_at_once(uses, operand.inside, everything, summed) <= capacity:
         stays = everything
     else:
-        stays = earliest_within(uses, operand.inside, max(0, capacity - 2 * largest(uses, operand.inside)))
-    loads, _ = moves(uses, stays, operand.stored)
+        stays = earliest_within(uses, operand.inside, max(0, capacity - 2 * largest(uses, operand.inside)), summed)
+    loads, _ = moves(uses, stays, operand.stored, summed)
     passing = [(job, p, job, operand.streamed[job]) for job, p in uses if operand.streamed[job]]
     fits = all(operand.inside[p] <= capacity for p in everything)
     if fits and sum(load[3] for load in loads) <= sum(load[3] for load in passing):
@@ -257,13 +295,20 @@ class _Layer:
         )
 
     def whole_parts(self, at, name, found) -> int:
-        return self.amount(at, name, found, lambda uses, sizes: most_at_once(uses, sizes, in_order(uses)))
+        summed = self.layers[at].between()
+        return self.amount(at, name, found, lambda uses, sizes: most_at_once(uses, sizes, in_order(uses), summed))
+
+    def of_all(self, at, share) -> int:
+        """Results of all samples that jobs sum over."""
+        some, every = self.layers[at].summed
+        return up(share * every, some)
 
     def one_piece(self, at) -> int:
-        return min(self.piece, max(self.layers[at].result, default=0))
+        return min(self.piece, self.of_all(at, max(self.layers[at].result, default=0)))
 
     def spilled(self, at, name) -> int:
-        return max(self.layers[at].spilled, default=0) if name == self.layers[at].result_memory else 0
+        most = self.layers[at].sums or max(self.layers[at].spilled, default=0)
+        return most if name == self.layers[at].result_memory else 0
 
     def held_before(self, name) -> int:
         return self.before.leaving if name == self.layer.result_memory else 0
@@ -277,7 +322,8 @@ class _Layer:
 
     def result(self):
         """Whether the result stays for the next layer, and in how many bytes it stays or passes through."""
-        name, own, piece = self.layer.result_memory, sum(self.layer.result), self.one_piece(self.at)
+        name, piece = self.layer.result_memory, self.one_piece(self.at)
+        own = self.of_all(self.at, sum(self.layer.result))
         total = up(own * self.layer.batch, self.layer.samples)  # of all samples before the next layer begins
         room = self.memories[name] - self.held_before(name) - self.spilled(self.at, name)
         beside_all = room - self.whole_parts(self.at, name, self.found)
@@ -288,7 +334,7 @@ class _Layer:
                 return True, total
         whole_next = 0
         if after:
-            theirs = sum(after.result) if name == after.result_memory else 0
+            theirs = self.of_all(self.at + 1, sum(after.result)) if name == after.result_memory else 0
             whole_next = theirs + self.whole_parts(self.at + 1, name, None)
         beside_both = min(beside_all, self.memories[name] - whole_next)
         two_pieces = min(2 * piece, room - self.amount(self.at, name, self.found, largest))
@@ -302,7 +348,8 @@ class _Layer:
         numbers = [n for n, o in enumerate(self.layer.operands) if o.memory == name]
         uses = {n: self.uses(self.at, n) for n in numbers}
         sizes = {n: self.layer.operands[n].stored for n in numbers}
-        wanted = {n: most_at_once(uses[n], sizes[n], in_order(uses[n])) for n in numbers if n != self.found}
+        every = self.layer.between()
+        wanted = {n: most_at_once(uses[n], sizes[n], in_order(uses[n]), every) for n in numbers if n != self.found}
         ones = {n: largest(uses[n], sizes[n]) for n in wanted}
         room = self.memories[name] - self.held_before(name) - self.spilled(self.at, name) - leaving
         for n in numbers:
@@ -320,5 +367,5 @@ class _Layer:
             if at < many:
                 where.stays = set(in_order(uses[n]))
             else:
-                where.stays = earliest_within(uses[n], sizes[n], rest if at == many and rest > 0 else 0)
-            where.fetches, where.made = moves(uses[n], where.stays, sizes[n])
+                where.stays = earliest_within(uses[n], sizes[n], rest if at == many and rest > 0 else 0, every)
+            where.fetches, where.made = moves(uses[n], where.stays, sizes[n], every)

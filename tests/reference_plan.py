@@ -61,12 +61,14 @@ class Plan:
         places = {name: getattr(self.memory, name) for name in ("activation_memory", "weight_memory")}
         of_pes = {name: getattr(self.buffers, name) for name in ("activation", "weight")}
         self.capacity = {name: place.capacity_bytes for name, place in (places | of_pes).items()}
-        self.asked = reference_placement.asked(self.memory, self.layers)
+        asked = reference_placement.asked(self.memory, self.layers)
         memories, buffers = ({name: self.capacity[name] for name in names} for names in (places, of_pes))
+        self.asked = reference_placement.in_groups_or_not(asked, memories, self.piece)
         self.where = reference_placement.decided(self.asked, memories, buffers, self.piece)
         self.starts = list(accumulate((len(layer.result) for layer in self.asked), initial=0))
         self.rooms: dict[str, list[Entry]] = {name: [] for name in self.capacity}
         self.writes_of: list[int] = []
+        self.sums_of_others: list[Transfer] = []
         self.later = []
         self.plan = Planned()
 
@@ -113,7 +115,7 @@ class Plan:
             if place == asked.result_memory:
                 end, after = self.starts[at + 1], self.starts[min(at + 2, len(self.asked))]
                 own = Entry(self.starts[at], True, where.leaving, after - 1)
-                sums = Entry(self.starts[at], True, max(asked.spilled), end - 1)
+                sums = Entry(self.starts[at], True, asked.sums or max(asked.spilled), end - 1)
                 self.rooms[place] += [own, sums]
         self.results(at, asked, where, own, sums)
 
@@ -126,7 +128,7 @@ class Plan:
             before = [(f"fetch {asked.tensor}", arrived[made]) for made in where.made]
         loads = self.stream(f"load {asked.tensor}")
         for (job, part, until, size), (name, count) in zip(where.loads, before, strict=True):
-            entry = Entry(job + start, False, asked.inside[part], until + start)
+            entry = Entry(job + start, False, self.held(at, asked.inside[part], job, until), until + start)
             if where.held:
                 self.rooms[asked.buffer].append(entry)
             if not size:
@@ -138,6 +140,11 @@ class Plan:
                     lambda load=load, entry=entry: load.needs.update(jobs=self.opened(asked.buffer, entry))
                 )
 
+    def held(self, at, size, job, until) -> int:
+        """What a part takes: where it is held for another job, with those of all samples that jobs sum over."""
+        some, every = self.asked[at].between()
+        return up(size * every, some) if until > job else size
+
     def fetches(self, at, asked, where) -> list[int]:
         """Fetches; of so many parts, how many pieces have been asked for since the pass began."""
         start = self.starts[at]
@@ -146,7 +153,7 @@ class Plan:
         if asked.tensor == "weight":
             sizes = [up(size * self.asked[at].weight_share[0], self.asked[at].weight_share[1]) for size in sizes]
         for job, part, until, _ in where.fetches:
-            entries.append(Entry(job + start, False, asked.stored[part], until + start))
+            entries.append(Entry(job + start, False, self.held(at, asked.stored[part], job, until), until + start))
         self.rooms[asked.memory] += entries
         reads = self.asked[at].reads_result
         own = reads >= 0 and asked is self.asked[at].operands[reads]
@@ -188,10 +195,13 @@ class Plan:
                     )
             if asked.spilled[of]:
                 size = asked.spilled[of]
-                store = Transfer(start + of + 1, size, self.onchip_ticks(place, size), {"jobs": start + of + 1})
+                again = 0 if asked.sums else start + of + 1
+                store = Transfer(again, size, self.onchip_ticks(place, size), {"jobs": start + of + 1})
                 stores.append(store)
                 needs = {"jobs": start + of + 1, "store": len(stores)}
-                back.append(Transfer(start + of + 1, size, self.onchip_ticks(place, size), needs))
+                back.append(Transfer(again or start + of, size, self.onchip_ticks(place, size), needs))
+                if asked.sums:  # of other samples: into a set of accumulators that is free again
+                    self.sums_of_others.append(back[-1])
                 mine.append((store, None))
         self.stream("write").extend(writes)
         if back:
@@ -223,6 +233,8 @@ class Plan:
             before = [number for of, number in sorted(last.items()) if of < job]
             held = self.buffers.accumulator_sets - 1
             self.plan.stores_needed.append(([0, 0, *before])[len(before) + 1 - held])
+        for load in self.sums_of_others:
+            load.needs = {"jobs": max(0, load.job - held), "store": self.plan.stores_needed[load.job]}
         for number, store in enumerate(stores, start=1):
             if not store.job:  # partial sums go for the job that takes them back
                 wanting = [job for job, count in enumerate(self.plan.stores_needed) if count >= number]

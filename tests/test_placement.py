@@ -11,7 +11,7 @@ from reference_memory import plain
 
 from accelsim.errors import MachineError
 from accelsim.hardware.movement.demand import Capacities, LayerDemand, OperandDemand, demands
-from accelsim.hardware.movement.placement import place
+from accelsim.hardware.movement.placement import place, settled
 
 MANY = settings(
     max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -65,7 +65,7 @@ def agree(demand, capacities, asked):
 
 def as_lists(demand):
     """What is asked, as the twin takes it."""
-    return [
+    layers = [
         reference_placement.AskedByLayer(
             [
                 reference_placement.Asked(
@@ -75,10 +75,13 @@ def as_lists(demand):
                 for o in layer.operands
             ],
             layer.result_memory, layer.result_bytes.tolist(), layer.spilled_bytes.tolist(), layer.reads_result,
-            layer.crossed, layer.samples, layer.batch, layer.weight_share,
+            layer.crossed, layer.samples, layer.batch, layer.summed, layer.weight_share, layer.sums_bytes,
         )
         for layer in demand
     ]  # fmt: skip
+    for ours, layer in zip(layers, demand, strict=True):
+        (ours.in_groups,) = as_lists([layer.in_groups]) if layer.in_groups else (None,)
+    return layers
 
 
 @MANY
@@ -92,7 +95,11 @@ def test_bytes_are_asked_for_as_the_twin_counts_them(case):
 @given(st.one_of(cases(), tight_cases()))
 def test_decisions_agree_with_the_twin(case):
     capacities = Capacities.of(case.memory, case.buffers, case.piece_bytes)
-    agree(demands(case.memory, list(case.layers)), capacities, reference_placement.asked(case.memory, case.layers))
+    asked = reference_placement.asked(case.memory, case.layers)
+    walked = settled(demands(case.memory, list(case.layers)), capacities)
+    twins = reference_placement.in_groups_or_not(asked, dict(capacities.memories), case.piece_bytes)
+    assert as_lists(walked) == twins
+    agree(walked, capacities, twins)
 
 
 @st.composite
@@ -107,6 +114,41 @@ def asked_operands(draw, tensor, buffer, memory, jobs):
     return OperandDemand(tensor, buffer, memory, *arrays)
 
 
+def written_out(operand, samples):
+    """An operand of one sample's parts as a batch has it: every job once for each sample, with parts of its own."""
+    part = [p * samples + n if p >= 0 else -1 for p in operand.part.tolist() for n in range(samples)]
+    sizes = (np.repeat(column, samples) for column in (operand.stored_bytes, operand.inside_bytes,
+                                                       operand.streamed_bytes))  # fmt: skip
+    return OperandDemand(operand.tensor, operand.buffer, operand.memory, np.array(part, np.int64), *sizes)
+
+
+@MANY
+@given(data=st.data(), samples=st.integers(2, 4), buffer=st.integers(0, 40))
+def test_a_weight_gradient_together_moves_what_its_batch_written_out_does(data, samples, buffer):
+    """Of one sample, decided for all; and all samples' jobs in turn: the same stays, but for some samples' copies of
+    one more part, which may have room there."""
+    jobs = data.draw(st.integers(1, 9))
+    operands = [data.draw(asked_operands(name, name, "activation_memory", jobs)) for name in ("activation", "weight")]
+    least = sum(int(o.stored_bytes[o.part[o.part >= 0]].max()) for o in operands)
+    room = least + data.draw(st.integers(0, 100))
+    sizes = (("activation_memory", room), ("weight_memory", 1)), (("activation", buffer), ("weight", buffer)), 4
+    nothing = np.zeros(jobs, np.int64)
+    one = LayerDemand("one", tuple(operands), "weight_memory", nothing, nothing, summed=(1, samples))
+    many, none = tuple(written_out(o, samples) for o in operands), np.repeat(nothing, samples)
+    every = LayerDemand("every", many, "weight_memory", none, none)
+    ours, whole = (place((layer,), Capacities(*sizes))[0] for layer in (one, every))
+    most = [(samples - 1) * jobs * int(operand.stored_bytes.max()) for operand in operands]
+    both = list(zip(ours.operands, whole.operands, strict=True))
+    spared = [samples * int(a.loads.size_bytes.sum()) - int(b.loads.size_bytes.sum()) for a, b in both]
+    assert all(0 <= less <= limit for less, limit in zip(spared, most, strict=True))
+    if any(spared) or any(a.loads.held != b.loads.held for a, b in both):
+        return  # of what buffers load otherwise memories hold something else
+    for operand, of_all, (a, b), limit in zip(operands, many, both, most, strict=True):
+        mine, theirs = (int(o.stored_bytes[x.fetches.part].sum()) for o, x in ((operand, a), (of_all, b)))
+        assert 0 <= samples * mine - theirs <= limit
+        assert not a.stays[a.loads.moves.part].all() or samples * mine == theirs
+
+
 @st.composite
 def asked_layers(draw, number):
     jobs = draw(st.integers(1, 9))
@@ -119,7 +161,8 @@ def asked_layers(draw, number):
     reads = draw(st.sampled_from([0, 0, -1])) if number else -1
     place = "weight_memory" if draw(st.integers(0, 4)) == 0 else "activation_memory"
     return LayerDemand(f"layer{number}", operands, place, result, spilled, reads, draw(st.integers(0, 4)) == 0,
-                       1, draw(st.sampled_from([1, 1, 2, 3])))  # fmt: skip
+                       1, draw(st.sampled_from([1, 1, 2, 3])),
+                       draw(st.sampled_from([(1, 1), (1, 1), (1, 3), (2, 5), (4, 4)])))  # fmt: skip
 
 
 @st.composite
@@ -130,7 +173,7 @@ def asked_passes(draw):
     return tuple(
         LayerDemand(x.name, x.operands, place, x.result_bytes, x.spilled_bytes,
                     x.reads_result if place == "activation_memory" else -1, x.crossed,
-                    x.samples, x.batch)
+                    x.samples, x.batch, x.summed)
         for x in layers
     )  # fmt: skip
 

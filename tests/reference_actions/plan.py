@@ -85,7 +85,10 @@ def _of_layer(machine, run, which, kept, reads) -> Counter:
     for operand in moved.operands:
         place = "weight_memory" if operand.tensor == "weight" else "activation_memory"
         stored = [part.stored_bytes(memory["formats"][operand.tensor], bits) for part in operand.parts]
-        held, loads = _loads(operand, stored, machine["buffers"][operand.buffer]["capacity_bytes"], bits)
+        capacity = machine["buffers"][operand.buffer]["capacity_bytes"]
+        # The weight gradient sums over the batch: to what each job reads of these samples comes that of the others.
+        summed = (run.samples, run.batch) if which == "weight_grad" else (1, 1)
+        held, loads = _loads(operand, stored, capacity, bits, summed)
         any_held |= held
         size = sum(size for _, size in loads)
         counts[f"{place}_read_bytes"] += size
@@ -122,15 +125,16 @@ def _result_bytes(memory, run, which, reads) -> list[int]:
     sizes = [bytes_of(values, bits) for values in run.moved.results]
     if reads:
         operand = _handed_on(reads.moved, which)
-        stored = sum(part.stored_bytes(memory["formats"][operand.tensor], bits) for part in operand.parts)
-        dense = sum(bytes_of(part.values, bits) for part in operand.parts)
+        read = [operand.parts[number] for number in {use for use in operand.uses if use is not None}]
+        stored = sum(part.stored_bytes(memory["formats"][operand.tensor], bits) for part in read)
+        dense = sum(bytes_of(part.values, bits) for part in read)
         return [-(-size * stored // dense) for size in sizes]
     if which == "weight_grad":
         return [-(-size * run.samples // run.batch) for size in sizes]
     return sizes
 
 
-def _loads(operand, stored, capacity, bits) -> tuple[bool, list[tuple[int, int]]]:
+def _loads(operand, stored, capacity, bits, summed) -> tuple[bool, list[tuple[int, int]]]:
     """Whether a buffer holds the operand's parts, and what is loaded: (part, bytes), one after another."""
     uses = [(job, part) for job, part in enumerate(operand.uses) if part is not None]
     inside = [-(-size // operand.units) for size in stored]
@@ -145,12 +149,15 @@ def _loads(operand, stored, capacity, bits) -> tuple[bool, list[tuple[int, int]]
         spans[part] = spans.get(part, (job, job))[0], job
     order = list(spans)
     most = len(order)
+    some, every = summed
+    for part, (first, last) in spans.items():  # held with those of all samples, if for another job
+        inside[part] = -(-inside[part] * every // some) if first < last else inside[part]
     if _peak(spans, order, inside) > capacity:
         while most and _peak(spans, order[:most], inside) > max(0, capacity - 2 * largest):
             most -= 1
     stays, loads, before, there = set(order[:most]), [], None, set()
     for _, part in uses:
-        if part != before and part not in there:
+        if (part != before or every > some) and part not in there:
             loads.append((part, stored[part]))
             there |= {part} & stays
         before = part

@@ -102,7 +102,8 @@ def lines_traffic(grid: Grid, work: Work, source: Convolution) -> Traffic:
     of_samples = {"columns": np.arange(lines.repeats)[:, None], "rows": run[:, None, None]}.get(lines.samples_on)
     sample = None if of_samples is None else np.broadcast_to(of_samples, shape).ravel()
     nothing = np.zeros(cycles.size, np.int64)
-    return Traffic(cycles, (columns, rows), per_job(work.streams, windows), nothing, sample=sample)
+    results = per_job(work.streams, windows)
+    return Traffic(cycles, (columns, rows), results, nothing, sample=sample, sums_leave=sample is None)
 
 
 def _counted(

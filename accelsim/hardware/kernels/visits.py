@@ -7,15 +7,20 @@ from accelsim.hardware.kernels.jit import Bools, Int64s, kernel
 
 @kernel
 def visits(
-    jobs: Int64s, parts: Int64s, sizes: Int64s
+    jobs: Int64s, parts: Int64s, sizes: Int64s, samples: int, batch: int
 ) -> tuple[Int64s, Int64s, Int64s, Int64s, Bools, Int64s, Int64s, int]:
     """Uses of the same part in succession are one visit.
+
+    Where jobs sum over a batch and the parts are of some of its samples, the others' come between two uses: each is a
+    visit, and with a part that is visited again the others' are held as well.
 
     Parameters
     ----------
     jobs, parts : int64[uses]
         The part that each job uses; jobs ascend.
     sizes : int64[parts]
+    samples, batch : int
+        Samples that the parts are of, and that each job sums over.
 
     Returns
     -------
@@ -34,7 +39,7 @@ def visits(
     """
     of_use, count = np.empty(jobs.size, np.int64), 0
     for use in range(jobs.size):
-        count += use == 0 or parts[use] != parts[use - 1]
+        count += use == 0 or batch > samples or parts[use] != parts[use - 1]
         of_use[use] = count - 1
     part, first, last = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
     final = np.full(sizes.size, -1)
@@ -49,14 +54,16 @@ def visits(
     for at in range(count):
         one = part[at]
         opens[at] = not seen[one]
+        closes = final[one] == last[at]
+        size = sizes[one] if opens[at] and closes else -(-sizes[one] * batch // samples)
         if opens[at]:
             seen[one] = True
-            now += sizes[one]
+            now += size
             largest = max(largest, sizes[one])
             held[parts_seen] = now
             parts_seen += 1
-        if final[one] == last[at]:
-            now -= sizes[one]
+        if closes:
+            now -= size
     return part, first, last, of_use, opens, final, held[:parts_seen].copy(), largest
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from accelsim.hardware.hierarchy import Buffers, Memory
+from accelsim.hardware.movement.residency import Moves
 from accelsim.hardware.movement.traffic import ACTIVATIONS, WEIGHTS, LayerTraffic, Operand
 
 
@@ -67,6 +68,13 @@ class LayerDemand:
         Whether every value of a part meets every value of the other operand's, so that a buffer must hold one.
     samples, batch : int
         Samples that its jobs are for, and how many there are before the next layer begins.
+    summed : tuple of int
+        Where jobs sum over the batch: samples that parts and results are a share of, and all of them.
+    sums_bytes : int
+        All partial sums, where they leave after these samples and come back for the next ones: ``spilled_bytes`` is the
+        share of a job's, loaded before it and stored after it. 0 where they stay until all samples have come.
+    in_groups : LayerDemand, optional
+        The same where sums leave, if that may be.
     weight_share : tuple of int
         Of each fetch of weights so much is moved, numerator and denominator.
     """
@@ -80,22 +88,40 @@ class LayerDemand:
     crossed: bool = False
     samples: int = 1
     batch: int = 1
+    summed: tuple[int, int] = (1, 1)
     weight_share: tuple[int, int] = (1, 1)
+    sums_bytes: int = 0
+    in_groups: LayerDemand | None = None
 
     @cached_property
     def all_results_bytes(self) -> int:
         """Bytes of the result of the samples that its jobs are for."""
-        return int(self.result_bytes.sum())
+        return self.of_batch(int(self.result_bytes.sum()))
 
     @cached_property
     def largest_result_bytes(self) -> int:
         """The most that a job completes."""
-        return int(self.result_bytes.max(initial=0))
+        return self.of_batch(int(self.result_bytes.max(initial=0)))
 
     @cached_property
     def most_spilled_bytes(self) -> int:
-        """The most partial sums that a job leaves."""
-        return int(self.spilled_bytes.max(initial=0))
+        """The most partial sums that are in memory at once."""
+        return self.sums_bytes or int(self.spilled_bytes.max(initial=0))
+
+    @property
+    def together(self) -> tuple[int, int]:
+        """Samples that parts are of, and those whose parts come between two jobs: all, unless sums leave first."""
+        return (1, 1) if self.sums_bytes else self.summed
+
+    def of_batch(self, share: int) -> int:
+        """Bytes of all samples that jobs sum over, rounded up, of the share of some."""
+        return -(-share * self.summed[1] // self.summed[0])
+
+    def held_bytes(self, sizes: np.ndarray, moves: Moves) -> np.ndarray:
+        """What is held of each move's part, of so many bytes: of all samples that jobs sum over, if for another job."""
+        own, (some, every) = sizes[moves.part], self.together
+        held: np.ndarray = np.where(moves.until > moves.job, -(-own * every // some), own)
+        return held
 
 
 @dataclass(frozen=True)
@@ -116,26 +142,41 @@ class Capacities:
 
 def demands(memory: Memory, layers: list[LayerTraffic]) -> tuple[LayerDemand, ...]:
     """Of the layers of a pass, in the order of their execution."""
-    made = []
     resident = any(layer.turn is not None for layer in layers) and _weights_stay(memory, layers)
+    made = []
     for index, layer in enumerate(layers):
         before, after = (layers[at] if 0 <= at < len(layers) else None for at in (index - 1, index + 1))
-        fed = before is not None and before.feeds(layer)
-        handed_on = [operand is layer.handed_on for operand in layer.traffic.operands]
-        made.append(
-            LayerDemand(
-                layer.name,
-                tuple(OperandDemand.of(operand, memory) for operand in layer.traffic.operands),
-                layer.result_memory,
-                _result_bytes(memory, layer, after if after is not None and layer.feeds(after) else None),
-                memory.partial_bytes(layer.traffic.spilled),
-                handed_on.index(True) if fed and any(handed_on) else -1,
-                layer.traffic.crossed,
-                *((layer.samples, layer.batch) if layer.turn is None else (1, 1)),
-                _weight_share(layer, resident=resident),
-            )
-        )
+        made.append(_demand(memory, layer, before, after, _weight_share(layer, resident=resident)))
     return tuple(made)
+
+
+def _demand(
+    memory: Memory,
+    layer: LayerTraffic,
+    before: LayerTraffic | None,
+    after: LayerTraffic | None,
+    weight_share: tuple[int, int],
+) -> LayerDemand:
+    fed = before is not None and before.feeds(layer)
+    handed_on = [operand is layer.handed_on for operand in layer.traffic.operands]
+    of_batch, sums = (layer.samples, layer.batch), layer.which == "weight_grad"
+    demand = LayerDemand(
+        layer.name,
+        tuple(OperandDemand.of(operand, memory) for operand in layer.traffic.operands),
+        layer.result_memory,
+        _result_bytes(memory, layer, after if after is not None and layer.feeds(after) else None),
+        memory.partial_bytes(layer.traffic.spilled),
+        handed_on.index(True) if fed and any(handed_on) else -1,
+        layer.traffic.crossed,
+        *((1, 1) if sums or layer.turn is not None else of_batch),
+        of_batch if sums else (1, 1),
+        weight_share,
+    )
+    partial = memory.partial_bytes(layer.traffic.result)
+    if not (sums and layer.traffic.sums_leave and layer.samples < layer.batch and partial.any()):
+        return demand
+    share = -(-partial * (layer.batch - layer.samples) // layer.batch)
+    return replace(demand, in_groups=replace(demand, spilled_bytes=share, sums_bytes=int(partial.sum())))
 
 
 def _weights_stay(memory: Memory, layers: list[LayerTraffic]) -> bool:
@@ -157,8 +198,9 @@ def _result_bytes(memory: Memory, layer: LayerTraffic, reader: LayerTraffic | No
     sizes = memory.value_bytes(layer.traffic.result)
     operand = reader.handed_on if reader is not None else None
     if operand is not None:
-        stored = int(memory.stored_bytes(operand).sum())
-        dense = int(memory.value_bytes(operand.values).sum())
+        read = np.unique(operand.part[operand.part >= 0])  # by this sample, where one goes through all layers
+        stored = int(memory.stored_bytes(operand)[read].sum())
+        dense = int(memory.value_bytes(operand.values)[read].sum())
         if dense:  # else the next layer sees nothing but its padding
             return -(-sizes * stored // dense)
     if layer.which == "weight_grad":

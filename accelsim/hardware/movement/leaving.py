@@ -59,6 +59,9 @@ class Leaving:
         self.starts = np.append(0, np.cumsum(jobs_of))
         self.spills = np.array([layer.most_spilled_bytes for layer in layers], np.int64)
         self.spilled = np.concatenate([layer.spilled_bytes for layer in layers])
+        # What a job leaves comes back to the next one; sums of other samples to the job that adds to them.
+        self.returns = np.repeat([0 if layer.sums_bytes else 1 for layer in layers], jobs_of)
+        self.sets = accumulator_sets
         self.of_job, self.pieces = cut(np.concatenate([layer.result_bytes for layer in layers]), piece_bytes)
         self.layer = np.repeat(np.arange(len(layers)), jobs_of)[self.of_job]
         kept = np.array([placement.kept for placement in placements])[self.layer]
@@ -69,7 +72,7 @@ class Leaving:
         self.stores_before = np.searchsorted(self.at, self.starts)
         self.writes_until = np.append(0, np.cumsum(self.written))  # of the first so many pieces
         self.writes_before = self.writes_until[ends]
-        self._want_accumulators(accumulator_sets)
+        self._want_accumulators()
 
     def _order(self) -> None:
         """Stores in the order of jobs: of each its results, then its partial sums."""
@@ -79,7 +82,7 @@ class Leaving:
         self.at, self.sizes = at[order], np.concatenate([self.pieces, self.spilled[of_spill]])[order]
         self.is_result = order < self.of_job.size
 
-    def _want_accumulators(self, sets: int) -> None:
+    def _want_accumulators(self) -> None:
         """A job may start when the results of all but the last jobs before it, as many as other sets hold, are stored.
 
         A store is as urgent as the job that needs its accumulators again, or its spilled partial sums.
@@ -87,10 +90,10 @@ class Leaving:
         stores = np.bincount(self.at, minlength=self.spilled.size)
         self.stored_by = np.cumsum(stores)
         producing = stores > 0
-        stored_by = np.append(np.zeros(sets, np.int64), self.stored_by[producing])
+        stored_by = np.append(np.zeros(self.sets, np.int64), self.stored_by[producing])
         self.stores_needed = stored_by[np.cumsum(producing) - producing]
         self.urgent = np.searchsorted(self.stores_needed, np.arange(1, self.at.size + 1))
-        back = np.flatnonzero(self.spilled)
+        back = np.flatnonzero(self.spilled * self.returns)
         self.urgent[self.stored_by[back] - 1] = back + 1
 
     def make_room(self, rooms: dict[str, Room]) -> slice:
@@ -133,9 +136,16 @@ class Leaving:
         made = {"store": store, "write": write}
         back = np.flatnonzero(self.spilled)
         if back.size:
-            needs = {JOBS: back + 1, "store": self.stored_by[back]}
-            made["load partial"] = self._onchip("load partial", "partial", back + 1, self.spilled[back], needs)
+            made["load partial"] = self._load_partial(back, back + self.returns[back])
         return made
+
+    def _load_partial(self, back: np.ndarray, job: np.ndarray) -> Stream:
+        """What jobs spilled, for the next ones; or sums of other samples, into accumulators that are free again."""
+        own = self.returns[back] == 0
+        free = np.where(own, np.maximum(job + 1 - self.sets, 0), job)
+        stored = np.where(own, self.stores_needed[back], self.stored_by[back])
+        needs = {JOBS: free, "store": stored}
+        return self._onchip("load partial", "partial", job, self.spilled[back], needs)
 
     def _pass_through(self) -> tuple[np.ndarray, np.ndarray]:
         """Results that leave at once pass through a part of the memory: each waits until there is room for it.

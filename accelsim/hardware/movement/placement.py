@@ -90,13 +90,42 @@ def place(layers: Sequence[LayerDemand], capacities: Capacities) -> tuple[LayerP
     return _Placer(layers, capacities).placements()
 
 
+def settled(layers: Sequence[LayerDemand], capacities: Capacities) -> tuple[LayerDemand, ...]:
+    """The layers, those in groups of samples that do better so: where parts of all samples would be fetched again and
+    again, and sums have room.
+    """
+    return tuple(
+        layer.in_groups
+        if layer.in_groups and not _fetched_once(layer, capacities) and _has_room(layer.in_groups, capacities)
+        else layer
+        for layer in layers
+    )
+
+
+def _fetched_once(layer: LayerDemand, capacities: Capacities) -> bool:
+    """Whether all parts of operands have room in their memory, with those of all samples, if no buffer holds any."""
+    left = dict(capacities.memories)
+    for operand in layer.operands:
+        uses = np.flatnonzero(operand.part >= 0)
+        visits = Visits.of(uses, operand.part[uses], operand.stored_bytes, layer.together)
+        left[operand.memory] -= visits.peak_bytes
+    return min(left.values()) >= 0
+
+
+def _has_room(layer: LayerDemand, capacities: Capacities) -> bool:
+    """Whether all sums find room beside a piece of results, and one of the layer before."""
+    return layer.sums_bytes + 2 * capacities.piece_bytes <= dict(capacities.memories)[layer.result_memory]
+
+
 class _Placer:
     """Walks the layers once: what one leaves is there before the next one's own."""
 
     def __init__(self, layers: Sequence[LayerDemand], capacities: Capacities):
         self.layers, self.piece_bytes = layers, capacities.piece_bytes
         self.memories, self.buffers = dict(capacities.memories), dict(capacities.buffers)
-        self.loads = [[_loads(each, self.buffers[each.buffer]) for each in layer.operands] for layer in layers]
+        self.loads = [
+            [_loads(each, self.buffers[each.buffer], layer.together) for each in layer.operands] for layer in layers
+        ]
 
     def placements(self) -> tuple[LayerPlacement, ...]:
         """All of them."""
@@ -208,13 +237,13 @@ class _Placer:
         return chosen
 
 
-def _loads(operand: OperandDemand, capacity: int) -> Loads:
+def _loads(operand: OperandDemand, capacity: int, summed: tuple[int, int]) -> Loads:
     """Parts that fit their buffer are loaded once a visit, or stay; others stream past, in every job.
 
     They also stream where that moves less, as it may when PEs skip what they need not read.
     """
     uses = np.flatnonzero(operand.part >= 0)
-    visits = Visits.of(uses, operand.part[uses], operand.inside_bytes)
+    visits = Visits.of(uses, operand.part[uses], operand.inside_bytes, summed)
     room = capacity if visits.peak_bytes <= capacity else max(0, capacity - 2 * visits.largest_bytes)
     kept = visits.kept_within(room)
     moves, streamed = visits.moves(kept), operand.streamed_bytes
@@ -224,7 +253,7 @@ def _loads(operand: OperandDemand, capacity: int) -> Loads:
         jobs = uses[streamed[uses] > 0]
         moves = Moves(jobs, operand.part[jobs], jobs, np.arange(1, jobs.size + 1))
         sizes = streamed[jobs]
-    return Loads(held, moves, sizes, Visits.of(moves.job, moves.part, operand.stored_bytes))
+    return Loads(held, moves, sizes, Visits.of(moves.job, moves.part, operand.stored_bytes, summed))
 
 
 def _chosen(visits: list[Visits], peaks: list[int], budget: int) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from accelsim.hardware.hierarchy import Buffers, Memory
 from accelsim.hardware.movement.demand import Capacities, OperandDemand, demands
 from accelsim.hardware.movement.leaving import Leaving
 from accelsim.hardware.movement.pieces import by_group, cut
-from accelsim.hardware.movement.placement import LayerPlacement, Loads, place
+from accelsim.hardware.movement.placement import LayerPlacement, Loads, place, settled
 from accelsim.hardware.movement.plan import JOBS, OFFCHIP, Plan, Stream
 from accelsim.hardware.movement.residency import Moves, Room
 from accelsim.hardware.movement.traffic import ACTIVATIONS, WEIGHTS, LayerTraffic
@@ -53,8 +53,8 @@ class Planner:
         self.piece_bytes = int(memory.offchip.moved_bytes(np.array(PIECE_BYTES)))
         self.rooms = {name: Room(place.capacity_bytes) for name, place in (self.memories | self.buffers).items()}
         self.actions: list[Counter[str]] = [Counter() for _ in layers]
-        self.demands = demands(memory, layers)
         self.capacities = Capacities.of(memory, buffers, self.piece_bytes)
+        self.demands = settled(demands(memory, layers), self.capacities)
 
     def plan(self) -> Plan:
         """The plan.
@@ -95,18 +95,18 @@ class Planner:
 
     def _enter(self, index: int, name: str, placement: LayerPlacement) -> list[_Brought]:
         """Parts of a layer enter a memory, and the buffers behind it."""
-        entered, start = [], self.starts[index]
-        for number, (operand, placed) in enumerate(zip(self.demands[index].operands, placement.operands, strict=True)):
+        entered, start, demand = [], self.starts[index], self.demands[index]
+        for number, (operand, placed) in enumerate(zip(demand.operands, placement.operands, strict=True)):
             if operand.memory != name:
                 continue
             inside = stored = slice(0)
             if placed.loads.held:
                 moves = placed.loads.moves
-                entries = moves.job + start, operand.inside_bytes[moves.part], moves.until + start
+                entries = moves.job + start, demand.held_bytes(operand.inside_bytes, moves), moves.until + start
                 inside = self.rooms[operand.buffer].enter(*entries)
             if placed.fetches is not None:
                 moves = placed.fetches
-                entries = moves.job + start, operand.stored_bytes[moves.part], moves.until + start
+                entries = moves.job + start, demand.held_bytes(operand.stored_bytes, moves), moves.until + start
                 stored = self.rooms[name].enter(*entries)
             entered.append(_Brought(index, number, operand, placed.loads, placed.fetches, inside, stored))
         return entered

@@ -30,6 +30,8 @@ class Moves:
 class Visits:
     """Uses of an operand's parts; uses of the same part in succession are one visit, through which it is held.
 
+    Where other samples' parts come between, each use is a visit, and what is held through several counts with theirs.
+
     Parameters
     ----------
     part, first, last : ndarray of int64, (visits,)
@@ -57,11 +59,13 @@ class Visits:
     largest_bytes: int
 
     @classmethod
-    def of(cls, jobs: np.ndarray, parts: np.ndarray, sizes: np.ndarray) -> Visits:
-        """Visits from the jobs, ascending, that use parts; ``sizes`` are the bytes of each part."""
+    def of(cls, jobs: np.ndarray, parts: np.ndarray, sizes: np.ndarray, summed: tuple[int, int] = (1, 1)) -> Visits:
+        """Visits from the jobs, ascending, that use parts; ``sizes`` are the bytes of each part, which is of so many
+        samples of so many that each job sums over.
+        """
         from accelsim.hardware.kernels.visits import visits
 
-        return cls(*visits(jobs, parts, sizes))
+        return cls(*visits(jobs, parts, sizes, *summed))
 
     @cached_property
     def peak_bytes(self) -> int:

@@ -68,6 +68,9 @@ class Traffic:
         Whether every value of a part meets every value of the other operand's, so that one of the two must be held.
     sample : ndarray of int64, (jobs,), optional
         The sample that each job is for; None where jobs sum over samples.
+    sums_leave : bool
+        Whether sums over samples may go to memory before they are complete, and come back: where each is in one place
+        and none is spilled.
     """
 
     job_cycles: np.ndarray
@@ -76,6 +79,7 @@ class Traffic:
     spilled: np.ndarray
     crossed: bool = False
     sample: np.ndarray | None = None
+    sums_leave: bool = False
 
     def of_sample(self, sample: int) -> Traffic:
         """The jobs of one sample."""
@@ -197,6 +201,7 @@ def joined(traffics: list[Traffic], *, shared: bool = False) -> Traffic:
         np.concatenate([traffic.spilled for traffic in traffics]),
         first.crossed,
         None if first.sample is None else np.concatenate([t.sample for t in traffics if t.sample is not None]),
+        first.sums_leave,
     )
 
 
