@@ -668,8 +668,8 @@ MUTATIONS = [
     Mutation(
         "tiled-results",
         TILED_TRAFFIC,
-        "return Traffic(cycles, (columns, rows), per_job(work.streams, windows),",
-        "return Traffic(cycles, (columns, rows), per_job(work.streams, visits_of),",
+        "results = per_job(work.streams, windows)",
+        "results = per_job(work.streams, visits_of)",
         MOVED,
         "a visit of many columns completes one result a row",
     ),
@@ -1431,7 +1431,7 @@ MUTATIONS = [
     Mutation(
         "one-accumulator-set",
         LEAVING,
-        "stored_by = np.append(np.zeros(sets, np.int64)",
+        "stored_by = np.append(np.zeros(self.sets, np.int64)",
         "stored_by = np.append(np.zeros(1, np.int64)",
         PLANNED,
         "a second set of accumulators is of no use",
