@@ -27,6 +27,7 @@ from accelsim.commands import (
     run,
     sweep,
     validate,
+    view,
 )
 from accelsim.errors import AccelsimError, AccelsimWarning, printable
 from accelsim.interrupts import Ending, heard
@@ -107,7 +108,8 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"accelsim {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     for command in (
-        ask, run, compare, diff, sweep, animate, capture, merge, reproduce, validate, exchange, describe, new, rtl,
+        ask, run, compare, diff, sweep, animate, view, capture, merge, reproduce, validate, exchange, describe, new,
+        rtl,
     ):  # fmt: skip
         command.add(commands, common)
     return whole

@@ -117,7 +117,8 @@ class Page:
 
     def reached(self, most=60):
         """What Tab gets to, in order, by id or text, until it comes round."""
-        self.ask("document.activeElement && document.activeElement.blur()")
+        start = "document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')"
+        self.ask(f"document.activeElement.blur(); {start}")
         found = []
         for _ in range(most):
             self.press("Tab")

@@ -26,6 +26,7 @@ ORDER = [
     "study",
     "rtl",
     "sweeps",
+    "view",
     "commands",
     "cli",
 ]
@@ -43,6 +44,9 @@ CONFINED = {
     "simpy": ["hardware/movement/replay_simpy.py"],
     "dask": ["sweeps/cluster.py"],
     "plotly": ["study/report/"],
+    "dash": ["view/"],
+    "flask": ["view/"],
+    "werkzeug": ["view/"],
     "distributed": ["sweeps/cluster.py"],
     "pyosys": ["rtl/synthesis.py"],
 }
@@ -96,7 +100,7 @@ def backward(where, modules):
     wrong = []
     for module in dict.fromkeys(filter(None, map(part, modules))):
         if module == "files":
-            fine = own in ("hardware", "study", "sweeps", "commands", "cli")
+            fine = own in ("hardware", "study", "sweeps", "view", "commands", "cli")
         elif module == "capture":
             fine = own in ("capture", "commands", "cli")
         elif own == "capture":

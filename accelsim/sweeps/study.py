@@ -217,7 +217,7 @@ def _snapshots(
         names = [name for name in names if name in study.snapshots]
     elif sparsity is not None:
         own = [snapshot.name for snapshot in trace.snapshots if snapshot.sparsity == sparsity]
-        names, sparsity = (own[:1], None) if own else ([_made_of(trace, sparsity, numbers).name], sparsity)
+        names, sparsity = (own[:1], None) if own else ([made_of(trace, sparsity, numbers).name], sparsity)
     yield from ((name, sparsity) for name in names)
 
 
@@ -244,7 +244,7 @@ def has_values(snapshot: Snapshot) -> bool:
     return all(layer.tensor(name).dtype != bool for layer in snapshot.layers for name in ("weight", "activation"))
 
 
-def _made_of(trace: Trace, sparsity: float, numbers: Callable[[Snapshot], bool]) -> Snapshot:
+def made_of(trace: Trace, sparsity: float, numbers: Callable[[Snapshot], bool] = has_values) -> Snapshot:
     """The snapshot that a sparsity is made of: numbers may only lose more, masks are drawn like the nearest."""
     least = min(trace.snapshots, key=lambda snapshot: snapshot.sparsity)
     return least if numbers(least) else nearest(trace, sparsity)

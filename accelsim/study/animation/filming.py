@@ -21,7 +21,7 @@ from accelsim.ledger import Record
 from accelsim.pipeline import simulate_records
 from accelsim.workload.lowering import lower
 from accelsim.workload.synthetic import SyntheticTrace
-from accelsim.workload.toy import fitting
+from accelsim.workload.toy import cut, fitting
 from accelsim.workload.trace import Layer, Snapshot
 
 MOST_PRODUCTS = 1 << 20  # with nothing skipped: a replay makes them one by one, in some seconds
@@ -93,16 +93,22 @@ def animated(machine: Machine, layer: Layer, which: str) -> Animation:
     return animation
 
 
+def fitting_cut(machine: Machine, layer: Layer, which: str) -> Layer:
+    """A layer, or a corner of it that is small enough to be filmed."""
+    return cut(layer, fitting(layer, lambda smaller: _fits(machine, smaller, which)))
+
+
+def _fits(machine: Machine, layer: Layer, which: str) -> bool:
+    most = max(1, MOST_SLOTS // machine.accelerator.multipliers)
+    return _products(layer) <= MOST_PRODUCTS and _cycles(machine, layer, which) <= most
+
+
 def _refuse_large(machine: Machine, layer: Layer, which: str) -> None:
     """Raises TraceError where a layer is too large, with a cut that is not."""
-
-    def fits(smaller: Layer) -> bool:
-        return _products(smaller) <= MOST_PRODUCTS and _cycles(machine, smaller, which) <= most
-
-    most = max(1, MOST_SLOTS // machine.accelerator.multipliers)
-    if fits(layer):
+    if _fits(machine, layer, which):
         return
-    sizes = ",".join(f"{key}={size}" for key, size in fitting(layer, fits).items())
+    found = fitting(layer, lambda smaller: _fits(machine, smaller, which))
+    sizes = ",".join(f"{key}={size}" for key, size in found.items())
     raise TraceError(
         f"{layer.name}: must have at most {MOST_PRODUCTS:,} multiplications and {MOST_SLOTS:,} slots to be animated, "
         f"has {_products(layer):,} multiplications: take --cut {sizes}"
