@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from accelsim.capture import Recorder, Selection  # noqa: E402
+from accelsim.capture import Recorder, Selection, SeriesOf, SwatConfig, convert  # noqa: E402
 from accelsim.capture.models import build  # noqa: E402
 from accelsim.workload.coverage import stored_share  # noqa: E402
 from accelsim.workload.trace import Trace  # noqa: E402
@@ -110,3 +110,27 @@ def measure(path, make, batch, size, options):
         assert all(stored_share(snapshot) > 0.99 for snapshot in trace.snapshots)
         assert all(len(layer.tensors) == 3 for snapshot in trace.snapshots for layer in snapshot.layers)
     return (float(np.median(seconds[records][1:])) for records in (False, True))
+
+
+@pytest.mark.parametrize("sparsity", [None, 0.8])
+def test_a_series_costs_at_most_a_tenth_of_a_step(tmp_path, sparsity):
+    """Every second step is counted; the least of each kind, of this thread."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model, inputs, labels = build("cifar_resnet18", 10), torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+    swat = convert(model, SwatConfig(sparsity)) if sparsity else None
+    optimizer, took = torch.optim.SGD(model.parameters(), 0.01), ([], [])
+    series = SeriesOf(tmp_path / "run.series", steps=lambda step: step % 2 == 1)
+    with Recorder(model, tmp_path / "none.npz", steps={10**6}, series=series) as recorder:
+        for step in range(2 * ROUNDS + 2):
+            begun = time.thread_time()
+            with recorder.step():
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(inputs), labels).backward()
+                optimizer.step()
+            took[step % 2].append(time.thread_time() - begun)
+            if swat:
+                swat.step(optimizer)
+    plain, counted = (min(times[1:]) for times in took)
+    print(f"series, {'SWAT' if sparsity else 'dense'}: {counted / plain:.2f}×")
+    assert counted <= 1.1 * plain

@@ -38,6 +38,7 @@ PARAMETERS = {
     "vgg16_bn": 138_365_992,
     "densenet121": 7_978_856,
     "cifar_resnet18": 11_173_962,
+    "cifar_resnet8": 75_290,  # He et al.'s rule with n = 1
     "cifar_resnet20": 269_722,
     "cifar_resnet56": 853_018,
     "cifar_vgg16": 138_365_992 - 512 * (49 - 1) * 4096 - (1000 - 10) * (4096 + 1),

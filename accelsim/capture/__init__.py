@@ -10,6 +10,7 @@ from importlib import import_module
 _WHERE = {
     "Recorder": "recorder",
     "Selection": "selection",
+    "SeriesOf": "densities",
     "accelerate_recorder": "callbacks",
     "lightning_callback": "callbacks",
     "trainer_callback": "callbacks",

@@ -118,7 +118,7 @@ class Algorithm:
         for name, layer in self.layers.items():
             module: nn.Module = layer
             module.__class__ = self._classes[name]
-            for attribute in ("swat", "record"):
+            for attribute in ("swat", "record", "watch"):
                 module.__dict__.pop(attribute, None)
         self.layers = {}
         while self._handles:

@@ -16,6 +16,7 @@ from accelsim.capture.selection import Selection
 from accelsim.errors import TraceError
 from accelsim.workload.metadata import PASSES
 from accelsim.workload.npz import blame
+from accelsim.workload.series import SeriesWriter
 from accelsim.workload.trace_writer import TraceWriter
 
 STORED = (torch.float16, torch.bfloat16, torch.float32)  # floating-point numbers that a trace holds as they are
@@ -33,6 +34,9 @@ class Keeper(Protocol):
 
     def writer(self) -> TraceWriter:
         """The trace, open."""
+
+    def series_file(self, entry: dict[str, Any]) -> SeriesWriter:
+        """The series, open."""
 
     def end_step(self) -> None:
         """The step under way is complete."""

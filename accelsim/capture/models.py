@@ -284,6 +284,7 @@ MODELS: dict[str, tuple[int, Callable[[int], nn.Module]]] = {
     "vgg16_bn": (1000, VGG),
     "densenet121": (1000, DenseNet),
     "cifar_resnet18": (10, lambda classes: ResNet(BasicBlock, (2, 2, 2, 2), classes, cifar=True)),
+    "cifar_resnet8": (10, lambda classes: _small((1, 1, 1), classes)),
     "cifar_resnet20": (10, lambda classes: _small((3, 3, 3), classes)),
     "cifar_resnet56": (10, lambda classes: _small((9, 9, 9), classes)),
     "cifar_vgg16": (10, partial(VGG, cifar=True)),

@@ -31,11 +31,13 @@ from typing import Any
 
 import torch
 
+from accelsim.capture.densities import Counting, SeriesOf
 from accelsim.capture.selection import Selection
 from accelsim.capture.step import Step
 from accelsim.errors import OutputError, TraceError
 from accelsim.workload.metadata import META_RULES, check_keys, check_snapshot
 from accelsim.workload.npz import blame, json_bytes
+from accelsim.workload.series import SeriesWriter
 from accelsim.workload.trace_writer import TraceWriter
 
 
@@ -69,6 +71,9 @@ class Recorder:
         Replace a file that exists.
     provenance : dict, optional
         Plain JSON to keep in the trace.
+    series : SeriesOf or path-like, optional
+        Keep besides, of every step or every k-th, how many values of each tensor are not zero: a file that grows with
+        the run, can be read at any time, and goes on where a resumed run does.
 
     Attributes
     ----------
@@ -114,6 +119,7 @@ class Recorder:
         batch_dim: int = 0,
         force: bool = False,
         provenance: dict[str, Any] | None = None,
+        series: SeriesOf | str | os.PathLike[str] | None = None,
     ):
         self._path, self.keep, self.batch_dim = Path(path), keep or Selection(), batch_dim
         self._entry: dict[str, Any] = {"name": name, "sparsity": sparsity, "algorithm": algorithm}
@@ -131,6 +137,8 @@ class Recorder:
         self.provenance = {**(provenance or {}), "recorder": _versions() | {"not_called": {}}}
         self.recorded: list[str] = []
         self._writer: TraceWriter | None = None
+        self._series = SeriesOf(series) if isinstance(series, str | os.PathLike) else series
+        self._series_file: SeriesWriter | None = None
         self._closed = False
         self.under_way: Step | None = None
         self.number = -1
@@ -184,9 +192,27 @@ class Recorder:
                     raise TraceError(f"step {self.number} must be recorded before the recorder is closed")
                 _check_entry(entry)
             entry["name"] = entry["name"].replace("{step}", str(self.number))
-        self.under_way = Step(self, entry, records)
+        counting = Counting(self.model) if self._series and self._series.wants(self.number) else None
+        self.under_way = Step(self, entry, records, counting)
         self.under_way.attach()
         return self.under_way
+
+    def note(self, **notes: float) -> None:
+        """Keep numbers in the series with the step under way, or the last one: its loss, or an accuracy after it."""
+        numbers = {name: float(value) for name, value in notes.items()}
+        if self.under_way is not None:
+            self.under_way.notes |= numbers
+        elif self._series_file is not None and self._series is not None and self._series.wants(self.number):
+            self._series_file.note(self.number, numbers)
+
+    def series_file(self, entry: dict[str, Any]) -> SeriesWriter:
+        """The series, begun with the first step that it keeps."""
+        if self._series_file is None and self._series is not None:
+            of_run = {key: entry[key] for key in ("algorithm", "sparsity")}
+            self._series_file = self._series.writer(**self._header, **of_run)
+        if self._series_file is None:
+            raise TraceError("series: must be given")
+        return self._series_file
 
     def end_step(self) -> None:
         """The step under way, if any, is complete. Raises TraceError or OutputError if it could not be recorded."""
@@ -212,7 +238,7 @@ class Recorder:
             self.end_step()
         finally:
             self._finish()
-        if not self.recorded:
+        if not self.recorded and self._series_file is None:
             made = f"the last one had number {self.number}" if self.number >= 0 else "step() was never called"
             raise TraceError(f"{self._path}: not written, since no step was recorded: {made}")
 
@@ -230,6 +256,8 @@ class Recorder:
 
     def _finish(self) -> None:
         writer, self._writer, self._closed = self._writer, None, True
+        if self._series_file is not None:
+            self._series_file.close()
         if writer is not None:
             try:
                 if self.recorded:

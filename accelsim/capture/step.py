@@ -18,6 +18,7 @@ from accelsim.capture import attention
 from accelsim.capture.attention import Shadow
 from accelsim.capture.book import Book, Keeper
 from accelsim.capture.calls import Calls, Frame, is_recomputing
+from accelsim.capture.densities import Counting
 from accelsim.capture.events import Events
 from accelsim.capture.lineage import Lineage
 from accelsim.capture.own import OwnLayers
@@ -46,8 +47,9 @@ class Step:
         Whether it is recorded.
     """
 
-    def __init__(self, recorder: Keeper, entry: dict[str, Any], records: bool):
-        self.records = records
+    def __init__(self, recorder: Keeper, entry: dict[str, Any], records: bool, counting: Counting | None = None):
+        self.records, self.notes = records, dict[str, float]()
+        self._counting, self._entry = counting, entry
         self._recorder, self._name = recorder, entry["name"]
         self._attached: list[Attached] = []
         self._error: Exception | None = None
@@ -78,6 +80,11 @@ class Step:
 
     def end(self) -> None:
         """The step is complete; raises what went wrong."""
+        if self._counting is not None:
+            counting, self._counting = self._counting, None
+            counting.remove()
+            if counting.counts:
+                self._recorder.series_file(self._entry).step(self._entry["step"], counting.counts, self.notes)
         if not self.records:
             return
         self._events.settle()
@@ -99,6 +106,9 @@ class Step:
 
     def abandon(self) -> None:
         """Forget what was recorded of the step."""
+        if self._counting is not None:
+            self._counting.remove()
+            self._counting = None
         if self.records:
             self._detach()
             self._book.abandon()

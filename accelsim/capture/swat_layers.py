@@ -102,10 +102,14 @@ class SwatLayer(nn.Module):
         If set, each forward pass calls it as ``record(name, tensor)`` with the very tensors that are multiplied, cast
         as autocast has them: ``weight``, ``activation``, then ``saved_activation`` where the backward pass needs
         another; and in that, ``gradient`` where it is sparsified.
+    watch : callable or None
+        Told the same.
+
         Under ``sparse_forward=False`` ``weight`` is the full one, and ``backward_weight`` the sparse one.
     """
 
     record: Callable[[str, torch.Tensor], Any] | None = None
+    watch: Callable[[str, torch.Tensor], Any] | None = None
     swat: State
     weight: torch.Tensor
     bias: Any  # a tensor or None; PyTorch declares it in one way for convolutions, in another for linear layers
@@ -141,7 +145,7 @@ class SwatLayer(nn.Module):
         state = self.swat
         dense = sparse if active is None or (state.sparse_forward and state.sparse_backward) else _cast(full, dtype)
         forward, backward = (sparse if chosen else dense for chosen in (state.sparse_forward, state.sparse_backward))
-        return _Call(self._operation(), state, forward, backward, active, self.record)
+        return _Call(self._operation(), state, forward, backward, active, _both(self.record, self.watch))
 
 
 class SwatConv2d(SwatLayer, nn.Conv2d):
@@ -181,6 +185,14 @@ class SwatLinear(SwatLayer, nn.Linear):
 
     def _operation(self) -> Multiply:
         return Multiply()
+
+
+def _both(*told: Callable[[str, torch.Tensor], Any] | None) -> Callable[[str, torch.Tensor], Any] | None:
+    """What tells all that are to be told."""
+    listeners = [each for each in told if each is not None]
+    if len(listeners) < 2:
+        return listeners[0] if listeners else None
+    return lambda name, tensor: [listener(name, tensor) for listener in listeners]
 
 
 def _autocast_dtype(x: torch.Tensor) -> torch.dtype | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from accelsim.commands import training
 from accelsim.commands.shared import Commands, add_format, cores, jobs, names, progress, show_as
 
 
@@ -24,6 +25,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
     add("--measure", action="store_true", help="measure Table 9 here instead of showing a recorded run")
     add("--out", type=Path, metavar="DIR", help="write reproduction.csv, .md, .html and .json")
+    training.add(command)
     add_format(command)
     add("--quiet", action="store_true", help="no progress bar, and the comparisons only")
     command.set_defaults(command=reproduce)
@@ -35,7 +37,10 @@ def reproduce(options: argparse.Namespace) -> int:
     from accelsim.study.reproduction import catalogue, page
     from accelsim.study.reproduction.session import Session
 
-    known = {name: what for name, (what, _) in catalogue.FIGURES.items()}
+    if options.figures == [training.NAME]:
+        training.compare(options)
+        return 0
+    known = {name: what for name, (what, _) in catalogue.FIGURES.items()} | {training.NAME: training.WHAT}
     if not options.figures:
         show_as(options, page.listing(known), known)
         return 0

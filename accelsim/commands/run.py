@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelsim.commands import over_time
 from accelsim.commands.shared import Commands, add_code, add_format, at_least_one, cores, jobs, names, progress, show_as
 from accelsim.workload.lowering import PASSES
 
@@ -66,6 +67,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="show where every multiplier slot went, and what to change: changes of the machine are simulated on the N "
         "layers with most cycles of each pass of the sparsest snapshot (5)",
     )  # fmt: skip
+    over_time.add(command)
     add_format(command)
     command.add_argument("--quiet", action="store_true", help="no progress bar, and the speedup table only")
     command.set_defaults(command=run)
@@ -73,6 +75,9 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Trace × machine × passes → a table, and files where asked for."""
+    if over_time.is_asked(options):
+        over_time.run(options)
+        return
     from accelsim import open_trace
     from accelsim.hardware.machine import baseline_of, load_machine
     from accelsim.hardware.yaml_file import parse_setting

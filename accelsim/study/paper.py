@@ -12,6 +12,15 @@ from typing import Any
 
 from accelsim.errors import AccelsimError
 
+# Table 1: sparsity across layers, sparse forward pass, sparse input gradient, sparse weight gradient.
+TABLE1 = {
+    "gmp": ("fixed/variable", "yes/gradual", "yes/gradual", "no"),
+    "set": ("fixed", "yes", "yes", "no"),
+    "dsr": ("variable", "yes", "yes", "no"),
+    "snfs": ("variable", "yes", "yes", "no"),
+    "rigl": ("fixed", "yes", "yes", "no"),
+    "swat": ("fixed/variable", "yes", "yes", "yes"),
+}
 # Table 6: speedup due to SWAT-U with unstructured pruning on ResNet-50 with ImageNet, by Top-K sparsity and pass. Its
 # "backward pass" is the transposed convolution (section 4.4), our input gradient.
 TABLE6 = {

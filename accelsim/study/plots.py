@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from accelsim.errors import MachineError
 from accelsim.files import staged
 from accelsim.hardware.machine import Machine
 from accelsim.ledger import CYCLES, DENSE, EFFECTUAL, OFFCHIP_MOVED, Bar, Count
+from accelsim.study.over_time import OverTime
 from accelsim.study.results import evened, fold, is_series, steps_of
 
 # What users set for themselves does not count, and the same run gives the same file.
@@ -56,18 +58,55 @@ def write_plots(folder: Path, table: pd.DataFrame, machine: Machine, origin: dic
         If the folder cannot be written.
     """
     with matplotlib.style.context(["default", STYLE]):
-        trace = origin["trace"]
-        figures, notes = draw(table, machine, f"{machine.name}, {trace['network']} on {trace['dataset']}")
-        about = f"accelsim {origin['accelsim']}; trace {trace['sha256']}; {' '.join(origin['command'])}"
-        with staged(folder) as stage:
-            for name, figure in figures.items():
-                dpi = figure.dpi = min(DPI, LARGEST_PIXELS / max(figure.get_size_inches()))
-                figure.draw_without_rendering()
-                figure.set_layout_engine("none")  # once for both files: it takes most of the time
-                text = {"Title": figure.get_suptitle(), "Description": about}
-                figure.savefig(stage / f"{name}.png", dpi=dpi, metadata=text | {"Software": None})
-                figure.savefig(stage / f"{name}.svg", metadata=text | {"Date": None, "Creator": None})
+        figures, notes = draw(table, machine, _titled(machine, origin))
+        _save(folder, figures, origin)
     return notes
+
+
+def write_over_time(folder: Path, runs: Iterable[OverTime], machine: Machine, origin: dict[str, Any]) -> None:
+    """Draws runs over time, cycles and waiting and energy by step, as over_time.png and .svg. Raises OutputError."""
+    with matplotlib.style.context(["default", STYLE]):
+        _save(folder, {"over_time": over_time(runs, _titled(machine, origin))}, origin)
+
+
+def over_time(runs: Iterable[OverTime], title: str) -> Figure:
+    """Of each run a line for cycles, dashed for waiting, and points where a step was simulated."""
+    figure = Figure(figsize=(2 * PANEL_INCHES, 1.6 * PANEL_INCHES), layout="constrained")
+    figure.suptitle(title)
+    above, below = figure.subplots(2, 1, sharex=True)
+    runs = list(runs)
+    for number, run in enumerate(runs):
+        shade = str(0.7 * number / max(1, len(runs) - 1))
+        above.plot(run.steps, run.counts["cycles"], color=shade, label=run.label, linewidth=1)
+        above.plot(run.simulated["step"], run.simulated["cycles"], "o", color=shade, markersize=3)
+        if run.total("stalls"):
+            above.plot(run.steps, run.counts["stalls"], "--", color=shade, linewidth=0.8)
+        below.plot(run.steps, np.cumsum(run.counts["energy_pj"]) * 1e-12, color=shade, linewidth=1)
+    above.set_ylabel("cycles of a step (dashed: waiting)")
+    above.legend(fontsize=6)
+    below.set_ylabel("joules so far")
+    below.set_xlabel("step")
+    for axes in (above, below):
+        axes.set_ylim(bottom=0)
+    return figure
+
+
+def _titled(machine: Machine, origin: dict[str, Any]) -> str:
+    return f"{machine.name}, {origin['trace']['network']} on {origin['trace']['dataset']}"
+
+
+def _save(folder: Path, figures: dict[str, Figure], origin: dict[str, Any]) -> None:
+    """Each as PNG and SVG, all or none."""
+    trace = origin["trace"]
+    about = f"accelsim {origin['accelsim']}; trace {trace['sha256']}; {' '.join(origin['command'])}"
+    with staged(folder) as stage:
+        for name, figure in figures.items():
+            dpi = figure.dpi = min(DPI, LARGEST_PIXELS / max(figure.get_size_inches()))
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # once for both files: it takes most of the time
+            text = {"Title": figure.get_suptitle(), "Description": about}
+            figure.savefig(stage / f"{name}.png", dpi=dpi, metadata=text | {"Software": None})
+            figure.savefig(stage / f"{name}.svg", metadata=text | {"Date": None, "Creator": None})
 
 
 def draw(table: pd.DataFrame, machine: Machine, title: str) -> tuple[dict[str, Figure], list[str]]:

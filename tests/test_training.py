@@ -1,0 +1,158 @@
+"""Does ``accelsim reproduce algorithms`` train, record and compare, and say of each algorithm what it is?"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from accelsim.capture.comparison import Settings  # noqa: E402
+from accelsim.cli import main  # noqa: E402
+from accelsim.errors import AccelsimError  # noqa: E402
+from accelsim.hardware.yaml_file import read_yaml  # noqa: E402
+
+SETTINGS = """
+model: cifar_resnet8
+halve: true
+steps: 6
+batch: 4
+record: [0, 3, 5]
+evaluate: [2, 5]
+held_out: 100
+sparsities: [0.8]
+recipe: {learning_rate: 0.02}
+algorithms:
+  dense:
+  swat-structured:
+  gmp: {every: 1, end_at: 0.5}
+  set: {every: 2}
+  meprop:
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Four algorithms for six steps."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "mine.yaml").write_text(SETTINGS)
+    command = ["reproduce", "algorithms", "--settings", str(folder / "mine.yaml"), "--runs", str(folder / "runs")]
+    command += ["--machines", "ideal.yaml,dadiannao.yaml,stripes.yaml"]
+    assert main([*command, "--out", str(folder / "out"), "--quiet"]) == 0
+    return folder
+
+
+def test_each_trace_says_what_its_algorithm_is(made):
+    found = json.loads((made / "out" / "algorithms.json").read_text())
+    traits = {run["run"]: run["traits"] for run in found["runs"]}
+    passes = {name: [of[p] for p in ("fwd", "input_grad", "weight_grad")] for name, of in traits.items()}
+    assert passes["dense"] == ["no", "no", "no"] and traits["dense"]["network"] == "dense"
+    assert passes["swat-structured80"] == ["yes", "yes", "yes"]
+    assert passes["set80"] == ["yes", "yes", "no"] and traits["set80"]["across"] == "fixed"
+    assert passes["gmp80"] == ["gradual", "gradual", "no"]
+    assert passes["meprop80"] == ["no", "yes", "yes"]
+    networks = {name: of["network"] for name, of in traits.items()}
+    assert networks["swat-structured80"] == "structured" and networks["set80"] == "unstructured"
+
+
+def test_tables_and_files_have_every_run_on_every_machine(made):
+    table = pd.read_csv(made / "out" / "algorithms.csv")
+    assert set(table["machine"]) == {"ideal", "dadiannao"} and len(table) == 10  # bit-level machines need values
+    assert (table["run_cycles"] > 5 * table["step_cycles"] * 0.5).all() and (table["run_pj"] > 0).all()
+    dense = table[table["run"] == "dense"].set_index("machine")
+    swat = table[table["run"] == "swat-structured80"].set_index("machine")
+    assert swat.loc["ideal", "run_cycles"] < dense.loc["ideal", "run_cycles"]
+    assert swat.loc["dadiannao", "run_cycles"] == dense.loc["dadiannao", "run_cycles"]
+    page = (made / "out" / "algorithms.md").read_text()
+    for text in (
+        "Which training algorithm",
+        "| SET 80 % |",
+        "fixed (fixed)",
+        "What it does not say",
+        "stripes takes no",
+    ):
+        assert text in page, text
+    for picture in ("algorithms.png", "algorithms.svg"):
+        assert (made / "out" / picture).stat().st_size > 1000
+
+
+def test_a_run_that_does_not_reach_the_target_has_no_cost_of_it(made):
+    from accelsim.study.export import to_json
+    from accelsim.study.over_time import OverTime
+    from accelsim.study.reproduction import algorithms_page
+    from accelsim.study.reproduction.algorithms import Found, Run, Traits
+
+    steps = np.arange(4)
+    over = OverTime("x", "line", steps, dict.fromkeys(("cycles", "energy_pj", "stalls", "top_k"), steps + 1.0),
+                    pd.DataFrame(), {}, 0.01)  # fmt: skip
+    traits = Traits("fixed", "no", "no", "no", "dense")
+    runs = [
+        Run(
+            label,
+            label,
+            label,
+            sparsity,
+            {1: 0.1, 3: accuracy},
+            1.0,
+            {"step": 0.5},
+            1.0,
+            traits,
+            {"m": over},
+            {"m": (4.0, 4.0)},
+        )
+        for label, sparsity, accuracy in (("dense", 0.0, 0.5), ("bad", 0.8, 0.2), ("good", 0.8, 0.45))
+    ]
+    found = Found(runs, ["m"])
+    assert found.target == pytest.approx(0.45)
+    _, rows = algorithms_page.spent(found)
+    assert [row[1] for row in rows] == ["3", "not reached", "3"]
+    costs = {row["run"]: row["target_cycles"] for row in algorithms_page.report(found, {})["costs"]}
+    assert costs == {"dense": 10.0, "bad": None, "good": 10.0} and to_json(costs)
+
+
+def test_runs_that_are_there_are_not_trained_again(made, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (made / "runs").iterdir()}
+    command = ["reproduce", "algorithms", "--settings", str(made / "mine.yaml"), "--runs", str(made / "runs"), "--json"]
+    assert main([*command, "--machines", "ideal.yaml"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (made / "runs").iterdir()} == before
+    assert json.loads(capsys.readouterr().out)["told"]["steps"] == 6
+
+
+def test_the_shipped_settings_have_all_algorithms_and_can_be_shortened():
+    from accelsim.capture.algorithms import ALGORITHMS
+
+    _, told = read_yaml("algorithms.yaml", "configs/training")
+    settings = Settings.read(told)
+    assert set(settings.algorithms) == {"dense", *ALGORITHMS} - {"forward-topk"}
+    short = settings.shortened(50)
+    assert short.steps == 50 and max(short.record) == max(short.evaluate) == 49
+    assert short.algorithms["set"]["every"] == 5 and len(short.runs) == len(settings.runs)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("steps: 0", "steps: must be an integer from 1, got 0"),
+        ("record: [6]", "record: must be iterations in 0…5, got (6,)"),
+        ("algorithms: {sgd: {}}", "algorithm: must be one of swat-u"),
+        ("algorithms: {set: {dorp: 1}}", "algorithm set: option must be one of drop, every"),
+        ("sparsity: 0.8", "sparsity: unknown key; known are algorithms"),
+    ],
+)
+def test_wrong_settings_are_one_line(tmp_path, capsys, change, says):
+    key = change.partition(":")[0]
+    lines = SETTINGS.partition("algorithms:\n")[0] if key == "algorithms" else SETTINGS
+    kept = "\n".join(line for line in lines.splitlines() if not line.startswith(f"{key}:"))
+    (tmp_path / "mine.yaml").write_text(f"{kept}\n{change}\n")
+    assert main(["reproduce", "algorithms", "--settings", str(tmp_path / "mine.yaml")]) == 2
+    told = capsys.readouterr().err
+    assert says in told and "mine.yaml" in told and told.count("\n") == 1
+
+
+def test_settings_that_lack_a_key_or_data_too_small_are_told(tmp_path):
+    with pytest.raises(AccelsimError, match="model: must be given"):
+        Settings.read({"steps": 1})
+    assert not Path("none").exists()
+    assert main(["reproduce", "algorithms", "--data", str(tmp_path / "none.npz")]) == 2
