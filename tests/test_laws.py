@@ -36,7 +36,7 @@ def test_a_shipped_machine_obeys_every_law(name):
 
 @pytest.mark.parametrize("model", MODELS)
 @given(data=st.data())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_a_model_of_any_small_size_obeys_every_law(model, data):
     """Sizes of a few PEs have edges, rounds and spills that the shipped ones hide."""
     machine = data.draw(MODELS[model])

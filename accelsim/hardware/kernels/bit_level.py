@@ -30,7 +30,8 @@ def term_cycles(words: Words32, reach: int) -> Int64s:
     cycles = np.empty(n, np.int64)
     left = np.empty(lanes, np.uint32)
     for i in range(n):
-        left[:] = words[i]
+        for lane in range(words.shape[1]):  # to assign a row takes seconds to compile
+            left[lane] = words[i, lane]
         cycles[i] = max(1, drop(left, reach))
     return cycles
 

@@ -55,7 +55,7 @@ def activation_vectors(
     pes, taps = (rows.size - 1) * across, counters.shape[2]
     counts = np.zeros((channels, pes, phases[0] * phases[1]), np.int64)
     names = np.empty(acts.sum() // width + counts.size, np.int32)
-    found = np.empty((np.diff(rows).max() * np.diff(columns).max() + 1, 2), np.int64)
+    found = np.empty((_widest(rows) * _widest(columns) + 1, 2), np.int64)
     words = np.zeros((64, taps + 1), np.uint64)  # the last word of a vector is its phase
     table = np.full(256, -1, np.int32)
     known = at = 0
@@ -84,6 +84,15 @@ def activation_vectors(
                     if known == words.shape[0]:
                         words, table = _grow(words, table)
     return counts, names[:at], words[:known, :taps].copy()
+
+
+@kernel
+def _widest(edges: Int64s) -> int:
+    """The most rows or columns of a tile. (NumPy's own ways take seconds to compile, here and below.)"""
+    widest = 0
+    for at in range(edges.size - 1):
+        widest = max(widest, edges[at + 1] - edges[at])
+    return widest
 
 
 @kernel
@@ -118,9 +127,10 @@ def _grow(words: Words, table: Int32s) -> tuple[Words, Int32s]:
     """Twice the room; the hash table stays at most a quarter full."""
     known = words.shape[0]
     larger = np.zeros((2 * known, words.shape[1]), np.uint64)
-    larger[:known] = words
     table = np.full(8 * known, -1, np.int32)
     for row in range(known):
+        for t in range(words.shape[1]):
+            larger[row, t] = words[row, t]
         _name(larger, row, table)
     return larger, table
 
@@ -180,7 +190,7 @@ def channel_cycles(
         at = 0
         for c in range(channels):
             _list_weights(weights[c], first, last, first_filter, phase_of_tap, bounds, listed)
-            if bounds[phases] != before or not np.array_equal(listed[:before], listed_before[:before]):
+            if bounds[phases] != before or not _same(listed, listed_before, before):
                 # Other weights than those of the previous channel: costs are counted anew, each when first met.
                 stamp += 1
                 _arrange(listed, bounds, taps, slot_mask, turn_bit, term_of, keep)
@@ -208,6 +218,16 @@ def channel_cycles(
                 totals[1] += own
             cycles[g, c] = slowest
     return cycles, totals
+
+
+@kernel
+def _same(one: Int64s, other: Int64s, count: int) -> bool:
+    """Whether the first so many are equal."""
+    same, i = True, 0
+    while same and i < count:
+        same = one[i] == other[i]
+        i += 1
+    return same
 
 
 @kernel

@@ -49,7 +49,8 @@ def executed_lines(
             first = s * rows
             used = min(rows, filters - first)
             for row in range(used):
-                window[row, :lines] = words[block, first + row]
+                for t in range(lines):  # to assign a row takes seconds to compile
+                    window[row, t] = words[block, first + row, t]
                 window[row, lines:] = 0
             dropped = 0
             for t in range(lines):
