@@ -9,7 +9,7 @@ from pathlib import Path
 import browser
 import numpy as np
 import pytest
-from stranger import StrangerArray
+from stranger import FOLDER, StrangerArray
 
 import accelsim
 from accelsim import ledger
@@ -147,6 +147,13 @@ def test_a_stranger_s_machine_is_animated_where_its_replay_takes_a_film():
         animated(machine_of(Miscounted), SMALL, "fwd")
 
 
+def test_a_machine_file_of_a_stranger_s_class_is_animated_with_consent(tmp_path, capsys):
+    arguments = ["animate", "--config", str(FOLDER / "stranger_array.yaml"), "--out", str(tmp_path / "a.html")]
+    assert main([*arguments, "--allow-code"]) == 0
+    assert told((tmp_path / "a.html").read_text(encoding="utf-8"))["causes"][0]["words"] == "effectual"
+    assert main(arguments) == 2 and "--allow-code" in capsys.readouterr().err
+
+
 def test_a_layer_that_is_too_large_says_which_cut_to_take(tmp_path, capsys):
     out = tmp_path / "a.html"
     arguments = ["animate", "--config", "tensordash.yaml", "--out", str(out)]
@@ -232,6 +239,7 @@ def pages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
+    pytest.importorskip("websocket", reason="no websocket-client here: pages are not opened")
     if not browser.executable():
         pytest.skip("no Chromium here: pages are not opened")
     with browser.browser() as page:

@@ -257,6 +257,7 @@ def test_ctrl_c_ends_it_and_nothing_is_left():
 
 @pytest.fixture(scope="module")
 def chromium():
+    pytest.importorskip("websocket", reason="no websocket-client here: pages are not opened")
     if not browser.executable():
         pytest.skip("no Chromium here: the page is not opened")
     with browser.browser() as page:
