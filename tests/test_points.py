@@ -80,7 +80,7 @@ def test_no_machine_is_dropped_in_silence():
     fast = [("fast.yaml", 10, cycles, 4, None) for cycles in range(100, 120)]
     points = [
         *fast,
-        ("slow.yaml", 10, 900, 4, None),
+        ("slow.yaml", 10, 900, 41234, None),
         ("slow.yaml", 10, 950, 4, None),
         ("not.yaml", 10, 0, 0, "too small"),
     ]
@@ -95,7 +95,7 @@ def test_no_machine_is_dropped_in_silence():
         in out
     )
     row = next(line for line in out.splitlines() if re.match(r" +20 ", line))
-    assert row.split() == ["20", "slow.yaml", "20", "10", "900", "0.11×", "0.11×", "5.6", "%", "4"]
+    assert row.split() == ["20", "slow.yaml", "20", "10", "900", "0.11×", "0.11×", "5.6", "%", "41,234"]
 
 
 def test_energy_that_is_not_known_of_all_is_not_traded(tmp_path):

@@ -268,7 +268,7 @@ def test_energy_is_shown_where_there_is_some_and_its_total_is_no_component(folde
     assert [part["words"] for part in json.loads(tree.scripts[0])["energy"]] == ["lasers", "dram"]
     head, first, *_ = tree.cells["layer-table"]
     cycles = int(first[head.index("cycles")].replace(",", ""))
-    assert first[head.index("energy, mJ")] == f"{(1.5 * cycles + 0.25) * 1e-9:,.4g}"
+    assert first[head.index("energy, mJ")] == f"{(1.5 * cycles + 0.25) * 1e-9:.3g}"
     assert any(a.get("id") == "chart-energy" for a in tree.all("div"))
 
 

@@ -68,7 +68,7 @@ def test_machines_are_those_of_the_comparison(kind, folders, tmp_path):
     for cell, row in zip(cells, rows, strict=True):
         told = dict(zip(head, cell, strict=True))
         assert told["training step"] == f"{row['step_speedup']:.2f}×" and told["gain"] == f"{row['step_gain']:.2f}×"
-        assert told["energy, mJ"] == f"{row['energy_pj'] * 1e-9:,.4g}"
+        assert told["energy, mJ"] == f"{row['energy_pj'] * 1e-9:.3g}"
     assert "backward (both)" not in head
 
 

@@ -18,7 +18,7 @@ from accelsim.ledger import CYCLES, ENERGY
 from accelsim.study.layout import new_table
 from accelsim.study.report.folders import Run, read_run
 from accelsim.study.results import fold
-from accelsim.study.tables import count
+from accelsim.study.tables import count, short
 from accelsim.workload.metadata import TENSORS
 from accelsim.workload.trace import Layer, Snapshot, Trace
 
@@ -326,7 +326,7 @@ _NAMES = dict(zip(FIGURES, ("cycles", "energy, mJ", "bytes read off chip", "byte
 
 
 def _total(row: Mapping[str, Any], side: str) -> str:
-    return f"{row[side] / 1e9:.3f}" if row["unit"] == "pJ" else _count(row[side])
+    return short(row[side] / 1e9) if row["unit"] == "pJ" else _count(row[side])
 
 
 def _cause_table(found: Diff) -> Iterator[object]:

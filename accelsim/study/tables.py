@@ -102,7 +102,7 @@ def series_table(chosen: Summary) -> Iterator[Table | Text]:
     for words, rows in [over, *factors(whole)]:
         _steps(table, words, rows, times, chosen.steps)
     _steps(table, f"utilization of {chosen.multipliers:,} multipliers", chosen.utilization, percent, chosen.steps)
-    _steps(table, "cycles a sample", _per_sample(chosen.cycles, 1), _short, chosen.steps)
+    _steps(table, "cycles a sample", _per_sample(chosen.cycles, 1), short, chosen.steps)
     yield table
     first, *_, last = series(whole)
     column = [column for column in COLUMNS if last[column] is not None][-1]
@@ -243,10 +243,10 @@ def energy_tables(chosen: Summary) -> Iterator[Table | Text]:
         if chosen.baseline:
             _section(table, f"times less than {chosen.baseline}", chosen.energy.saving_over_baseline, times)
     totals = chosen.energy.energy_pj if known else chosen.energy.compute_pj
-    _section(table, "mJ a sample", _per_sample(totals, 1e-9), _short)
+    _section(table, "mJ a sample", _per_sample(totals, 1e-9), short)
     if known:
         products = [row | {c: row[c] and 1e6 * row[c] for c in COLUMNS} for row in chosen.energy.energy_delay_js]
-        _section(table, "energy-delay product a sample, µJ·s", products, _short)
+        _section(table, "energy-delay product a sample, µJ·s", products, short)
     yield Text()
     yield table
     if not known:
@@ -382,7 +382,7 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
     """Three digits, and no exponent where there are more before the point."""
     return NOTHING if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 

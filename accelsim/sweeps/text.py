@@ -14,7 +14,7 @@ from rich.text import Text
 from accelsim.ledger import CYCLES, ENERGY
 from accelsim.study.layout import new_table
 from accelsim.study.points import compared, failures
-from accelsim.study.tables import NOTHING, percent, times
+from accelsim.study.tables import percent, short, times
 
 if TYPE_CHECKING:
     from accelsim.sweeps.estimate import Estimate
@@ -116,7 +116,7 @@ def _compared(done: pd.DataFrame) -> Iterator[Table | Text]:
 
 
 def _mj(energy_pj: float) -> str:
-    return NOTHING if pd.isna(energy_pj) else f"{energy_pj * 1e-9:,.3g}"
+    return short(None if pd.isna(energy_pj) else energy_pj * 1e-9)
 
 
 def _fidelity(errors: pd.DataFrame) -> Table:

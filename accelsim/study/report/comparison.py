@@ -12,6 +12,7 @@ from accelsim.study.report.drawing import machine_html
 from accelsim.study.report.folders import MAYBE, NUMBER, ORIGIN, TEXT, read_json
 from accelsim.study.report.page import Cell, Page, Section, count, downloads, esc, percent, table, times
 from accelsim.study.results import COLUMNS
+from accelsim.study.tables import short
 
 MEANING = (
     "Speedup is over as many multipliers that do a product, of zeros too, in every cycle; it is gain × shape. Gain is "
@@ -96,4 +97,4 @@ def _scaled(row: dict[str, Any], column: str, unit: float) -> Cell:
     """Of a sample."""
     value = row[column]
     own = None if value is None else value / max(1, row["samples"]) / unit
-    return Cell("–" if own is None else f"{own:,.4g}", own)
+    return Cell(short(own), own)

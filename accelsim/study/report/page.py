@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accelsim.errors import AccelsimError, printable
+from accelsim.study.tables import short
 
 HERE = Path(__file__).parent
 KINDS = {".csv": "text/csv", ".json": "application/json", ".txt": "text/plain"}
@@ -207,7 +208,7 @@ def count(value: float | None) -> Cell:
 def mj(energy_pj: float | None) -> Cell:
     """Energy: mJ, of pJ."""
     value = None if energy_pj is None else energy_pj * 1e-9
-    return Cell(NOTHING if value is None else f"{value:,.4g}", value)
+    return Cell(short(value), value)
 
 
 def downloads(files: dict[str, bytes]) -> str:
