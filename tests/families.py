@@ -362,3 +362,132 @@ def dcgan_with_gradient_penalty():
         (-model.critic(fake).mean()).backward()
 
     return model, run, {}
+
+
+@family
+def recurrent():
+    """Cells whose library transposes in place, both directions, sequences of different lengths, steps by hand."""
+
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.gru = (
+                nn.RNN(6, 8, num_layers=2, batch_first=True, bidirectional=True),
+                nn.GRU(16, 8, batch_first=True, bidirectional=True),
+            )
+            self.packed, self.cell, self.head = nn.GRU(16, 8, batch_first=True), nn.LSTMCell(8, 8), nn.Linear(16, 5)
+
+        def forward(self, x):
+            x = self.gru(self.rnn(x)[0])[0]
+            lengths = torch.tensor([5, 3, 2])
+            _, last = self.packed(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True))
+            state = None
+            for step in range(2):
+                state = self.cell(last[0] + x[:, step, :8], state)
+            return self.head(x) + self.head(torch.cat(state, 1))[:, None]
+
+    return trained(Tagger(), torch.randn(3, 5, 6))
+
+
+@family
+def graph():
+    """All nodes of one graph at once: there is one sample."""
+
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 5)
+            self.register_buffer("edges", (torch.rand(7, 7) < 0.4).float())
+
+        def forward(self, x):
+            return self.edges @ self.last(F.relu(self.edges @ self.first(x)))
+
+    return (*trained(Graph(), torch.randn(7, 6))[:2], {"batch_dim": None})
+
+
+@family
+def patches():
+    class Patches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.head = nn.Parameter(torch.randn(8, 27)), nn.Conv2d(8, 3, 3, padding="same", dilation=2)
+
+        def forward(self, x):
+            y = self.weight @ F.unfold(x, 3)
+            return self.head(F.fold(F.relu(y), (4, 4), 1))
+
+    return trained(Patches(), torch.randn(3, 3, 6, 6))
+
+
+@family
+def decoder():
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.other = nn.MultiheadAttention(8, 2, kdim=6, vdim=4, batch_first=True)
+            self.first = nn.MultiheadAttention(8, 2, add_bias_kv=True, add_zero_attn=True)
+            self.layer = nn.TransformerDecoderLayer(8, 2, 16, 0.0, batch_first=True)
+            self.bilinear = nn.Linear(8, 8)
+
+        def forward(self, x, k, v):
+            y = self.other(x, k, v, need_weights=True)[0].transpose(0, 1)
+            y = self.layer(self.first(y, y, y)[0].transpose(0, 1), x)
+            return torch.einsum("btc,bsc->bts", self.bilinear(y), x)
+
+    return trained(Decoder(), torch.randn(3, 5, 8), torch.randn(3, 7, 6), torch.randn(3, 7, 4))
+
+
+@family
+def volume():
+    """Three axes, down and up again, one of them in groups."""
+    model = nn.Sequential(
+        nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 8, 2, 2), nn.GroupNorm(2, 8), nn.SiLU(),
+        nn.ConvTranspose3d(8, 4, 2, 2), nn.ConvTranspose3d(4, 2, 3, 1, 1, groups=2),
+    )  # fmt: skip
+    return trained(model, torch.randn(3, 1, 4, 6, 6))
+
+
+@family
+def routed():
+    """Experts that are one parameter each, their rows put together by index; adapters beside frozen weights."""
+
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.frozen, self.gate = nn.Linear(8, 8).requires_grad_(False), nn.Linear(8, 4)
+            self.up, self.down = nn.Parameter(torch.randn(4, 8, 16)), nn.Parameter(torch.randn(4, 16, 8))
+
+        def forward(self, x):
+            tokens = self.frozen(x).reshape(-1, 8)
+            share, chosen = self.gate(tokens).softmax(-1).max(-1)
+            out = torch.zeros_like(tokens)
+            for number in range(4):
+                rows = (chosen == number).nonzero().squeeze(1)
+                y = F.relu(tokens[rows] @ self.up[number]) @ self.down[number]
+                out = out.index_add(0, rows, y * share[rows, None])
+            return out.view_as(x)
+
+    return trained(Routed(), torch.randn(3, 9, 8))
+
+
+@family
+def two_optimizers():
+    """A GAN of which each part has its own backward pass, the second through the first one's network."""
+    generator = nn.Sequential(
+        nn.Linear(6, 32), nn.ReLU(), nn.Unflatten(1, (2, 4, 4)), nn.ConvTranspose2d(2, 3, 4, 2, 1)
+    )
+    critic = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(128, 1))
+    model, noise, real = (
+        nn.ModuleDict({"generator": generator, "critic": critic}),
+        torch.randn(3, 6),
+        torch.randn(3, 3, 8, 8),
+    )
+
+    def run():
+        fake, seen = generator(noise), real.clone().requires_grad_()
+        score = critic(seen)
+        (slope,) = torch.autograd.grad(score.sum(), seen, create_graph=True)
+        (F.softplus(-score).mean() + F.softplus(critic(fake.detach())).mean() + slope.square().mean()).backward()
+        F.softplus(-critic(fake)).mean().backward()
+
+    return model, run, {}

@@ -92,7 +92,7 @@ def record(name, path):
     return count
 
 
-QUICK = ("swin", "gpt2", "llama_lora", "lstm", "unet", "dcgan_with_gradient_penalty")
+QUICK = ("swin", "gpt2", "llama_lora", "lstm", "unet", "dcgan_with_gradient_penalty", "recurrent", "graph", "patches")
 CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in families.FAMILIES]
 
 
@@ -116,7 +116,7 @@ def check_layer(name, layer, count):
     """Its operands are those of a product that ran, and give its results."""
     tensors = {tensor: numbers(layer.tensors[tensor]) for tensor in layer.tensors}
     fused = layer.name.partition("#")[0].endswith((":qk", ":av"))  # held against the plain ones below
-    depth = name == "r3d" and layer.kind == "conv"  # taps of the depth repeat inputs
+    depth = name in ("r3d", "volume") and layer.kind == "conv"  # taps of the depth repeat inputs
     for which in layer.passes:
         reads = ["activation" if r == "saved_activation" else r for r in READS[which]]
         operands = {name: tensors[name] for name in reads}

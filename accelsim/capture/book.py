@@ -26,7 +26,7 @@ class Keeper(Protocol):
     """What a step asks of the recorder that keeps it."""
 
     keep: Selection
-    batch_dim: int
+    batch_dim: int | None
     model: torch.nn.Module
     provenance: dict[str, Any]
     recorded: list[str]

@@ -21,6 +21,7 @@ from accelsim.capture.products import Convolution, Form, NoForm, Product, convol
 from accelsim.capture.samples import Rows, tensors_in
 from accelsim.capture.seeing import Watch
 
+RECURRENT = (torch.nn.RNNBase, torch.nn.RNNCellBase)
 Guard = Callable[..., None]
 
 
@@ -135,7 +136,7 @@ class Events:
     def _of_state(self, product: Product) -> Rows | None:
         """The initial state of a recurrent layer has a row for each sample."""
         frame = self.calls.frame
-        is_state = frame is not None and isinstance(frame.module, torch.nn.RNNBase) and bool(self.lineage.batches)
+        is_state = frame is not None and isinstance(frame.module, RECURRENT) and bool(self.lineage.batches)
         if not is_state or len(product.first) != self.lineage.batches[-1]:
             return None
         return self.lineage.all_rows(0, len(product.first))
@@ -144,6 +145,8 @@ class Events:
         x, y = self.lineage.find(product.first), self.lineage.find(product.second)
         if x is None and y is None and not product.convolution:
             x = self._of_state(product)
+        if x is None and y is None and None not in map(self.lineage.parameter, (product.first, product.second)):
+            raise NoForm("of parameters alone")
         keep, (x, y) = self.lineage.keep(x, y)
         make = partial(convolution_form, result=result) if product.convolution else matrix_form
         form = make(product, x, y, keep)
@@ -218,8 +221,8 @@ class Events:
         addresses = self.lineage.address(product.first), self.lineage.address(product.second)
         for record in records:
             which = operand_of(record, addresses)
-            if which is None or record.form is None or n != record.multiplications:
-                continue
+            if which is None or record.form is None or n != record.multiplications or record.ran:
+                continue  # what ran had another gradient
             if self.book.ran(record.layer, record.form.computes(1 - which)):
                 place = addresses.index(record.operands[which])
                 gradient = product.second if place == 0 else product.first

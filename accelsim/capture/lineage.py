@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from accelsim.capture.places import thinned
 from accelsim.capture.products import Form, Keep, NoForm
-from accelsim.capture.samples import ANY, Rows, follow, tensors_in
+from accelsim.capture.samples import ANY, Rows, as_before, follow, tensors_in
 from accelsim.capture.selection import Selection
 
 BATCH_BITS = 24  # a label is a sample's index and, above these bits, the number of the batch that it is of
@@ -77,8 +77,16 @@ class Lineage:
         if address is not None:
             self._rows.setdefault(address, {})[_key(tensor)] = rows
 
-    def seed(self, tensors: list[torch.Tensor], axis: int) -> None:
-        """Inputs of a model: their samples lie along ``axis``."""
+    def seed(self, tensors: list[torch.Tensor], axis: int | None) -> None:
+        """Inputs of a model: their samples lie along ``axis``; None: they are all of one sample."""
+        if axis is None:
+            if all(self.find(t) is None for t in tensors):
+                self.batches.append(1)
+            for tensor in tensors:
+                number = (len(self.batches) - 1) << BATCH_BITS
+                if self.find(tensor) is None:
+                    self.put(tensor, Rows(0, np.full(len(tensor), number)))
+            return
         tensors = [t for t in tensors if -t.ndim <= axis < t.ndim]
         if not tensors:
             return
@@ -97,6 +105,7 @@ class Lineage:
 
     def follow(self, func: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """What an operation makes of the facts."""
+        args = as_before(func, args, kwargs)
         inputs = tensors_in(args) + tensors_in(kwargs)
         labelled = any(self.find(t) is not None for t in inputs)
         parameter = None

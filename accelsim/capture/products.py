@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -165,6 +165,10 @@ def matrix_form(product: Product, x: Rows | None, y: Rows | None, keep: Keep) ->
         return Form(turned.kind, turned.geometry, turned.batch, turned.samples, names, takes)
     if not stack and x is not None and y is not None and at_first == 1 and at_second == 0:
         return _over_rows(first, second, x, y, keep)
+    if not stack and keep.batch == 1:  # all that there is is of the one sample
+        of_one = _by_sample(first[None], second[None], Rows(0, np.zeros(1, int)), keep)
+        a, b, c = of_one.takes
+        return replace(of_one, takes=((lambda t: a(t[None])), (lambda t: b(t[None])), (lambda t: c(t[None]))))
     raise NoForm("samples not known" if x is None and y is None else "samples mixed")
 
 

@@ -65,8 +65,9 @@ class Recorder:
         Of the snapshots; ``{step}`` is replaced by the step's number.
     sparsity, algorithm
         For the snapshots, see :class:`accelsim.workload.trace.Snapshot`; :meth:`step` can say otherwise.
-    batch_dim : int
-        The axis of the model's inputs along which its samples lie: 1 for sequences before samples.
+    batch_dim : int, optional
+        The axis of the model's inputs along which its samples lie: 1 for sequences before samples. None: the inputs
+        are one sample together, such as a graph of which all nodes are trained at once.
     force : bool
         Replace a file that exists.
     provenance : dict, optional
@@ -116,7 +117,7 @@ class Recorder:
         name: str = "step{step}",
         sparsity: float = 0.0,
         algorithm: str = "dense",
-        batch_dim: int = 0,
+        batch_dim: int | None = 0,
         force: bool = False,
         provenance: dict[str, Any] | None = None,
         series: SeriesOf | str | os.PathLike[str] | None = None,

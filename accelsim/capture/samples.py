@@ -52,6 +52,15 @@ def follow(func: Any, args: Sequence[Any], kwargs: dict[str, Any], output: torch
     return rows if fits else None
 
 
+def as_before(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any]:
+    """The arguments with a tensor that was transposed in place as it was, where its samples are known."""
+    name = func._schema.name.removeprefix("aten::")
+    if name not in TURNED or args[0].ndim < 2:
+        return args
+    dims = (*args[1:], *kwargs.values()) or (0, 1)
+    return args[0].transpose(*dims), *args[1:]
+
+
 def _broadcast(args: Sequence[Any], shape: Shape, find: Find) -> Rows | None:
     """Elementwise operations, normalisations, pooling: the axis stays, counted from the right."""
     best = None
@@ -293,6 +302,21 @@ def _put(given: dict[str, Any], output: torch.Tensor, find: Find) -> Rows | None
     return Rows(dim, labels)
 
 
+@_of_self
+def _leading(given: dict[str, Any], output: torch.Tensor, rows: Rows, source: torch.Tensor) -> Rows | None:
+    """Patches of an image, and the image of patches: samples are the first axis, channels are not."""
+    return rows if rows.axis == 0 and min(source.ndim, output.ndim) > 2 else None
+
+
+def _packed(given: dict[str, Any], output: torch.Tensor, find: Find) -> Rows | None:
+    """Of each step the rows of the sequences that are so long."""
+    rows = find(given["input"])
+    if rows is None or rows.axis != int(not given["batch_first"]) or output.ndim != given["input"].ndim - 1:
+        return None
+    longer = _numbers(given["lengths"])[None, :] > np.arange(int(given["lengths"].max()))[:, None]
+    return Rows(0, np.broadcast_to(rows.labels, longer.shape)[longer])
+
+
 def _first(given: dict[str, Any], output: torch.Tensor, find: Find) -> Rows | None:
     """Convolutions and attention: the first axis of the input stays, or what it has become."""
     source = given.get("input", given.get("query", given.get("grad_output")))
@@ -316,7 +340,7 @@ def _matrix(given: dict[str, Any], output: torch.Tensor, find: Find) -> Rows | N
         return x
     if y is not None and y.axis != second.ndim - 2:
         return Rows(min(y.axis, output.ndim - 1), y.labels)
-    return None
+    return None if y is None or x is not None else _constant(y, output.shape)
 
 
 def _factors(given: dict[str, Any]) -> tuple[str, str]:
@@ -335,9 +359,10 @@ def _none(given: dict[str, Any], output: torch.Tensor, find: Find) -> Rows | Non
     return None
 
 
+TURNED = ("transpose_", "t_", "swapaxes_", "swapdims_")
 RULES: dict[str, Callable[..., Rows | None]] = {
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias", "_unsafe_reshape"), _view),
-    **dict.fromkeys(("transpose", "t", "transpose_", "t_"), _transpose),
+    **dict.fromkeys(("transpose", "t", *TURNED), _transpose),
     **dict.fromkeys(("split", "split_with_sizes", "unbind", "unsafe_split", "unsafe_split_with_sizes"), _part),
     **dict.fromkeys(
         ("sum", "mean", "amax", "amin", "max", "min", "argmax", "argmin", "logsumexp", "prod", "any"), _reduce
@@ -349,6 +374,8 @@ RULES: dict[str, Callable[..., Rows | None]] = {
     **dict.fromkeys(("_unsafe_index_put", "_index_put_impl_"), _put),
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot"), _matrix),
     **dict.fromkeys(("nonzero", "as_strided"), _none),
+    **dict.fromkeys(("im2col", "col2im"), _leading),
+    "_pack_padded_sequence": _packed,
     "convolution_backward": _input_gradient,
     "convolution": _first,
     "permute": _permute,
