@@ -53,7 +53,7 @@ class Calls:
     model : Module
     entered : callable
         Told of each call of one of the model's modules, and whether it is an outermost one:
-        ``entered(args, kwargs, outermost)``.
+        ``entered(name, args, kwargs, outermost)``.
     left : callable
         Told of the end of each: ``left(frame, args, kwargs, output)``.
     """
@@ -99,7 +99,7 @@ class Calls:
         frame = Frame(module, name, torch._C._current_graph_task_id())
         if name is not None:
             self.called.add(name)
-            self._entered(args, kwargs, self.frame is None)
+            self._entered(name, args, kwargs, self.frame is None)
             frame.is_own = getattr(module, "record", "absent") is None
         self.stack.append(frame)
         before = module.__dict__.get("record", frame)

@@ -14,11 +14,11 @@ def product_name(frame: Frame | None, parameter: str | None, product: Product) -
     """``layer``, ``attention:in_proj_weight``, or ``attention:matmul`` of two activations."""
     path = "step" if frame is None or frame.name is None else frame.name
     what = "conv" if product.convolution else "matmul"
-    if parameter is None:
-        return f"{path}:{what}"
     tied = None if frame is None else _own_parameter(frame.module, product)
-    if tied is not None:
+    if tied is not None:  # of another storage than the model's, where FSDP has put its parts together
         owner, tail = path, tied
+    elif parameter is None:
+        return f"{path}:{what}"
     elif ".parametrizations." in f".{parameter}":
         owner, _, rest = f".{parameter}".partition(".parametrizations.")
         owner, tail = owner.removeprefix("."), rest.split(".")[0]

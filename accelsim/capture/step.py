@@ -173,7 +173,9 @@ class Step:
 
     # What is told by the mode, the modules and the nodes
 
-    def _entered(self, args: Any, kwargs: Any, outermost: bool) -> None:
+    def _entered(self, name: str, args: Any, kwargs: Any, outermost: bool) -> None:
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            self._guard(self._refuse_transforms, name)
         if outermost:
             tensors = [t for t in tensors_in(args) + tensors_in(kwargs) if t.ndim]
             self._guard(self._lineage.seed, tensors, self._recorder.batch_dim)
@@ -185,6 +187,8 @@ class Step:
             self._guard(self._own.handed_over, frame, input, output)
 
     def _saw(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], output: Any) -> None:
+        if name == "_amp_foreach_non_finite_check_and_unscale_":  # also where the overflow is why nothing is recorded
+            self._found_inf.append(args[1])
         grad = torch.is_grad_enabled()
         recomputing = is_recomputing() if name in PRODUCTS else False
         self._guard(self._seen, func, name, args, kwargs, output, grad, recomputing)
@@ -194,7 +198,6 @@ class Step:
     ) -> None:
         backward = torch._C._current_graph_task_id() != -1
         if name in PRODUCTS:
-            self._refuse_transforms()
             self._events.product(product_of(name, args), output, backward, grad, again)
         elif name == "convolution_backward":
             self._events.convolution_backward(args, output, grad)
@@ -204,19 +207,14 @@ class Step:
             self._shadow.backward(attention.Attention.of(func, args, kwargs), name)
         elif is_opaque(name):
             self._opaque.add(name)
-        elif name == "_amp_foreach_non_finite_check_and_unscale_":
-            self._found_inf.append(args[1])
         else:
             self._book.grids.saw(func, name, args, kwargs)
         if not backward or grad or self._events.is_twice or name in ("t", "transpose", "detach"):
             self._lineage.follow(func, args, kwargs, output)
 
-    def _refuse_transforms(self) -> None:
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            frame = self._calls.frame
-            where = "the step" if frame is None else frame.name
-            rule = "must not run under torch.func's grad or vmap, where products are hidden"
-            raise TraceError(f"{self._name}/{where}: {rule}")
+    def _refuse_transforms(self, layer: str) -> None:
+        rule = "must not run under torch.func's grad or vmap, where products are hidden"
+        raise TraceError(f"{self._name}/{layer}: {rule}")
 
 
 class _Uncompiled:
