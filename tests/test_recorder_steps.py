@@ -163,11 +163,12 @@ def test_a_batch_of_another_size_is_another_batch(model, tmp_path):
 
     def run():
         for size in (3, 2):
-            model(torch.ones(size, 4) * size).sum().backward()
+            model(torch.ones(size, 2, 4) * size).sum().backward()
 
     ((snapshot, layers),), _ = recorded(model, tmp_path / "t.npz", run, keep=Selection([2, 1], values=True))
     held = {layer.name: (layer.samples, layer.batch) for layer in snapshot.layers if layer.name.startswith("0")}
     assert held == {"0": (2, 3), "0#2": (1, 2)}
+    assert {layer.geometry.height for layer in snapshot.layers} == {2}
     assert (layers["0"]["activation"] == 3).all() and (layers["0#2"]["activation"] == 2).all()
 
 
