@@ -451,6 +451,9 @@ def test_our_own_swat_layers_hand_over_their_top_k(path):
     found = record(model, path, lambda: backward(model, torch.randn(4, 2, 4, 4)), values=False)
     assert [found[name][1]["weight"].mean().round(2) for name in ("0", "2")] == [1.0, 0.2]
     assert found["2"][1]["saved_activation"].mean().round(2) == 0.2
+    assert list(found) == ["0", "2", "4"]
+    assert {found[name][0].passes for name in ("2", "4")} == {("fwd", "input_grad", "weight_grad")}
+    assert found["2"][0].geometry.padding == (0, 1, 0, 1)  # of a kernel of two
     assert 0.3 < found["2"][1]["activation"].mean() < 0.7
 
 

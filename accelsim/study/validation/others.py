@@ -57,8 +57,10 @@ def eyeriss_v2_pe(jobs: int) -> Validation:
         (
             "The published cycles are one for each product of two non-zeros, so they show that real masks are counted "
             "as they are, not how a PE waits. That the chip's PE has two multipliers is not in them.",
-            "The whole array of Eyeriss v2, its clusters and its network, is not modelled: its cycles for these layers "
-            "are not public. Its abstract has one figure, 1,470.6 inferences a second of a whole sparse MobileNet, "
-            "whose masks, and how its layers lie on the clusters, are not at hand.",
+            "The whole array of Eyeriss v2, 8 × 2 clusters of 3 × 4 PEs on a hierarchical mesh, is not modelled: its "
+            "cycles for these layers are not public. Its abstract has one figure, 1,470.6 inferences a second of a "
+            "whole sparse MobileNet, whose masks, and how the authors' mapper laid each layer on the clusters and "
+            "chose the modes of the mesh, are not at hand. A machine would be our mapping, with nothing to hold it "
+            "against.",
         ),
     )  # fmt: skip

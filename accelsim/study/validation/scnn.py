@@ -91,9 +91,12 @@ def rules(jobs: int) -> Validation:
             ),
         ),
         notes=(
-            "Only what keys of a machine file say is in the table. Left out: a barrier after each channel behind "
-            "queues, weights broadcast a vector a cycle, tiles of the padded input, a cycle at least for each channel, "
-            "queues at the multipliers.",
+            "Only what keys of a machine file say is in the table. Four other rules are no keys, for each is another "
+            "machine that no publication has. Behind queues a barrier after each channel, or tiles of the padded "
+            "input, contradict the notes on the paper; `pe8x8.yaml` has both, without queues. Weights that are "
+            "broadcast to all PEs through their FIFOs, and queues at the multipliers, need an order among PEs or "
+            "multipliers that nobody describes. Nor is a cycle at least for each channel: the paper's PEs skip a "
+            "channel without weights or activations.",
             "Queues are worth most where operands are dense enough to collide; meeting where a filter group ends, not "
             "after each channel, where they are sparse. A group of 8 leaves a channel of a 1×1 layer at most two "
             "vectors of weights, and fewer filters to even out the PEs.",
