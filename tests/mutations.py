@@ -860,8 +860,8 @@ MUTATIONS = [
     Mutation(
         "structured-full-groups",
         f"{MODELS}structured.py",
-        "np.count_nonzero(block, axis=-1).max() <= self.n",
-        "np.count_nonzero(block, axis=-1).max() < self.n",
+        "np.count_nonzero(some, axis=-1).max() <= self.n",
+        "np.count_nonzero(some, axis=-1).max() < self.n",
         ("test_published.py::test_two_of_four_is_exactly_twice_as_fast",),
         "2:4 needs one non-zero less than it says",
     ),
