@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_memory import layer, machine_memory, operand, pe_buffers
 
@@ -17,7 +17,7 @@ from accelsim.hardware.hierarchy import OnChip
 from accelsim.hardware.lines import to_lines
 from accelsim.hardware.movement import slices
 from accelsim.hardware.movement.planner import Planner
-from accelsim.hardware.movement.traffic import measured
+from accelsim.hardware.movement.traffic import Operand
 from accelsim.workload import lowering
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import Convolution, lower_tensors
@@ -31,15 +31,17 @@ def traffics(draw):
     jobs = draw(st.integers(1, 4))
     counts = st.lists(st.integers(0, 40), min_size=jobs, max_size=jobs)
     rng = np.random.default_rng(draw(st.integers(0, 1 << 16)))
-    operands = [
-        measured(name, name, [rng.random((3, draw(st.integers(1, 50)))) < 0.4], rng.integers(-1, 3, jobs),
-                 streamed=rng.integers(0, 90, jobs) if draw(st.booleans()) else None)
-        for name in ("activation", "weight")
-    ]  # fmt: skip
+    operands = []
+    for name in ("activation", "weight"):
+        nonzeros, zeros, placeholders = rng.integers(0, 50, (3, 3))
+        streamed = rng.integers(0, 90, jobs) if draw(st.booleans()) else None
+        counted = nonzeros + zeros, nonzeros, placeholders
+        operands.append(Operand(name, name, *counted, rng.integers(-1, 3, jobs), 1, 1, streamed))
     made = layer(draw(counts), *operands, draw(counts), draw(counts)).traffic
     return replace(made, sample=np.arange(jobs)) if draw(st.booleans()) else made
 
 
+@settings(max_examples=40)
 @given(traffic=traffics(), count=st.integers(1, 7), cut=st.sampled_from([(0,), (1,), (0, 1)]))
 def test_slices_are_a_job_s_share(traffic, count, cut):
     """Slice by slice, with Python's integers: numbers add up to the job's, as equal as they go; parts likewise."""
@@ -135,6 +137,7 @@ def test_channels_of_very_many_jobs_are_moved_together(monkeypatch):
         assert (a.values.sum(), a.nonzeros.sum()) == (b.values.sum(), b.nonzeros.sum())
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1 << 16), groups=st.sampled_from([1, 2]), which=st.sampled_from(lowering.PASSES))
 def test_effectual_work_is_counted_some_channels_at_a_time(seed, groups, which):
     rng = np.random.default_rng(seed)
@@ -149,6 +152,7 @@ def test_effectual_work_is_counted_some_channels_at_a_time(seed, groups, which):
     assert len(set(counted.values())) == 1
 
 
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 1 << 16), which=st.sampled_from(["fwd", "weight_grad"]), multiple=st.integers(1, 5),
     side=st.sampled_from(["input", "kernel"]),

@@ -313,7 +313,12 @@ def open_npy(file: Path) -> np.ndarray:
         If it is missing, damaged, too large, or does not hold plain numbers.
     """
     with blame_all(file.name):
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # whatever numpy's parser of headers makes of one that is none
+            raise ImportFormatError("must be a whole .npy file, its header is damaged") from error
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
             raise ImportFormatError(f"must hold plain numbers, got dtype {getattr(array, 'dtype', 'of an archive')}")
         if not 0 < array.size <= LARGEST_TENSOR:
