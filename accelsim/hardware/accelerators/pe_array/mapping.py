@@ -127,7 +127,7 @@ class Mapping(CartesianPEs, DrainParameters):
         if not per_group:
             raise MachineError(
                 f"accelerator.accumulators: must hold one filter's {places[0]}×{places[1]} partial sums, "
-                f"got {self.accumulators}"
+                f"got {self.accumulators}; spill_partial_sums: true keeps the others in memory"
             )
         return per_group
 
