@@ -2790,14 +2790,6 @@ MUTATIONS = [
         "a 3-D convolution has a third of its work",
     ),
     Mutation(
-        "a file that is not there needs its package",
-        "workload/importers/__init__.py",
-        "    _exists(path)\n    reader: Callable",
-        "    reader: Callable",
-        ("test_importers.py::test_a_file_that_is_not_there_is_told_before_any_package_is_asked_for",),
-        "who mistypes a name is told to install onnx",
-    ),
-    Mutation(
         "a depthwise operator of TFLite is a convolution",
         "workload/importers/tflite.py",
         "groups = channels if is_depthwise else",
