@@ -93,6 +93,8 @@ def test_a_file_alone_is_read_as_import_does(pruned, capsys):
         (["my.models:net", "pruned.npz"], "--allow-code says that it may"),
         (["net.csv", "--density-activation", "2"], "density of activation: must be in (0, 1], got 2.0"),
         (["net.csv", "--machines", "no.yaml"], "no.yaml: no such file"),
+        (["net.csv", "--machines", "ideal.yaml"], "machines: must name one besides ideal"),
+        (["net.csv", "--out", "net.csv"], "net.csv: must be a folder"),
     ],
 )
 def test_bad_input_is_one_line(arguments, told, pruned, capsys):

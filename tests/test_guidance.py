@@ -21,6 +21,7 @@ from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, lower
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+TRACES = CONFIGS.parent / "traces"
 MASKS = [name for name in sorted(path.stem for path in CONFIGS.glob("*.yaml")) if name not in NEED_VALUES]
 
 
@@ -227,3 +228,15 @@ def test_run_tells_it_with_explain_and_as_json(tiny, capsys):
         with pytest.raises(SystemExit) as ended:
             cli.main([*run, "--explain", wrong])
         assert ended.value.code == 2 and "--explain: must be an integer from 1" in capsys.readouterr().err
+
+
+def test_the_page_shows_what_is_said():
+    page = (Path(__file__).parent.parent / "docs" / "guidance.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```text\n(.*?)\n```", page, re.S)
+    layer, _, said = shown.partition(", weight gradient (17 % of its cycles): ")
+    machine = load_machine("pe16x16.yaml")
+    with open_trace(TRACES / "resnet50.npz") as trace:
+        how = {"passes": "weight_grad", "layers": layer, "snapshots": "swat90"}
+        table = frame(simulate_records(machine, trace, **how))
+        _, advice = guide(machine, trace, table).advice
+    assert sentence(advice).endswith(f": {said}")

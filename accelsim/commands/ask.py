@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.commands.shared import Commands, add_code, add_format, cores, jobs, names, progress, shape, show_as
-from accelsim.errors import TraceError
+from accelsim.errors import ConfigError, TraceError
 from accelsim.workload.lowering import PASSES
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 TRIED = 3  # layers of each pass that changes of the best machine are tried on
 # One of each kind: skips weights' zeros, the sparser operand's, both operands'; a fixed pattern; the bound.
-MACHINES = ("tensordash", "cambricon-x", "scnn", "ampere", "ideal")
+BOUND = "ideal"
+MACHINES = ("tensordash", "cambricon-x", "scnn", "ampere", BOUND)
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -57,6 +58,8 @@ def ask(options: argparse.Namespace) -> None:
     from accelsim.hardware.machine import load_machine
 
     machines = [load_machine(file, allow_code=options.allow_code) for file in options.machines]
+    if {machine.name for machine in machines} <= {BOUND}:
+        raise ConfigError(f"machines: must name one besides {BOUND}, which is what no machine passes")
     if options.out:
         from accelsim.study.export import check_writable
 
