@@ -1,5 +1,7 @@
 """Do circuits take the cycles that are counted, and compute the product? With ``-m rtl`` they are built and run."""
 
+import json
+from importlib.util import find_spec
 from itertools import islice
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from accelsim import cli, load_machine, open_trace
 from accelsim.errors import MachineError, ToolError
 from accelsim.hardware.machine import machine_with
-from accelsim.rtl import build, harness, page
+from accelsim.rtl import build, harness, page, synthesis
 from accelsim.rtl.check import check
 from accelsim.rtl.job import numbers
 from accelsim.rtl.twins import TWINS, twin_of
@@ -257,3 +259,70 @@ def test_a_circuit_that_cannot_be_built_says_why():
     circuit = twin_of(load_machine("tensordash.yaml")).circuit
     with pytest.raises(ToolError, match=r"rtl: tensordash: cannot be built: verilator_bin: .*syntax error"):
         build.build(circuit, circuit.text | {"pe.sv": "module pe(;"})
+
+
+NO_YOSYS = "rtl needs Yosys: pip install 'accelsim-sparse[rtl]'"
+needs_yosys = pytest.mark.skipif(find_spec("pyosys") is None, reason=NO_YOSYS)
+
+
+def test_a_circuit_is_written_with_its_sizes(tmp_path, capsys):
+    given = ["rtl", "export", "--config", "tensordash.yaml", "--set", "accelerator.rows=3", "--out"]
+    assert cli.main([*given, str(tmp_path / "out")]) == 0
+    files = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert ".ROWS(3)" in files["twin.sv"] and "module tensordash_tile" in files["tensordash_tile.sv"]
+    assert str(tmp_path / "out") in capsys.readouterr().out
+
+
+def test_what_a_block_has_is_read_from_yosys():
+    """Two inner blocks of 3 cells each and one memory in a tile of 5; the tile's area holds theirs."""
+    circuit = twin_of(small("scnn", banks=2, accumulators=2)).circuit
+    modules = {
+        "\\twin": {"num_cells": 0, "area": 100.0, "num_cells_by_type": {"$paramod$1a\\tile": 1}},
+        "$paramod$1a\\tile": {"num_cells": 5, "area": 100.0, "num_cells_by_type": {"bank": 2, "INV": 5}},
+        "\\bank": {"num_cells": 4, "area": 30.0, "num_cells_by_type": {"$mem_v2": 1, "INV": 3}},
+    }
+    log = "".join(f"1. Extracting gate netlist of module `{name}' to\n" for name in ("\\bank", "$paramod$1a\\tile"))
+    log += "+ read_blif\nABC: Path  7 -- x\nABC: Delay = 12.5 ps\n+ read_blif\nABC: Path 9 --\nABC: Delay = 3 ps\n"
+    found = synthesis._read(circuit, "few.lib", modules, synthesis._paths(log))
+    told = [(block.name, block.instances, block.cells, block.area) for block in found.blocks]
+    assert told == [
+        ("bank", 2, 6, 60.0),
+        ("tile", 1, 5, 40.0),
+    ]
+    assert (found.blocks[0].levels, found.blocks[0].delay_ps, found.area) == (7, 12.5, 100.0)
+    assert found.memory_bits == 2 * circuit.parameters["ENTRIES"] * circuit.sum_bits
+    gates = synthesis._read(circuit, "", modules, {})
+    assert [block.area for block in gates.blocks] == [6.0, 5.0]
+
+
+def test_a_library_that_is_none_is_refused(tmp_path):
+    circuit = twin_of(load_machine("tensordash.yaml")).circuit
+    (tmp_path / "no.lib").write_text("module x; endmodule")
+    with pytest.raises(ToolError, match=r"no\.lib: must be a cell library"):
+        synthesis.synthesize(circuit, tmp_path / "no.lib")
+    with pytest.raises(ToolError, match="no such file"):
+        synthesis.synthesize(circuit, tmp_path / "missing.lib")
+
+
+@pytest.mark.rtl
+@needs_yosys
+def test_area_of_a_tile_is_that_of_its_blocks(capsys):
+    given = [
+        "rtl",
+        "area",
+        "--config",
+        "tensordash.yaml",
+        "--json",
+        "--set",
+        "accelerator.rows=1",
+        "--set",
+        "memory=none",
+    ]
+    given += ["--set", "accelerator.columns=1", "--set", "accelerator.lanes=6", "--set", "memory=none"]
+    assert cli.main(given) == 0
+    told = json.loads(capsys.readouterr().out)
+    blocks = {block["name"]: block for block in told["blocks"]}
+    assert {"pe", "window", "scheduler", "pick", "front"} <= {*blocks}
+    assert told["area"] == sum(block["area"] for block in told["blocks"]) > told["dense_area"] > 0
+    assert (blocks["pick"]["instances"], blocks["scheduler"]["instances"], blocks["window"]["instances"]) == (2, 1, 3)
+    assert blocks["pe"]["levels"] > blocks["scheduler"]["levels"] > 4

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accelsim.commands.shared import Commands, add_code, add_format, bar, names, show_as
+from accelsim.commands.shared import Commands, add_code, add_format, bar, names, show, show_as
 from accelsim.errors import AccelsimError
 from accelsim.workload.lowering import PASSES
 
@@ -38,6 +39,29 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add_format(command)
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(command=check)
+    _add_circuits(kinds, common)
+
+
+def _add_circuits(kinds: Commands, common: argparse.ArgumentParser) -> None:
+    """What needs no trace."""
+    command = kinds.add_parser("export", parents=[common], help="write the circuit as SystemVerilog, top module twin")
+    _add_machine(command)
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    command.set_defaults(command=export)
+    command = kinds.add_parser(
+        "area",
+        parents=[common],
+        help="synthesize the circuit: cells, area and logic depth of each block, beside the dense tile's",
+        description="Yosys and ABC map the circuit, block by block, and the dense tile of as many multipliers. Takes "
+        "minutes; no library is shipped.",
+    )
+    _add_machine(command)
+    text = "cell library (.lib), e.g. of an open process; without, gates are counted"
+    command.add_argument("--liberty", type=Path, metavar="FILE", help=text)
+    text = "what ABC sizes gates for (default: 1650, 606 MHz)"
+    command.add_argument("--period", type=int, default=1650, metavar="PS", help=text)
+    add_format(command)
+    command.set_defaults(command=area)
 
 
 def _add_machine(command: argparse.ArgumentParser) -> None:
@@ -77,3 +101,29 @@ def check(options: argparse.Namespace) -> int:
         )  # fmt: skip
     show_as(options, page.of_check(found), page.check_data(found, options.command_line))
     return int(found.first is not None)
+
+
+def export(options: argparse.Namespace) -> None:
+    """A machine → its files in a folder."""
+    from accelsim.files import staged
+    from accelsim.rtl.twins import twin_of
+
+    circuit = twin_of(_machine(options)).circuit
+    with staged(options.out) as stage:
+        for name, text in circuit.text.items():
+            (stage / name).write_text(text, encoding="utf-8")
+    show(f"{options.out}: {', '.join(circuit.text)}\n")
+
+
+def area(options: argparse.Namespace) -> None:
+    """A machine → area by block."""
+    from accelsim.rtl import page
+    from accelsim.rtl.synthesis import synthesize
+    from accelsim.rtl.twins import dense_of, twin_of
+
+    if not 1 <= options.period <= 10**9:
+        raise AccelsimError(f"--period: must be 1…1000000000 ps, got {options.period}")
+    machine = _machine(options)
+    circuits = twin_of(machine).circuit, dense_of(machine)
+    found, dense = (synthesize(circuit, options.liberty, options.period) for circuit in circuits)
+    show_as(options, page.of_area(found, dense), page.area_data(found, dense, options.command_line))

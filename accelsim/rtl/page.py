@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from accelsim.rtl.check import Difference, Finding, counted, right_sums, took
+from accelsim.rtl.synthesis import Synthesis
 from accelsim.study.export import versions
 from accelsim.study.layout import new_table
 from accelsim.study.tables import HEADINGS
@@ -68,6 +69,45 @@ def check_data(found: Finding, command: list[str]) -> dict[str, Any]:
         "equal": found.first is None,
         "passes": passes,
         "first": "\n".join(told(found.first, found)) if found.first else None,
+        "command": command,
+        "accelsim": __version__,
+        "versions": versions(),
+    }
+
+
+def of_area(found: Synthesis, dense: Synthesis) -> Iterator[Table | str]:
+    """A row for each block, beside the dense tile of as many multipliers."""
+    unit = f"in units of {found.library}" if found.library else "in gates of two inputs"
+    table = new_table(f"{found.circuit.name}: {found.circuit.tile}, {unit}")
+    table.add_column("block", no_wrap=True)
+    for heading in ("instances", "cells", "area", "of the\ndense tile", "levels", "delay\nps"):
+        table.add_column(heading, justify="right")
+    for block in found.blocks:
+        delay = f"{block.delay_ps:,.0f}" if block.delay_ps is not None else "–"
+        table.add_row(
+            block.name, f"{block.instances:,}", f"{block.cells:,}", f"{block.area:,.0f}",
+            f"{block.area / dense.area:.1%}", str(block.levels), delay,
+        )  # fmt: skip
+    table.add_row(
+        "all", "", f"{sum(block.cells for block in found.blocks):,}", f"{found.area:,.0f}",
+        f"{found.area / dense.area:.1%}", "", "",
+    )  # fmt: skip
+    yield table
+    yield f"dense tile: {dense.area:,.0f}; synthesized by Yosys and ABC, nothing is placed, no wires"
+    if found.memory_bits:
+        yield f"not in it: {found.memory_bits:,} bits of partial sums in memories"
+
+
+def area_data(found: Synthesis, dense: Synthesis, command: list[str]) -> dict[str, Any]:
+    """The object that ``rtl area --json`` prints."""
+    return {
+        "machine": found.circuit.name,
+        "library": found.library or None,
+        "area": found.area,
+        "dense_area": dense.area,
+        "ratio": found.area / dense.area,
+        "blocks": [asdict(block) for block in found.blocks],
+        "memory_bits": found.memory_bits,
         "command": command,
         "accelsim": __version__,
         "versions": versions(),

@@ -27,8 +27,7 @@ module scnn_pe #(
     output [SUM-1:0] result
 );
   localparam N = I * F;
-  localparam ITEM = 1 + BANK_BITS + 16 + 2 * WIDTH;  // needed, bank, address, product
-  wire [15:0] rows = entry[15:0], columns = entry[31:16], pitch = entry[47:32];
+  localparam ITEM = 1 + 5 + 16 + 2 * WIDTH;  // needed, bank, address, product
   wire [N*ITEM-1:0] made;  // by the multipliers
   wire [N*ITEM-1:0] pair;  // in front of the banks
   wire present, move, ended;
@@ -42,20 +41,18 @@ module scnn_pe #(
       wire [79:0] item = lines[a*80+:80];
       for (w = 0; w < F; w = w + 1) begin : product
         wire [79:0] weight = lines[(I+w)*80+:80];
-        wire signed [15:0] p = item[31:16] - weight[31:16];
-        wire signed [15:0] q = item[47:32] - weight[47:32];
-        wire needed = item[56] & weight[56] & item[55:48] == weight[55:48]
-            & p >= 0 & q >= 0 & p < $signed(rows) & q < $signed(columns);
-        wire [4:0] number = {weight[59] ^ p[1] ^ q[1], p[0], q[0], weight[58:57]};
-        // Halves of coordinates were summed up beforehand, in the addresses; what a subtraction borrows comes off here.
-        wire [15:0] at = item[79:64] + weight[79:64] - (weight[16] & ~item[16] ? pitch : 16'd0)
-            - {15'b0, weight[32] & ~item[32]};
-        wire [20:0] where = {at, number};
-        wire signed [WIDTH-1:0] x = item[WIDTH-1:0];
-        wire signed [WIDTH-1:0] y = weight[WIDTH-1:0];
-        wire signed [2*WIDTH-1:0] z = x * y;
+        wire needed;
+        wire [20:0] where;
+        wire [2*WIDTH-1:0] z;
         wire [15:0] address = where >> BANK_BITS;
-        assign made[(a*F+w)*ITEM+:ITEM] = {needed, where[BANK_BITS-1:0], address, z};
+        wire [4:0] into = where[4:0] & (BANKS - 1);
+        coordinates of_product (
+            .item(item), .weight(weight), .entry(entry), .needed(needed), .where(where)
+        );
+        multiplier #(.WIDTH(WIDTH)) of_values (
+            .x(item[WIDTH-1:0]), .y(weight[WIDTH-1:0]), .z(z)
+        );
+        assign made[(a*F+w)*ITEM+:ITEM] = {needed, into, address, z};
       end
     end
     for (i = 0; i <= DRAIN; i = i + 1) begin : stage
@@ -91,7 +88,7 @@ module scnn_pe #(
       wire waiting, busy;
       wire [SUM-1:0] sum;
       for (i = 0; i < N; i = i + 1) begin : lane
-        assign own[i] = request[i] & pair[i*ITEM+2*WIDTH+16+:BANK_BITS] == b;
+        assign own[i] = request[i] & pair[i*ITEM+2*WIDTH+16+:5] == b;
       end
       bank #(
           .PRODUCTS(N), .QUEUE(QUEUE), .CYCLES(CYCLES), .ENTRIES(ENTRIES), .ADDRESS(16), .PRODUCT(2 * WIDTH), .SUM(SUM)
@@ -128,4 +125,35 @@ module scnn_pe #(
       if (take[0]) left <= left - 24'd1;
       served <= ended ? 0 : served | store[BANKS-1].all;
     end
+endmodule
+
+// Where a product goes: {address, number of the bank}; and whether its output exists.
+module coordinates (
+    input [79:0] item,
+    input [79:0] weight,
+    input [47:0] entry,
+    output needed,
+    output [20:0] where
+);
+  wire signed [15:0] rows = entry[15:0];
+  wire signed [15:0] columns = entry[31:16];
+  wire [15:0] pitch = entry[47:32];
+  wire signed [15:0] p = item[31:16] - weight[31:16];
+  wire signed [15:0] q = item[47:32] - weight[47:32];
+  wire [4:0] number = {weight[59] ^ p[1] ^ q[1], p[0], q[0], weight[58:57]};
+  // Halves of coordinates were summed up beforehand, in the addresses; what a subtraction borrows comes off here.
+  wire [15:0] at = item[79:64] + weight[79:64] - (weight[16] & ~item[16] ? pitch : 16'd0)
+      - {15'b0, weight[32] & ~item[32]};
+  assign needed = item[56] & weight[56] & item[55:48] == weight[55:48] & p >= 0 & q >= 0 & p < rows & q < columns;
+  assign where = {at, number};
+endmodule
+
+module multiplier #(
+    parameter WIDTH = 16
+) (
+    input signed [WIDTH-1:0] x,
+    input signed [WIDTH-1:0] y,
+    output signed [2*WIDTH-1:0] z
+);
+  assign z = x * y;
 endmodule
