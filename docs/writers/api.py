@@ -22,6 +22,8 @@ PUBLIC = (
     "accelsim.laws",
     "accelsim.hardware.machine",
     "accelsim.hardware.accelerators.base",
+    "accelsim.hardware.accelerators.film",
+    "accelsim.study.animation",
     "accelsim.study.results",
     "accelsim.testing",
     "accelsim.workload.geometry",
