@@ -22,7 +22,7 @@ myst_heading_anchors = 3
 highlight_language = "text"
 
 # Whatever is installed: the reference is the same, and reading it takes seconds.
-autodoc_mock_imports = ["dask", "distributed", "onnx", "plotly", "safetensors", "torch"]
+autodoc_mock_imports = ["dash", "dask", "distributed", "flask", "onnx", "plotly", "safetensors", "torch", "werkzeug"]
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
 autodoc_default_options |= {"exclude-members": "model_config, model_post_init"}
 napoleon_google_docstring = False
