@@ -92,14 +92,10 @@ class Task:
                 slots.update(activity.slots)
                 accesses.update(activity.accesses)
             if machine.memory and activities:
-                traffic = LayerTraffic(
-                    layer.name,
-                    which,
-                    self.position,
-                    *self._moved_of(layer, which, machine),
-                    accesses,
-                    moved(accelerator),
-                )
+                part, of = self.layer.part, self._moved_of(layer, which, machine)
+                whole = part.ends(self.layer.geometry) if part and layer.kind != "matmul" else None
+                moves = moved(accelerator)
+                traffic = LayerTraffic(layer.name, which, self.position, *of, accesses, moves, whole=whole)
         except MachineError as error:
             return MachineError(f"{machine.name}: {s.name}/{layer.name}: {which}: {error}")
         cycles = sum(activity.cycles for activity in activities)

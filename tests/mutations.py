@@ -2494,6 +2494,14 @@ MUTATIONS = [
         "a product is said to be of another layer",
     ),
     Mutation(
+        "a band finds nothing on chip",
+        "hardware/movement/traffic.py",
+        "return self.whole or (",
+        "return (",
+        ("test_parts.py::test_what_one_layer_leaves_on_chip_the_next_ones_band_finds",),
+        "traces of bands read three times as much off chip",
+    ),
+    Mutation(
         "NaN is recorded",
         "capture/book.py",
         "and tensor.amin().isnan()",

@@ -191,6 +191,23 @@ def test_a_band_is_counted_as_the_whole_map_where_all_places_are_alike(tmp_path)
     np.testing.assert_allclose(found[0], found[1], rtol=0.03)
 
 
+def test_what_one_layer_leaves_on_chip_the_next_ones_band_finds(tmp_path):
+    """Bands of two layers that follow one another move what the whole maps do."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3, padding=1)
+    )
+    read, inputs = [], torch.randn(1, 3, 32, 32)
+    for places in (None, 256):
+        recorder = Recorder(model, tmp_path / f"{places}.npz", steps=[0], keep=Selection(places=places))
+        with recorder, recorder.step():
+            model(inputs).square().sum().backward()
+        table = simulated(tmp_path / f"{places}.npz", "dadiannao.yaml").set_index(["layer", "pass"])
+        read.append(table["offchip_read_bytes"] / table["samples"])
+    assert read[1]["2", "fwd"] == pytest.approx(read[0]["2", "fwd"], rel=0.1)
+    np.testing.assert_allclose(read[1].groupby("pass").sum(), read[0].groupby("pass").sum(), rtol=0.3)  # with halos
+
+
 def test_what_a_part_cannot_say_is_refused_in_one_line(tmp_path):
     part = Part(0, 64, 64, None)
     path = written(tmp_path / "q.npz", replace(TOKENS, height=16), part, kind="linear")
@@ -198,9 +215,22 @@ def test_what_a_part_cannot_say_is_refused_in_one_line(tmp_path):
     refused = pytest.raises(MachineError, match=r"layer: fwd: memory.order: must be layer where a trace has a part")
     with Trace.open(path) as trace, refused:
         accelsim.simulate(by_sample, trace)
-    with pytest.raises(SystemExit) as ended:
-        main(["export", str(path), "--format", "scalesim", "--out", str(tmp_path / "out")])
-    assert ended.value.code == 2
+    export = ["export", str(path), "--format", "scalesim", "--out", str(tmp_path / "out")]
+    animate = [
+        "animate",
+        "--trace",
+        str(path),
+        "--layer",
+        "layer",
+        "--config",
+        "dadiannao.yaml",
+        "--out",
+        str(tmp_path / "out.html"),
+    ]
+    for arguments in (export, animate):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from accelsim.rtl.harness import Ran
 from accelsim.rtl.job import Job, Twin
 from accelsim.rtl.twins import twin_of
 from accelsim.workload.lowering import PASSES, Convolution, lower
+from accelsim.workload.shares import of_pass
 from accelsim.workload.trace import Trace
 
 
@@ -150,7 +151,7 @@ def check(
 def _of_pass(twin: Twin, program: Path, task: Task, which: str, share: int, rng: np.random.Generator) -> Iterator[Ran]:
     """So many jobs of a pass of a layer, drawn from all of its convolutions."""
     layer = replace(task.layer, tensors={name: task.layer.tensor(name) for name in task.reads})
-    convolutions = lower(layer, which, strided=twin.strided_input_grad)
+    convolutions = lower(of_pass(layer, which), which, strided=twin.strided_input_grad)
     counts = [twin.count(conv) for conv in convolutions]
     total = sum(counts)
     chosen = np.sort(rng.choice(total, min(total, share), replace=False))

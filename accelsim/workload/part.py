@@ -65,6 +65,12 @@ class Part:
         whole = geometry.output[axis] * stride + beyond if cut[1] else _sizes(geometry)[axis] + sum(sides)
         return _along(geometry, axis, whole - before - after, (before, after))
 
+    def ends(self, geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Channels and places of the whole input and output."""
+        input, output = [*_sizes(geometry)], [*geometry.output]
+        input[self.axis], output[self.axis] = self.input, self.output
+        return (geometry.channels, input[0], input[1]), (geometry.filters, output[0], output[1])
+
     def share(self, geometry: Geometry, which: str) -> Fraction:
         """Of the places of a pass: those of the output, or of the input for its gradient."""
         if which == "input_grad" and self.first is not None:

@@ -94,11 +94,15 @@ class Traffic:
         return Traffic(cycles, operands, result, spilled, self.crossed, of)
 
 
+Shape = tuple[int, int, int]
+
+
 @dataclass(frozen=True, eq=False)
 class LayerTraffic:
     """One pass of one layer; a plan is made from those of a pass in the order of their execution.
 
     ``turn`` is the sample whose jobs these are, where a sample goes through all layers before the next; else None.
+    ``whole``: channels and places of the whole input and output of a layer of which this is a part of the places.
     """
 
     name: str
@@ -110,12 +114,19 @@ class LayerTraffic:
     accesses: Mapping[str, int]
     traffic: Traffic
     turn: int | None = None
+    whole: tuple[Shape, Shape] | None = None
+
+    @property
+    def ends(self) -> tuple[Shape, Shape]:
+        """Channels and places of its input and of its output; of the whole ones where it is a part."""
+        g = self.geometry
+        return self.whole or ((g.channels, g.height, g.width), (g.filters, *g.output))
 
     def feeds(self, other: LayerTraffic) -> bool:
         """Whether the other reads this one's result: its neighbour, if the shapes agree. A trace knows no graph."""
         forward = self.which == "fwd"
-        first, second = (self.geometry, other.geometry) if forward else (other.geometry, self.geometry)
-        same = (first.filters, *first.output) == (second.channels, second.height, second.width)
+        first, second = (self.ends, other.ends) if forward else (other.ends, self.ends)
+        same = first[1] == second[0]
         next_one = other.position - self.position == (1 if forward else -1)
         return same and next_one and HANDED_ON[self.which] is not None
 

@@ -76,6 +76,8 @@ def animated(machine: Machine, layer: Layer, which: str) -> Animation:
         )
     if which not in layer.passes:
         raise TraceError(f"{layer.name}: passes: must have run {which}, ran {', '.join(layer.passes)}")
+    if layer.part is not None:
+        raise TraceError(f"{layer.name}: must hold all its places to be animated, holds a part of them")
     _refuse_large(machine, layer, which)
     record, stalls = _counted(machine, layer, which)
     if record.cycles > MOST_CYCLES:

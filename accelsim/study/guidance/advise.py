@@ -15,6 +15,7 @@ from accelsim.pipeline import Task, simulate_records
 from accelsim.study.guidance.changes import SHARE, Change, changes
 from accelsim.study.results import evened, fold, frame
 from accelsim.workload.lowering import lower
+from accelsim.workload.shares import of_pass
 
 if TYPE_CHECKING:
     from accelsim.hardware.accelerators.base import Unused
@@ -258,6 +259,7 @@ def _idle(machine: Machine, trace: Trace | SyntheticTrace, snapshot: str, name: 
 
 def _unused(machine: Machine, task: Task) -> Iterator[Unused]:
     layer = replace(task.layer, tensors={tensor: task.layer.tensor(tensor) for tensor in task.reads})
-    for conv in lower(layer, *task.passes, strided=machine.accelerator.strided_input_grad):
+    (which,) = task.passes
+    for conv in lower(of_pass(layer, which), which, strided=machine.accelerator.strided_input_grad):
         if (idle := machine.accelerator.unused(conv)) is not None:
             yield idle
