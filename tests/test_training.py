@@ -1,6 +1,7 @@
 """Does ``accelsim reproduce algorithms`` train, record and compare, and say of each algorithm what it is?"""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,26 @@ def test_the_shipped_settings_have_all_algorithms_and_can_be_shortened():
     assert short.algorithms["set"]["every"] == 5 and len(short.runs) == len(settings.runs)
 
 
+def test_the_page_has_every_algorithm_and_its_limits():
+    from accelsim.capture.algorithms import ALGORITHMS
+
+    page = (Path(__file__).parents[1] / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    for name, known in ALGORITHMS.items():
+        assert name == "forward-topk" or page.count(f"| {known.title} ") >= 4, name
+    assert "What it does not say" in page and re.search(r"made this page on \d{4}-\d\d-\d\d", page)
+    wrong = [line for line in page.splitlines() if re.search(r"\| (yes \(no|no \(yes|fixed \(variable)", line)]
+    assert {line.split(" ")[1] for line in wrong} <= {"DSR"}  # the traces say what the paper's Table 1 does, else
+
+
+def test_the_runs_of_the_sensitivity_analysis_are_what_the_figures_are_of():
+    _, told = read_yaml("sensitivity.yaml", "configs/training")
+    settings = Settings.read(told)
+    assert settings.of("fig1-activations80-") == ("forward-topk", {"activations": 0.8})
+    assert len(settings.runs) == 1 + 3 + 3 + 3 + 3 + 2 + 2 + 3
+    short = settings.shortened(100)
+    assert short.algorithms["fig8-frozen-at-50-"]["freeze_after"] == 10
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -149,6 +170,18 @@ def test_wrong_settings_are_one_line(tmp_path, capsys, change, says):
     assert main(["reproduce", "algorithms", "--settings", str(tmp_path / "mine.yaml")]) == 2
     told = capsys.readouterr().err
     assert says in told and "mine.yaml" in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["algorithms", "table3"], "must be asked for alone"),
+        (["table3", "--runs", "x"], "--runs: must come with algorithms"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told(arguments, says, capsys):
+    assert main(["reproduce", *arguments]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_settings_that_lack_a_key_or_data_too_small_are_told(tmp_path):

@@ -117,7 +117,7 @@ class Settings:
             return tuple(sorted({max(0, round((step + 1) * scale) - 1) for step in those}))
 
         options = {
-            name: {k: max(1, round(v * scale)) if k == "every" else v for k, v in given.items()}
+            name: {k: max(1, round(v * scale)) if k in ("every", "freeze_after") else v for k, v in given.items()}
             for name, given in self.algorithms.items()
         }
         return replace(self, steps=steps, algorithms=options, record=at(self.record), evaluate=at(self.evaluate))

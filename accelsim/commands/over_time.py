@@ -10,7 +10,7 @@ from accelsim.errors import AccelsimError
 SECTIONS = ("memory", "energy", "overheads")
 
 
-def add(command: argparse.ArgumentParser) -> None:
+def add_options(command: argparse.ArgumentParser) -> None:
     """The options of ``run`` that make it over time."""
     add = command.add_argument_group("over time", "a whole training run").add_argument
     add("--over-time", nargs="?", const=[], type=names, metavar="FILE,…",

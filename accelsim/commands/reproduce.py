@@ -25,7 +25,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     add("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
     add("--measure", action="store_true", help="measure Table 9 here instead of showing a recorded run")
     add("--out", type=Path, metavar="DIR", help="write reproduction.csv, .md, .html and .json")
-    training.add(command)
+    training.add_options(command)
     add_format(command)
     add("--quiet", action="store_true", help="no progress bar, and the comparisons only")
     command.set_defaults(command=reproduce)
@@ -37,7 +37,7 @@ def reproduce(options: argparse.Namespace) -> int:
     from accelsim.study.reproduction import catalogue, page
     from accelsim.study.reproduction.session import Session
 
-    if options.figures == [training.NAME]:
+    if training.is_asked(options):
         training.compare(options)
         return 0
     known = {name: what for name, (what, _) in catalogue.FIGURES.items()} | {training.NAME: training.WHAT}

@@ -67,7 +67,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="show where every multiplier slot went, and what to change: changes of the machine are simulated on the N "
         "layers with most cycles of each pass of the sparsest snapshot (5)",
     )  # fmt: skip
-    over_time.add(command)
+    over_time.add_options(command)
     add_format(command)
     command.add_argument("--quiet", action="store_true", help="no progress bar, and the speedup table only")
     command.set_defaults(command=run)

@@ -16,7 +16,7 @@ NAME, WHAT = "algorithms", "training algorithms trained, and what they cost on e
 SETTINGS = "algorithms.yaml"
 
 
-def add(command: argparse.ArgumentParser) -> None:
+def add_options(command: argparse.ArgumentParser) -> None:
     """Its own arguments."""
     add = command.add_argument_group(NAME, "trains; half an hour at most on two cores").add_argument
     add("--data", type=Path, metavar="PATH", help="images, as capture takes them (default: synthetic ones)")
@@ -29,6 +29,18 @@ def add(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep traces and series here; those there are not trained again",
     )
+
+
+def is_asked(options: argparse.Namespace) -> bool:
+    """Whether training is; AccelsimError where options do not go together."""
+    if NAME in options.figures:
+        if options.figures != [NAME]:
+            raise AccelsimError(f"{NAME}: must be asked for alone, since it trains")
+        return True
+    for name in ("data", "train_steps", "machines", "runs"):
+        if getattr(options, name) is not None:
+            raise AccelsimError(f"--{name.replace('_', '-')}: must come with {NAME}")
+    return False
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -65,7 +77,7 @@ def compare(options: argparse.Namespace) -> None:
             found = algorithms.measure(Path(folder), trained, machines, tell)
     told: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
-        "model": settings.model + (" on halved images" if settings.halve else ""),
+        "model": settings.model + (", images halved," if settings.halve else ""),
         "data": settings.data.stem if settings.data else "synthetic images",
         "steps": settings.steps, "batch": settings.batch, "recorded": len(settings.record), "seed": settings.seed,
         "settings": path.name, "torch": comparison.TORCH,

@@ -24,7 +24,7 @@ from accelsim.workload.trace import Snapshot, Trace
 
 SPARSER = 0.9  # of what the dense run has: below that a pass's operand is sparse by the algorithm
 GROWS = 0.25  # from the first recorded step to the last: then it is gradual
-MOVES = 0.02  # a layer's density that changes by more between two steps is not fixed
+MOVES = 0.2  # of a layer's share of the weights, in mean shares: by more than that between two steps, it is not fixed
 COUNTS_ON = "ideal"  # any machine's records have the effectual multiplications; this one takes every trace
 
 
@@ -35,7 +35,7 @@ class Traits:
     Parameters
     ----------
     across : "fixed" or "variable"
-        Whether each layer keeps its share of weights after the first half of the run.
+        Whether each layer keeps its share of the weights.
     fwd, input_grad, weight_grad : "yes", "gradual" or "no"
         Whether the algorithm makes an operand of the pass sparse; gradual: more and more.
     network : "unstructured", "structured" or "dense"
@@ -106,6 +106,13 @@ class Run:
     over: dict[str, OverTime]
     last: dict[str, tuple[float, float]]
     seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """As people read it: the algorithm, or what the settings call the run."""
+        is_entry = self.label not in (self.algorithm, f"{self.algorithm}{100 * self.sparsity:g}")
+        of = self.label.removesuffix(f"{100 * self.sparsity:g}").rstrip("-") if is_entry else self.title
+        return f"{of} {100 * self.sparsity:g} %" if self.sparsity else of
 
     @property
     def reached(self) -> float:
@@ -231,7 +238,6 @@ def _operands(snapshot: Snapshot) -> dict[tuple[str, str], float]:
 def _traits(snapshots: list[Snapshot], natural: dict[tuple[str, str], float]) -> Traits:
     """Held against what the dense run has by itself."""
     first, last = _operands(snapshots[0]), _operands(snapshots[-1])
-    later = [_operands(s) for s in snapshots[len(snapshots) // 2 :]]
     inner = [layer.name for layer in snapshots[-1].layers[1:]]
 
     def mean(of: dict[tuple[str, str], float], name: str) -> float:
@@ -242,7 +248,8 @@ def _traits(snapshots: list[Snapshot], natural: dict[tuple[str, str], float]) ->
         grew = any(mean(first, n) - mean(last, n) > GROWS for n in names)
         return "no" if not now else "gradual" if grew or not before else "yes"
 
-    moves = max(abs(a[la, "weight"] - b[la, "weight"]) for a in later for b in later for la in inner)
+    shares = [[of[la, "weight"] / mean(of, "weight") for la in inner] for of in map(_operands, snapshots)]
+    moves = max(max(of_layer) - min(of_layer) for of_layer in zip(*shares, strict=True))
     return Traits(
         across="variable" if moves > MOVES else "fixed",
         fwd=sparse("weight", "activation"),

@@ -33,6 +33,8 @@ LIMITS = (
     "DST has no target; here its regulariser rests where the target is reached, and its sparsity is what it was. "
     "SR-STE's patterns are 1:4 at both targets, 75 %: what m allows. meProp and DSG make gradients and outputs "
     "sparse, at the target; their weights are dense.",
+    "DSR moves one weight in a hundred at a change, and had ten: its layers' shares moved by a thirtieth, which is "
+    "called fixed here.",
     "A weight gradient that an algorithm masks is computed densely by all machines, as Table 1 counts it.",
 )
 INTRODUCTION = (
@@ -79,6 +81,7 @@ def blocks(found: Found, told: dict[str, Any]) -> Iterator[Block]:
     )
     yield "subheading", "Accuracy per joule"
     yield "paragraph", PER_JOULE.format(target=100 * found.target)
+    yield "picture", "algorithms.png"
     yield "table", ("", *spent(found))
     yield "table", (BEST, *best(found))
     for machine, why in found.refused.items():
@@ -95,7 +98,7 @@ def traits(found: Found) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         cells = (f"{ours} ({paper})" if paper else ours for ours, paper in zip(answers, printed, strict=True))
         accuracy, weights = f"{100 * run.reached:.1f} %", f"{100 * run.weights:.1f} %"
         shares = f"{100 * run.effectual['step']:.1f} %", f"{100 * (1 - run.flops):.1f} %"
-        rows.append((name(run), accuracy, weights, *cells, of.network, *shares))
+        rows.append((run.name, accuracy, weights, *cells, of.network, *shares))
     return headings, rows
 
 
@@ -106,7 +109,7 @@ def spent(found: Found) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     for run in found.runs:
         cells = [run.spent(machine, found.target) for machine in shown]
         step = "not reached" if cells[0] is None else str(cells[0][0])
-        rows.append((name(run), step, *("–" if cell is None else joules(cell[2]) for cell in cells)))
+        rows.append((run.name, step, *("–" if cell is None else joules(cell[2]) for cell in cells)))
     return ("run", "step", *shown), rows
 
 
@@ -120,14 +123,9 @@ def best(found: Found) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         for place in (2, 1):
             run, cost = min(there, key=lambda each: each[1][place])
             of = f"{dense[place] / cost[place]:.2f}× less" if dense else ""
-            cells.append(f"{name(run)}, {of}")
+            cells.append(f"{run.name}, {of}")
         rows.append(tuple(cells))
     return ("machine", "least energy", "least time"), rows
-
-
-def name(run: Run) -> str:
-    """As people read it."""
-    return f"{run.title} {100 * run.sparsity:g} %" if run.sparsity else run.title
 
 
 def text(found: Found, told: dict[str, Any]) -> Iterator[Table | Text]:
@@ -137,6 +135,8 @@ def text(found: Found, told: dict[str, Any]) -> Iterator[Table | Text]:
             title, headings, rows = content
             yield laid_out(title, headings, rows)
             yield Text()
+        elif kind == "picture":
+            continue
         elif kind in ("heading", "subheading"):
             yield Text(content, style="bold")
         else:
@@ -162,6 +162,12 @@ def frame(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _with_pictures(content: Iterable[Block]) -> Iterator[Block]:
+    """Pictures as a page shows them."""
+    for kind, inner in content:
+        yield ("paragraph", f"![Accuracy against joules]({inner})") if kind == "picture" else (kind, inner)
+
+
 def report(found: Found, told: dict[str, Any]) -> dict[str, Any]:
     """Plain data."""
     runs = [
@@ -183,7 +189,7 @@ def write(folder: Path, found: Found, told: dict[str, Any]) -> None:
     from accelsim.study.reproduction.algorithms_plot import draw
 
     with staged(folder) as stage:
-        (stage / "algorithms.md").write_text(markdown(blocks(found, told)), encoding="utf-8")
+        (stage / "algorithms.md").write_text(markdown(_with_pictures(blocks(found, told))), encoding="utf-8")
         write_csv(frame(found), stage / "algorithms.csv")
         (stage / "algorithms.json").write_text(to_json(report(found, told)), encoding="utf-8")
         draw(stage, found, [m for m in SHOWN if m in found.machines])
@@ -206,7 +212,7 @@ def _gains(found: Found, sparsity: float, count: str) -> tuple[tuple[str, ...], 
         (machine, *(f"{found.dense.over[machine].total(count) / run.over[machine].total(count):.2f}" for run in runs))
         for machine in found.machines
     ]
-    return ("machine", *(run.algorithm for run in runs)), rows
+    return ("machine", *(run.name.rpartition(" ")[0].rpartition(" ")[0] for run in runs)), rows
 
 
 def _median(found: Found) -> float:

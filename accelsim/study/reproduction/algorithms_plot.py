@@ -49,6 +49,5 @@ def _line(axes: matplotlib.axes.Axes, run: Run, machine: str, number: int) -> No
     axes.plot(joules, accuracy, color="#c0c0c0", linewidth=0.5, zorder=1)
     mark, shade = MARKS[number % len(MARKS)], SHADES[number // len(MARKS) % len(SHADES)]
     filled = shade if number < len(MARKS) * len(SHADES) else "white"
-    label = run.title + (f" {100 * run.sparsity:g} %" if run.sparsity else "")
-    (point,) = axes.plot(joules[-1:], accuracy[-1:], mark, label=label, color=shade, markersize=4)
+    (point,) = axes.plot(joules[-1:], accuracy[-1:], mark, label=run.name, color=shade, markersize=4)
     point.set_markerfacecolor(filled)

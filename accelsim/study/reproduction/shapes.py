@@ -34,7 +34,11 @@ HOW = (
     "dense. Act and Act ↓ are weighted by each layer's input; zeros that ReLU leaves count where Top-K would keep "
     "more."
 )
-FROM_TRAINING = "its densities depend on a training run; give one with --trace"
+DATA = {"table2": "CIFAR-10", "table3": "ImageNet", "table4": "CIFAR-10", "table5": "ImageNet", "table7": "CIFAR-100"}
+FROM_TRAINING = (
+    "needs {} training to the end, on which its densities depend; `accelsim capture --algorithm` trains so, and "
+    "--trace takes the result"
+)
 ERK_RESNET50 = (
     "no way of counting reaches the inference column with the ERK distribution as RigL defines it (whose paper gives "
     "ResNet-50 0.42× and 0.24× of the FLOPs, close to ours); the activation columns do agree. The paper's networks "
@@ -305,7 +309,7 @@ def _compared(name: str, row: Row) -> list[Comparison]:
             "×" if column == "compression" else "%",
             kind=conventions.kind(row, column) if s else "computed",
             expected=(name, row.label, column) not in KNOWN,
-            note=_reason(name, row, column) if s else FROM_TRAINING,
+            note=_reason(name, row, column) if s else FROM_TRAINING.format(DATA[name]),
         )
         for column in printed
     ]
