@@ -14,6 +14,7 @@ from accelsim.capture.comparison import Settings  # noqa: E402
 from accelsim.cli import main  # noqa: E402
 from accelsim.errors import AccelsimError  # noqa: E402
 from accelsim.hardware.yaml_file import read_yaml  # noqa: E402
+from accelsim.workload.series import Series  # noqa: E402
 
 SETTINGS = """
 model: cifar_resnet8
@@ -111,6 +112,12 @@ def test_a_run_that_does_not_reach_the_target_has_no_cost_of_it(made):
     assert [row[1] for row in rows] == ["3", "not reached", "3"]
     costs = {row["run"]: row["target_cycles"] for row in algorithms_page.report(found, {})["costs"]}
     assert costs == {"dense": 10.0, "bad": None, "good": 10.0} and to_json(costs)
+
+
+def test_each_series_knows_its_epochs_and_its_accuracy(made):
+    series = Series.open(made / "runs" / "set80.series")
+    assert len(series.steps) == 6 and series.header["steps_per_epoch"] == 1000  # 4000 synthetic images, 4 a step
+    assert {s.step for s in series.steps if "accuracy" in s.notes} == {2, 5}
 
 
 def test_runs_that_are_there_are_not_trained_again(made, capsys):

@@ -215,7 +215,7 @@ class _Run:
         loss: dict[int, float] = {}
         examples = [self._input(images, labels) for images, labels in test.batches(100, shuffle=False)]
         (self.folder / f"{self.label}.series").unlink(missing_ok=True)
-        with self._converted(model) as algorithm, self._recorder(model, algorithm) as recorder:
+        with self._converted(model) as algorithm, self._recorder(model, len(learn)) as recorder:
             for step, value in self._steps(model, algorithm, recorder, learn):
                 loss[step] = value
                 if step in s.evaluate:
@@ -265,10 +265,10 @@ class _Run:
         kind, options = self.settings.of(self.name)
         return algorithms.build(kind, model, self.sparsity, steps=self.settings.steps, options=options)
 
-    def _recorder(self, model: nn.Module, algorithm: Algorithm | None) -> Recorder:
+    def _recorder(self, model: nn.Module, images: int) -> Recorder:
         s = self.settings
         period = s.algorithms[self.name].get("period", 1) if self._kind.startswith(("swat", "saw")) else None
-        per_epoch = max(1, (4000 if s.data is None else 3500) // s.batch)
+        per_epoch = max(1, images // s.batch)
         return Recorder(
             model, self.folder / f"{self.label}.npz", steps=set(s.record), force=True, network=s.model,
             keep=Selection(s.samples, values=s.values),
