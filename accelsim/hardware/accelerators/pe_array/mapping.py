@@ -18,6 +18,7 @@ from accelsim.hardware.accelerators.base import (
     Unused,
 )
 from accelsim.hardware.parameters import check, integer, option
+from accelsim.hardware.strips import nonzero
 from accelsim.workload.lowering import READS, Convolution, pad
 
 BANKS = 32  # numbers that ``bank`` gives before the modulo
@@ -229,7 +230,7 @@ def scattered(conv: Convolution, phases: tuple[int, int], banks: int) -> Scatter
         classes, counters = position_classes(conv, banks)
         filters, channels = len(conv.kernel) // conv.groups, conv.kernel.shape[1]
         by_group = conv.kernel.reshape(conv.groups, filters, channels, -1).transpose(0, 2, 3, 1)
-        weights, turn = np.ascontiguousarray(by_group) != 0, 4 if banks == BANKS else 0
+        weights, turn = nonzero(np.ascontiguousarray(by_group)), 4 if banks == BANKS else 0
         return Scattered(classes, counters, weights, phase_of_taps(conv, phases), min(3, banks - 1), turn)
 
     return conv.once(("scattered", phases, banks), make)
