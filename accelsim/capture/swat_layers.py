@@ -89,9 +89,6 @@ class _SparseProduct(torch.autograd.Function):
         return to_x, to_weight, to_bias, None
 
 
-_sparse_product: Callable[..., torch.Tensor] = _SparseProduct.apply
-
-
 class SwatLayer(nn.Module):
     """What both layers share.
 
@@ -132,7 +129,7 @@ class SwatLayer(nn.Module):
         bias = None if bias is None else _cast(bias, dtype)
         call = self._call(weight, dtype)
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-            out = _sparse_product(x, weight, bias, call)
+            out: torch.Tensor = _SparseProduct.apply(x, weight, bias, call)
         else:
             out, _, _ = call.product(x, bias)
         return out.squeeze(0) if single else out

@@ -2,10 +2,10 @@
 
 A few steps of a run are simulated. Between them the cycles, energy and waiting of each layer and pass follow
 
-    line        a straight line from one simulated step to the next; before the first and after the last they stay
-    densities   y = c(t) · d_a^α · d_b^β, d the densities of the pass's two operands: of the stored samples, which the
-                trace has, where c, α and β are fitted, and of the whole batch, which a series says of every step,
-                where y is wanted. α and β are the machine's, one pair a pass, and c(t) is a straight line
+- a *line*: straight from one simulated step to the next; before the first and after the last they stay; or
+- the *densities*: y = c(t) · d_a^α · d_b^β, d the densities of the pass's two operands: of the stored samples, which
+  the trace has, where c, α and β are fitted, and of the whole batch, which a series says of every step, where y is
+  wanted. α and β are the machine's, one pair a pass, and c(t) is a straight line,
 
 whichever foretells the simulated steps better when each is left out in turn. The same leaving out says how well the
 total is known.

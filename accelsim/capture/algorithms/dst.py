@@ -1,9 +1,9 @@
 """DST, Dynamic Sparse Training: J. Liu et al., ICLR 2020, arXiv:2005.06870, equations 1–7.
 
-Each filter (row of a linear layer) has a threshold t that is trained, from 0. The weights in use are P = W⊙S(|W| − t),
-S the unit step. Backward, the step's derivative is a long-tailed estimate H, so that weights and thresholds get
+Each filter (row of a linear layer) has a threshold t that is trained, from 0. In use are the weights
+P = W⊙S(abs(W) − t), S the unit step. Backward, the step's derivative is a long-tailed estimate H, so that weights and thresholds get
 
-    ∂W = ∂P ⊙ (M + W ⊙ H(|W| − t) ⊙ sign(W))        ∂t = −Σ ∂P ⊙ W ⊙ H(|W| − t)  −  α·exp(−t)
+    ∂W = ∂P ⊙ (M + W ⊙ H(abs(W) − t) ⊙ sign(W))        ∂t = −Σ ∂P ⊙ W ⊙ H(abs(W) − t)  −  α·exp(−t)
 
 ∂P is the dense weight gradient; the last term is of the loss α·Σ exp(−t), which drives the sparsity. There is no target
 in the paper. So that it can be compared at one, here α rests while the network is sparser than ``sparsity``; with
@@ -31,14 +31,14 @@ class ThresholdState(MaskState):
     threshold: nn.Parameter | None = None
 
     def distance(self, weight: torch.Tensor) -> torch.Tensor | None:
-        """|W| − t; None of a dense layer."""
+        """abs(W) − t; None of a dense layer."""
         if self.threshold is None:
             return None
         t = self.threshold.detach().to(weight.device)
         return weight.detach().abs() - t.reshape(-1, *[1] * (weight.ndim - 1))
 
     def active(self, weight: torch.Tensor) -> torch.Tensor | None:
-        """S(|W| − t)."""
+        """S(abs(W) − t)."""
         distance = self.distance(weight)
         self.mask = None if distance is None else distance > 0
         if self.mask is not None and self.threshold is not None and float(self.mask.float().mean()) <= FEWEST:

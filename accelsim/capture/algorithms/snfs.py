@@ -2,8 +2,8 @@
 
 Masks are random at first. At the end of each epoch a layer loses the share p of its active weights of least magnitude;
 p falls along a half cosine to the end of the training. As many as went in all come back, spread over layers in
-proportion to the mean |momentum| of their active weights, at the inactive places of greatest |momentum|, from zero. So
-the gradient is dense in every iteration, and the momentum of inactive weights is kept.
+proportion to the mean magnitude of momentum of their active weights, at the inactive places where it is greatest, from
+zero. So the gradient is dense in every iteration, and the momentum of inactive weights is kept.
 """
 
 from __future__ import annotations
