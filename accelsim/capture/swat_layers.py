@@ -129,7 +129,8 @@ class SwatLayer(nn.Module):
         bias = None if bias is None else _cast(bias, dtype)
         call = self._call(weight, dtype)
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-            out: torch.Tensor = _SparseProduct.apply(x, weight, bias, call)
+            apply: Callable[..., torch.Tensor] = _SparseProduct.apply
+            out = apply(x, weight, bias, call)
         else:
             out, _, _ = call.product(x, bias)
         return out.squeeze(0) if single else out

@@ -1,7 +1,8 @@
 """DST, Dynamic Sparse Training: J. Liu et al., ICLR 2020, arXiv:2005.06870, equations 1–7.
 
 Each filter (row of a linear layer) has a threshold t that is trained, from 0. In use are the weights
-P = W⊙S(abs(W) − t), S the unit step. Backward, the step's derivative is a long-tailed estimate H, so that weights and thresholds get
+P = W⊙S(abs(W) − t), S the unit step. Backward, the step's derivative is a long-tailed estimate H, so that weights and
+thresholds get
 
     ∂W = ∂P ⊙ (M + W ⊙ H(abs(W) − t) ⊙ sign(W))        ∂t = −Σ ∂P ⊙ W ⊙ H(abs(W) − t)  −  α·exp(−t)
 
