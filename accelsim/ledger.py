@@ -358,7 +358,7 @@ _meaning = "waiting for results or spilled partial sums to enter the memory on c
 _waiting("onchip", "result", _meaning, _bar, "#a0522d", "x")
 _bar = Bar("overheads", "#dddddd", "++++", "#7a0177")
 _slots("rotate", "all PEs wait while weights are rotated for the input gradient", _bar, source="overheads")
-_slots("top_k", "all PEs wait for the Top-K search and its thresholds", _bar, source="overheads")
+TOP_K = _slots("top_k", "all PEs wait for the Top-K search and its thresholds", _bar, source="overheads")
 _slots("format", "all PEs wait while sparse formats are encoded and decoded", _bar, source="overheads")
 
 

@@ -129,6 +129,7 @@ def test_what_has_no_circuit_is_said_in_one_line(capsys, monkeypatch):
     assert error.count("\n") == 1 and "pip install 'accelsim-sparse[rtl]'" in error
 
 
+@needs_verilator
 def test_a_build_is_found_again_by_what_it_is_made_of(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     circuit = twin_of(load_machine("tensordash.yaml")).circuit
@@ -295,6 +296,7 @@ def test_what_a_block_has_is_read_from_yosys():
     assert [block.area for block in gates.blocks] == [6.0, 5.0]
 
 
+@needs_yosys
 def test_a_library_that_is_none_is_refused(tmp_path):
     circuit = twin_of(load_machine("tensordash.yaml")).circuit
     (tmp_path / "no.lib").write_text("module x; endmodule")

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from accelsim.errors import AccelsimError
-from accelsim.ledger import CYCLES, ENERGY
+from accelsim.ledger import CYCLES, ENERGY, TOP_K
 from accelsim.workload.lowering import READS
 from accelsim.workload.metadata import STANDS_IN
 from accelsim.workload.series import Series
@@ -29,7 +29,6 @@ from accelsim.workload.trace import Trace
 
 Numbers = np.ndarray
 Densities = dict[tuple[str, str, str], float]
-TOP_K = "top_k_slots"
 COLUMNS = (CYCLES.column, ENERGY.column, "stalls", "top_k")
 LEAST_DENSITY = 1e-6
 LARGEST_POWER = 1.5
@@ -191,7 +190,7 @@ class _Known:
     def of(cls, rows: pd.DataFrame, label: str, densities: Densities) -> _Known:
         scale = rows["batch"] / rows["samples"]
         stalls = rows[CYCLES.column] - rows["compute_cycles"]
-        rows = rows.assign(stalls=stalls, top_k=rows[TOP_K] / rows["multipliers"])
+        rows = rows.assign(stalls=stalls, top_k=rows[TOP_K.column] / rows["multipliers"])
         rows = rows.assign(**{name: rows[name] * scale for name in COLUMNS})
         steps = np.sort(rows["step"].unique())
         if len(steps) < 2:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from accelsim.files import staged
 from accelsim.hardware.machine import Machine
+from accelsim.ledger import ENERGY
 from accelsim.study import manifest
 from accelsim.study.csv_file import write_csv
 from accelsim.study.export import to_json
@@ -93,7 +94,7 @@ def _steps(run: OverTime, per_epoch: int | None) -> Table:
         shares = (f"{100 * row[name] / row['cycles']:.1f} %" for name in ("stalls", "top_k"))
         told = "–" if np.isnan(foretold) else f"{foretold:,.0f}"
         table.add_row(
-            f"{row['step']:.0f}", epoch, f"{row['cycles']:,.0f}", told, off, joules(row["energy_pj"]), *shares
+            f"{row['step']:.0f}", epoch, f"{row['cycles']:,.0f}", told, off, joules(row[ENERGY.column]), *shares
         )
     return table
 
@@ -102,7 +103,7 @@ def _total_cells(run: OverTime, machine: Machine) -> list[str]:
     cycles = run.total()
     shares = [f"{100 * run.total(name) / cycles:.1f} %" for name in ("stalls", "top_k")]
     seconds = f"{cycles / machine.clock_mhz / 1e6:.3g}"
-    error, energy = f"{100 * run.total_error:.1f} %", joules(run.total("energy_pj"))
+    error, energy = f"{100 * run.total_error:.1f} %", joules(run.total(ENERGY.column))
     return [run.label, f"{len(run.steps):,}", f"{cycles:.4g}", error, run.how, seconds, energy, *shares]
 
 
@@ -118,7 +119,7 @@ def _target(runs: list[OverTime], machine: Machine, target: float) -> Table:
             continue
         cycles = run.until(step)
         seconds = f"{cycles / machine.clock_mhz / 1e6:.3g}"
-        table.add_row(run.label, f"{step:,}", f"{cycles:.4g}", seconds, joules(run.until(step, "energy_pj")), last)
+        table.add_row(run.label, f"{step:,}", f"{cycles:.4g}", seconds, joules(run.until(step, ENERGY.column)), last)
     return table
 
 

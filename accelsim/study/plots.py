@@ -81,7 +81,7 @@ def over_time(runs: Iterable[OverTime], title: str) -> Figure:
         above.plot(run.simulated["step"], run.simulated["cycles"], "o", color=shade, markersize=3)
         if run.total("stalls"):
             above.plot(run.steps, run.counts["stalls"], "--", color=shade, linewidth=0.8)
-        below.plot(run.steps, np.cumsum(run.counts["energy_pj"]) * 1e-12, color=shade, linewidth=1)
+        below.plot(run.steps, np.cumsum(run.counts[ledger.ENERGY.column]) * 1e-12, color=shade, linewidth=1)
     above.set_ylabel("cycles of a step (dashed: waiting)")
     above.legend(fontsize=6)
     below.set_ylabel("joules so far")

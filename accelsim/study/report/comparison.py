@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from accelsim.ledger import ENERGY, OFFCHIP_MOVED, ONCHIP_MOVED
 from accelsim.study.report.common import PASSES, bars, chart_html, coverage_html, provenance_html
 from accelsim.study.report.drawing import machine_html
 from accelsim.study.report.folders import MAYBE, NUMBER, ORIGIN, TEXT, read_json
@@ -22,7 +23,7 @@ MEANING = (
 _ROW = {
     "machine": TEXT, "snapshot": TEXT, "sparsity": NUMBER, "samples": (int,), "baseline_multipliers": (int,),
     **{f"{column}_{what}": MAYBE for column in COLUMNS for what in ("speedup", "gain", "shape")},
-    "offchip_bytes": MAYBE, "onchip_bytes": MAYBE, "energy_pj": MAYBE, "utilization": MAYBE,
+    OFFCHIP_MOVED.column: MAYBE, ONCHIP_MOVED.column: MAYBE, ENERGY.column: MAYBE, "utilization": MAYBE,
 }  # fmt: skip
 RULE = {"layers": TEXT, "refused": {}, "rows": [_ROW]}
 
@@ -60,7 +61,8 @@ def machines_html(data: dict[str, Any]) -> str:
                 row["machine"], count(row["baseline_multipliers"]),
                 *(times(row[f"{column}_speedup"]) for column in passes),
                 times(row[f"{last}_gain"]), times(row[f"{last}_shape"]), percent(row["utilization"]),
-                _scaled(row, "offchip_bytes", 1e6), _scaled(row, "onchip_bytes", 1e6), _scaled(row, "energy_pj", 1e9),
+                _scaled(row, OFFCHIP_MOVED.column, 1e6), _scaled(row, ONCHIP_MOVED.column, 1e6),
+                _scaled(row, ENERGY.column, 1e9),
             ]
             for row in rows
         ]  # fmt: skip

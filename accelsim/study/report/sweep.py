@@ -11,7 +11,7 @@ import pandas as pd
 
 from accelsim import ledger
 from accelsim.errors import ResultsError
-from accelsim.ledger import CYCLES, ENERGY
+from accelsim.ledger import CYCLES, EFFECTUAL, ENERGY
 from accelsim.study.csv_file import unquoted
 from accelsim.study.points import compared, failures
 from accelsim.study.report.common import bullets, chart_html, filter_html
@@ -25,7 +25,7 @@ MEANING = (
 )
 RULE: dict[str, Any] = {"accelsim": {}, "study": {}, "traces": {}, "machines": {}}
 TEXTS = ("trace", "machine_file", "snapshot", "machine", "pass", "error")
-NEEDED = ("point", *TEXTS, "sparsity", "multipliers", "baseline_multipliers", "cycles", "effectual_slots")
+NEEDED = ("point", *TEXTS, "sparsity", "multipliers", "baseline_multipliers", "cycles", EFFECTUAL.column)
 MOST = 2000  # points in the page's table; table.csv has all
 
 
