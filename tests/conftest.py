@@ -111,3 +111,15 @@ def write_tiny():
 def tiny(write_tiny, tmp_path_factory):
     """A trace of two snapshots, dense and swat80, with a strided first layer, 1×1, depthwise and linear layers."""
     return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.npz")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A function that opens a page in Chromium, as tests/browser.py drives it."""
+    pytest.importorskip("websocket", reason="no websocket-client here: pages are not opened")
+    import browser
+
+    if not browser.executable():
+        pytest.skip("no Chromium here: pages are not opened")
+    with browser.browser() as page:
+        yield page

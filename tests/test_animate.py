@@ -237,15 +237,6 @@ def pages(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    pytest.importorskip("websocket", reason="no websocket-client here: pages are not opened")
-    if not browser.executable():
-        pytest.skip("no Chromium here: pages are not opened")
-    with browser.browser() as page:
-        yield page
-
-
 @pytest.mark.parametrize("size", [browser.DESKTOP, browser.PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("name", ["tensordash", "scnn", "tcle"])
 def test_the_page_works_in_a_browser(name, size, pages, chromium):

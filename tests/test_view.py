@@ -255,15 +255,6 @@ def test_ctrl_c_ends_it_and_nothing_is_left():
         assert probe.connect_ex((HOST, port)), "nobody listens any more"
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    pytest.importorskip("websocket", reason="no websocket-client here: pages are not opened")
-    if not browser.executable():
-        pytest.skip("no Chromium here: the page is not opened")
-    with browser.browser() as page:
-        yield page
-
-
 READY = "document.querySelector('#layers .bars') && document.getElementById('account')?.textContent"
 
 

@@ -6,7 +6,7 @@ import argparse
 from math import isfinite
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, add_code, show
+from accelsim.commands.shared import Commands, add_code, add_settings, settings_of, show
 from accelsim.errors import ConfigError
 from accelsim.workload.metadata import PASSES
 
@@ -31,8 +31,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     command.add_argument("--pass", dest="which", choices=PASSES, default="fwd", help="pass (default: fwd)")
     text = "memory section of the machine: of this file instead, or none, e.g. ddr4.yaml"
     command.add_argument("--memory", metavar="FILE", help=text)
-    text = "another value for a key of the machine, e.g. accelerator.tiles=1; repeatable"
-    command.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=text)
+    add_settings(command)
     add_code(command)
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write, e.g. toy.html")
     command.set_defaults(command=animate)
@@ -42,7 +41,6 @@ def animate(options: argparse.Namespace) -> None:
     """A machine and a layer → a page."""
     from accelsim import open_trace
     from accelsim.hardware.machine import load_machine
-    from accelsim.hardware.yaml_file import parse_setting
     from accelsim.workload.toy import cut, of_trace, toy
 
     given = [name for name in ("layer", "snapshot", "cut") if getattr(options, name)]
@@ -52,8 +50,8 @@ def animate(options: argparse.Namespace) -> None:
         raise ConfigError("--layer: must name a layer of the trace")
     if not options.trace and given:
         raise ConfigError(f"--{given[0]}: needs a --trace")
-    settings = dict(map(parse_setting, options.settings))
-    machine = load_machine(options.config, settings=settings, memory=options.memory, allow_code=options.allow_code)
+    how = {"memory": options.memory, "allow_code": options.allow_code}
+    machine = load_machine(options.config, settings=settings_of(options), **how)
 
     from accelsim.study.animation import share, write_animation
 

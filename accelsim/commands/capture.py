@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from accelsim.commands.shared import Commands, bar, is_terminal, names, show
+from accelsim.commands.shared import Commands, bar, is_terminal, names, settings_of, show
 from accelsim.errors import AccelsimError
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ def capture(options: argparse.Namespace) -> None:
             raise
         raise AccelsimError("capture needs PyTorch: pip install 'accelsim-sparse[capture]'") from error
     from accelsim.capture.plan import Plan, Recipe
-    from accelsim.hardware.yaml_file import parse_setting
     from accelsim.study.layout import rendered
     from accelsim.study.tables import capture_tables, coverage_notes
     from accelsim.workload.trace import Trace
@@ -99,7 +98,7 @@ def capture(options: argparse.Namespace) -> None:
     told = vars(options)
     recipe = {key.name: told[key.name] for key in fields(Recipe) if key.name in told}
     swat = {name: told[name] for name in SWAT if told[name] is not None}
-    swat |= dict(map(parse_setting, options.settings))
+    swat |= settings_of(options)
     other = ("command", "command_line", "debug", "quiet", "settings", *SWAT, *recipe)
     plan = Plan(
         **{name: value for name, value in told.items() if name not in other},

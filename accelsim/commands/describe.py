@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from accelsim.commands.shared import Commands, add_code, add_format, show, show_as
+from accelsim.commands.shared import Commands, add_code, add_format, add_settings, settings_of, show, show_as
 from accelsim.errors import ConfigError, TraceError
 
 
@@ -14,8 +14,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     of_file = commands.add_parser("info", parents=[common], help="describe a trace or a machine file")
     of_file.add_argument("file", metavar="FILE", help="a trace (.npz) or a machine (.yaml)")
     add_format(of_file)
-    text = "another value for a key of a machine, e.g. accelerator.lanes=8; repeatable"
-    of_file.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=text)
+    add_settings(of_file)
     add_code(of_file)
     of_file.set_defaults(command=info)
     of_results = commands.add_parser(
@@ -48,10 +47,8 @@ def info(options: argparse.Namespace) -> None:
         parts = describe.trace_tables(facts)
     else:
         from accelsim.hardware.machine import load_machine
-        from accelsim.hardware.yaml_file import parse_setting
 
-        settings = dict(map(parse_setting, options.settings))
-        machine = load_machine(path, allow_code=options.allow_code, settings=settings)
+        machine = load_machine(path, allow_code=options.allow_code, settings=settings_of(options))
         facts = machine.resolved() | {"multipliers": machine.accelerator.multipliers}
         parts = describe.machine_tables(machine, str(path))
     show_as(options, parts, facts)

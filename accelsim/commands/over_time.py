@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from accelsim.commands.shared import at_least_one, cores, names, progress, show_as
+from accelsim.commands.shared import at_least_one, cores, names, progress, settings_of, show_as
 from accelsim.errors import AccelsimError
 
 SECTIONS = ("memory", "energy", "overheads")
@@ -39,12 +39,11 @@ def run(options: argparse.Namespace) -> None:
     """Trace × machine, and series → totals of the run, with their errors."""
     from accelsim import open_trace
     from accelsim.hardware.machine import load_machine
-    from accelsim.hardware.yaml_file import parse_setting
     from accelsim.pipeline import simulate_records
     from accelsim.workload.series import Series
 
     series = [Series.open(path) for path in options.over_time]
-    settings = dict(map(parse_setting, options.settings))
+    settings = settings_of(options)
     how = {name: getattr(options, name) for name in SECTIONS} | {"allow_code": options.allow_code}
     machine = load_machine(options.config, settings=settings, **how)
     periods = {s.header["top_k_period"] for s in series if s.header.get("top_k_period")}

@@ -6,7 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accelsim.commands.shared import Commands, add_code, add_format, bar, names, show, show_as
+from accelsim.commands.shared import (
+    Commands,
+    add_code,
+    add_format,
+    add_settings,
+    bar,
+    names,
+    settings_of,
+    show,
+    show_as,
+)
 from accelsim.errors import AccelsimError
 from accelsim.workload.lowering import PASSES
 
@@ -67,17 +77,14 @@ def _add_circuits(kinds: Commands, common: argparse.ArgumentParser) -> None:
 def _add_machine(command: argparse.ArgumentParser) -> None:
     """The machine of which the circuit is."""
     command.add_argument("--config", required=True, metavar="FILE", help="machine, e.g. tensordash.yaml")
-    text = "another value for a key of the machine, e.g. accelerator.lanes=8; repeatable"
-    command.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=text)
+    add_settings(command)
     add_code(command)
 
 
 def _machine(options: argparse.Namespace) -> Machine:
     from accelsim.hardware.machine import load_machine
-    from accelsim.hardware.yaml_file import parse_setting
 
-    settings = dict(map(parse_setting, options.settings))
-    return load_machine(options.config, allow_code=options.allow_code, settings=settings)
+    return load_machine(options.config, allow_code=options.allow_code, settings=settings_of(options))
 
 
 def check(options: argparse.Namespace) -> int:

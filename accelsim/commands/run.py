@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.commands import over_time
-from accelsim.commands.shared import Commands, add_code, add_format, at_least_one, cores, jobs, names, progress, show_as
+from accelsim.commands.shared import (
+    Commands,
+    add_code,
+    add_format,
+    add_settings,
+    at_least_one,
+    cores,
+    jobs,
+    names,
+    progress,
+    settings_of,
+    show_as,
+)  # fmt: skip
 from accelsim.workload.lowering import PASSES
 
 if TYPE_CHECKING:
@@ -42,11 +54,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     for section in SECTIONS:
         other = f"{section} section of both machines: of this file instead, or none"
         command.add_argument(f"--{section}", metavar="FILE", help=f"{other}, e.g. {SECTIONS[section]}")
-    command.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
-        help="another value for a key of the machine, e.g. accelerator.lanes=8; repeatable. A --baseline FILE keeps "
-        "its own, the default baseline follows the machine",
-    )  # fmt: skip
+    add_settings(command, ". A --baseline FILE keeps its own, the default baseline follows the machine")
     add_code(command)
     command.add_argument("--jobs", type=jobs, metavar="N", help="layers simulated at once (default: one per core)")
     command.add_argument(
@@ -80,11 +88,10 @@ def run(options: argparse.Namespace) -> None:
         return
     from accelsim import open_trace
     from accelsim.hardware.machine import baseline_of, load_machine
-    from accelsim.hardware.yaml_file import parse_setting
     from accelsim.pipeline import simulate_records
 
     how = {name: getattr(options, name) for name in SECTIONS} | {"allow_code": options.allow_code}
-    machine = load_machine(options.config, settings=dict(map(parse_setting, options.settings)), **how)
+    machine = load_machine(options.config, settings=settings_of(options), **how)
     baseline = None
     if options.baseline != "none":
         named = options.baseline != "dadiannao"

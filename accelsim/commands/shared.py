@@ -81,6 +81,19 @@ def progress(options: argparse.Namespace) -> AbstractContextManager[Callable[...
     return bar(options, lambda done, total: {"completed": done, "total": total}, before="simulating", after="layers")
 
 
+def add_settings(command: argparse.ArgumentParser, more: str = "") -> None:
+    """Other values for keys of the machine; ``settings_of`` reads them."""
+    text = f"another value for a key of the machine, e.g. accelerator.lanes=8; repeatable{more}"
+    command.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What ``KEY=VALUE`` say, by key. Raises ConfigError where one says nothing."""
+    from accelsim.hardware.yaml_file import parse_setting
+
+    return dict(map(parse_setting, options.settings))
+
+
 def add_code(command: argparse.ArgumentParser) -> None:
     """The consent to import code."""
     text = "import accelerators `model: package.module:Class` of machine files, which runs their code"

@@ -82,7 +82,7 @@ def densities_of(trace: Trace, names: Iterable[str]) -> Densities:
     """The share of non-zeros of every stored tensor, by snapshot, layer and tensor."""
     chosen = {*names}
     return {
-        (s.name, layer.name, tensor): float(np.count_nonzero(values := layer.tensor(tensor)) / values.size)
+        (s.name, layer.name, tensor): layer.density(tensor)
         for s in trace.snapshots
         if s.name in chosen
         for layer in s.layers

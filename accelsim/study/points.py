@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from accelsim.ledger import CYCLES, DENSE, EFFECTUAL, ENERGY
@@ -60,9 +61,12 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
 def on_front(points: pd.DataFrame) -> pd.Index:
     """Those that no other is better than: in one cost, and in none worse. Equal ones are there together."""
     costs = [name for name in COSTS if name in points and points[name].notna().all()]
-    values = points[costs].to_numpy(float)
-    kept = [not bool(((values <= own).all(axis=1) & (values < own).any(axis=1)).any()) for own in values]
-    return points.index[kept]
+    return points.index[undominated(points[costs].to_numpy(float))]
+
+
+def undominated(costs: np.ndarray) -> np.ndarray:
+    """Which rows no other is better than, in one column and in none worse: (points, costs) → bool (points,)."""
+    return np.array([not ((costs <= own).all(axis=1) & (costs < own).any(axis=1)).any() for own in costs], bool)
 
 
 def failures(table: pd.DataFrame) -> dict[str, str]:

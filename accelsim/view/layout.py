@@ -8,10 +8,11 @@ from typing import Any
 from dash import dcc, html
 
 from accelsim import ledger
+from accelsim.study.animation.page import PASSES
 from accelsim.view.live import FACTORS
 from accelsim.view.points import LayerAccount, Point
 
-PASSES = {"fwd": "forward pass", "input_grad": "input gradient", "weight_grad": "weight gradient", "all": "all three"}
+WHICH = PASSES | {"all": "all three"}
 CONFIG = {"displayModeBar": False, "displaylogo": False, "responsive": True, "scrollZoom": False}
 EMPTY: dict[str, Any] = {"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
 HELP = (
@@ -44,7 +45,7 @@ def _choices(sources: Sequence[str], machines: Sequence[str]) -> Any:
                     html.Fieldset(
                         [
                             html.Legend("pass"),
-                            dcc.RadioItems(id="which", options=PASSES, value="fwd", className="radios"),
+                            dcc.RadioItems(id="which", options=WHICH, value="fwd", className="radios"),
                         ]
                     ),
                     slider("sparsity", "zeros", 0, 98, 90),

@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from accelsim.errors import AccelsimError
 from accelsim.ledger import Record
+from accelsim.study.points import undominated
 
 MOST_POINTS = 2000
 
@@ -62,19 +65,17 @@ class Point:
     per_multiplier: float | None
     group: str
 
-    def beats(self, other: Point) -> bool:
-        """Whether it needs no more of anything, and less of something; of the same workload."""
-        if self.group != other.group:
-            return False
-        pairs: list[tuple[float, float]] = [(self.cycles, other.cycles), (self.multipliers, other.multipliers)]
-        if self.energy_mj is not None and other.energy_mj is not None:
-            pairs.append((self.energy_mj, other.energy_mj))
-        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
 
 def front(points: list[Point]) -> list[int]:
-    """The numbers of those that no other beats, by their cycles."""
-    best = [i for i, point in enumerate(points) if not any(other.beats(point) for other in points)]
+    """The numbers of those that no other of their workload beats, by their cycles; energy where all of it is known."""
+    best: list[int] = []
+    for group in dict.fromkeys(point.group for point in points):
+        own = [i for i, point in enumerate(points) if point.group == group]
+        costs = [[points[i].cycles for i in own], [points[i].multipliers for i in own]]
+        energy = [points[i].energy_mj for i in own]
+        if None not in energy:
+            costs.append(energy)  # type: ignore[arg-type]
+        best += [own[n] for n in np.flatnonzero(undominated(np.array(costs, float).T))]
     return sorted(best, key=lambda i: (points[i].cycles, i))
 
 

@@ -90,6 +90,11 @@ class Layer:
             raise TraceError(f"{label}: must have shape {shape}, got {array.shape}")
         return array
 
+    def density(self, name: str) -> float:
+        """The share of a tensor's values that are not zero. Raises as ``tensor`` does."""
+        values = self.tensor(name)
+        return int(np.count_nonzero(values)) / values.size
+
     def stored(self, name: str) -> str:
         """Under which name a tensor that a pass reads is in the trace."""
         return name if name in self.tensors else STANDS_IN.get(name, name)

@@ -15,54 +15,27 @@ from accelsim.hardware.accelerators.base import Drawing
 from accelsim.hardware.accelerators.film import Watched
 from accelsim.study.animation.filming import Animation
 from accelsim.study.report.page import HERE as REPORT
-from accelsim.study.report.page import POLICY, esc, script_json
+from accelsim.study.report.page import document, esc
 from accelsim.version import __version__
 
 HERE = Path(__file__).parent
 PASSES = {"fwd": "forward pass", "input_grad": "input gradient", "weight_grad": "weight gradient"}
-
-SKELETON = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="{generator}">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}
-</style>
-</head>
-<body>
-<header><h1>{title}</h1><p class="lead">{lead}</p></header>
-<main>
-{body}
-</main>
-<footer><p>{footer}</p></footer>
-<script id="data" type="application/json">{data}</script>
-<script>
-{script}
-</script>
-</body>
-</html>
-"""
 
 
 def to_html(animation: Animation) -> str:
     """The file."""
     machine, record = animation.machine, animation.record
     generator = f"accelsim {__version__}"
-    return SKELETON.format(
-        policy=esc(POLICY),
-        generator=esc(generator),
-        title=esc(f"{animation.layer.name} on {machine.name}, {PASSES[record.which]}"),
-        lead=esc(_lead(animation)),
+    title = f"{animation.layer.name} on {machine.name}, {PASSES[record.which]}"
+    return document(
+        title,
+        f'<h1>{esc(title)}</h1><p class="lead">{esc(_lead(animation))}</p>',
+        (HERE / "page.html").read_text(encoding="utf-8").strip(),
+        _data(animation),
+        generator=generator,
+        footer=f"{generator}. {machine.description}",
         style="\n".join((folder / "page.css").read_text(encoding="utf-8") for folder in (REPORT, HERE)),
-        body=(HERE / "page.html").read_text(encoding="utf-8").strip(),
-        footer=esc(f"{generator}. {machine.description}"),
-        data=script_json(_data(animation)),
-        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        scripts=[(HERE / "page.js").read_text(encoding="utf-8")],
     )
 
 

@@ -25,7 +25,7 @@ NOTHING = "–"
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxlist = 2, 20
 
-SKELETON = """<!DOCTYPE html>
+SHELL = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -39,25 +39,21 @@ SKELETON = """<!DOCTYPE html>
 </style>
 </head>
 <body>
-<header>
+<header>{header}</header>
+<main>
+{main}
+</main>
+<footer><p>{footer}</p></footer>
+<script id="data" type="application/json">{data}</script>
+{scripts}
+</body>
+</html>
+"""
+HEADER = """
 <button id="theme" type="button" hidden>theme</button>
 <h1>{title}</h1>
 <p class="lead">{lead}</p>
 <nav aria-label="sections">{links}</nav>
-</header>
-<main>
-{sections}
-</main>
-<footer><p>{generator}</p></footer>
-<script id="data" type="application/json">{data}</script>
-<script>
-{plotly}
-</script>
-<script>
-{script}
-</script>
-</body>
-</html>
 """
 
 
@@ -98,17 +94,35 @@ def to_html(page: Page) -> str:
     sections = "\n".join(
         f'<section id="{esc(s.name)}"><h2>{esc(s.title)}</h2>\n{s.html}\n</section>' for s in page.sections
     )
-    return SKELETON.format(
-        policy=esc(POLICY),
-        generator=esc(page.generator),
-        title=esc(page.title),
-        lead=esc(page.lead),
+    return document(
+        page.title,
+        HEADER.format(title=esc(page.title), lead=esc(page.lead), links=links),
+        sections,
+        page.data,
+        generator=page.generator,
+        footer=page.generator,
         style=(HERE / "page.css").read_text(encoding="utf-8"),
-        links=links,
-        sections=sections,
-        data=script_json(page.data),
-        plotly=_plotly(),
-        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        scripts=[_plotly(), (HERE / "page.js").read_text(encoding="utf-8")],
+    )
+
+
+def document(
+    title: str, header: str, main: str, data: Any, *, generator: str, footer: str, style: str, scripts: Iterable[str]
+) -> str:
+    """A file that fetches nothing: ``header`` and ``main`` are HTML, title, generator and footer are text.
+
+    ``data`` is what the scripts draw from.
+    """
+    return SHELL.format(
+        policy=esc(POLICY),
+        generator=esc(generator),
+        title=esc(title),
+        style=style,
+        header=header,
+        main=main,
+        footer=esc(footer),
+        data=script_json(data),
+        scripts="\n".join(f"<script>\n{script}\n</script>" for script in scripts),
     )
 
 

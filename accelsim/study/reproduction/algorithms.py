@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import pandas as pd
 
 from accelsim.hardware.machine import Machine
@@ -209,12 +208,8 @@ def _effectual(rows: pd.DataFrame, snapshot: str) -> dict[str, float]:
     return shares | {"step": float(whole[EFFECTUAL.column] / whole[DENSE.column])}
 
 
-def _density(array: np.ndarray) -> float:
-    return float(np.count_nonzero(array) / array.size)
-
-
 def _weights(snapshot: Snapshot) -> float:
-    sizes = [(layer.tensor("weight").size, _density(layer.tensor("weight"))) for layer in snapshot.layers]
+    sizes = [(layer.tensor("weight").size, layer.density("weight")) for layer in snapshot.layers]
     return sum(n * d for n, d in sizes) / sum(n for n, _ in sizes)
 
 
@@ -225,14 +220,14 @@ def _flops(snapshot: Snapshot) -> float:
     for layer in snapshot.layers:
         for which in layer.passes:
             whole += layer.geometry.multiplications
-            left += layer.geometry.multiplications * _density(layer.tensor(reads[which]))
+            left += layer.geometry.multiplications * layer.density(reads[which])
     return left / whole
 
 
 def _operands(snapshot: Snapshot) -> dict[tuple[str, str], float]:
     """Densities by layer and tensor, those that stand in included."""
     names = ("weight", "backward_weight", "activation", "saved_activation", "gradient")
-    return {(layer.name, name): _density(layer.tensor(name)) for layer in snapshot.layers for name in names}
+    return {(layer.name, name): layer.density(name) for layer in snapshot.layers for name in names}
 
 
 def _traits(snapshots: list[Snapshot], natural: dict[tuple[str, str], float]) -> Traits:
