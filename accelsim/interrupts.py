@@ -15,6 +15,14 @@ from types import FrameType
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Interrupt(KeyboardInterrupt):
+    """A signal has come.
+
+    A class of its own: once a bare KeyboardInterrupt has passed through the exec of a text, as dataclasses are made
+    while libraries load, Python run with -m ends with SIGINT, whatever exit code it was given.
+    """
+
+
 class Ending:
     """Whether a signal has come, and which: ``number`` is the last one's."""
 
@@ -31,14 +39,14 @@ class Ending:
         if self.held:
             self.waits = True
             return
-        raise KeyboardInterrupt
+        raise Interrupt
 
     def release(self) -> None:
         """The end of what must not be interrupted."""
         self.held -= 1
         if self.waits and not self.held:
             self.waits = False
-            raise KeyboardInterrupt
+            raise Interrupt
 
 
 _ending: Ending | None = None  # of the command that runs

@@ -295,6 +295,23 @@ def test_a_batch_system_that_repeats_itself_is_heard_once_and_ctrl_c_each_time()
         time.sleep(0.01)
 
 
+THROUGH_A_TEXT = """
+import os, signal, sys
+from accelsim.interrupts import heard
+with heard() as ending:
+    try:
+        exec("os.kill(os.getpid(), signal.SIGTERM); over = 1")
+    except KeyboardInterrupt:
+        sys.exit(128 + ending.number)
+"""
+
+
+def test_a_signal_while_a_library_makes_its_dataclasses_gives_the_exit_code_of_that_signal(tmp_path):
+    (tmp_path / "through.py").write_text(THROUGH_A_TEXT)
+    ended = subprocess.run([sys.executable, "-m", "through"], cwd=tmp_path, check=False)
+    assert ended.returncode == 128 + signal.SIGTERM
+
+
 def test_handlers_are_given_back_and_what_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
