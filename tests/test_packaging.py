@@ -114,6 +114,14 @@ def test_the_lock_has_every_requirement_with_digests_and_names_no_host(config):
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), block[:60]
 
 
+@pytest.mark.skipif(not (ROOT / ".ci" / "run").is_file(), reason="not in a source distribution")
+def test_ci_installs_every_extra_from_the_lock_alone():
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    installs = re.findall(r"^    pip install -q (.*)$", text, re.M)
+    assert installs[:2] == ["--require-hashes -r requirements.lock", "--no-deps --no-build-isolation ."]
+    assert not re.search(r"^stage .* pip install .*capture", text, re.M)
+
+
 @pytest.mark.skipif(not (ROOT / ".ci" / "sbom").is_file(), reason="not in a source distribution")
 def test_the_bill_of_materials_names_all_that_the_lock_pins():
     bill = json.loads(subprocess.run([sys.executable, ROOT / ".ci" / "sbom"], capture_output=True, check=True).stdout)
