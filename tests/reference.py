@@ -48,17 +48,18 @@ def weight_grad(geometry, activation, gradient):
     return out
 
 
-def scheduled_lines(weights, lookahead, search_map):
+def scheduled_lines(weights, lookahead, search_map, ports=None):
     """Bit-Tactical's schedule of one set, (lines, rows, lanes) booleans, as docs/model.md words it.
 
     Of each executed line its number, and of each of its slots, (rows, lanes), where the weight came from: (line, lane),
-    or None.
+    or None. ``ports``: the window moves on by so many lines at most.
     """
+    most = min(lookahead, (ports or 1 + lookahead) - 1)
     lines, rows, lanes = weights.shape
     left = np.concatenate([weights, np.zeros((lookahead + 1, rows, lanes), bool)])
     executed, dropped = [], 0
     for t in range(lines):
-        if not left[t].any() and dropped < lookahead:
+        if not left[t].any() and dropped < most:
             dropped += 1
             continue
         dropped = 0
@@ -82,17 +83,19 @@ def scheduled_lines(weights, lookahead, search_map):
     return executed
 
 
-def executed_lines(weights, lookahead, search_map):
+def executed_lines(weights, lookahead, search_map, ports=None):
     """How many lines that are."""
-    return len(scheduled_lines(weights, lookahead, search_map))
+    return len(scheduled_lines(weights, lookahead, search_map, ports))
 
 
-def dynamic_schedule(pairs, lookahead, lookaside, search_map, free_start=True):
+def dynamic_schedule(pairs, lookahead, lookaside, search_map, free_start=True, ports=None):
     """TensorDash's schedule of one tile, (lines, PEs, lanes) booleans, as docs/model.md words it.
 
     The lines executed, and what each slot executes, (PEs, lines, lanes): line·lanes + lane, −1 for nothing, −2 in a
-    skipped line. Without ``free_start`` the first line is executed whatever it holds.
+    skipped line. Without ``free_start`` the first line is executed whatever it holds. ``ports``: the window
+    moves on by so many lines at most.
     """
+    most = min(lookahead, (ports or 1 + lookahead) - 1)
     lines, pes, lanes = pairs.shape
     order = []
     while len(order) < lanes:
@@ -105,7 +108,7 @@ def dynamic_schedule(pairs, lookahead, lookaside, search_map, free_start=True):
     sources = np.full((pes, lines, lanes), -1)
     executed = skipped = 0
     for t in range(lines):
-        if not left[t].any() and skipped < lookahead and (executed or free_start):
+        if not left[t].any() and skipped < most and (executed or free_start):
             skipped += 1
             sources[:, t] = -2
             continue
@@ -195,12 +198,12 @@ def training_streams(layer, which, lanes):
 
 def tensordash_cycles(layer, which, machine, first_on_rows):
     """Cycles of a pass on a TensorDash with stride phases and without space_to_depth, tile after tile."""
-    search = machine.lookahead_h, machine.lookaside_d, machine.search_map, machine.free_skip_at_start
+    search = machine.lookahead_h, machine.lookaside_d, machine.search_map
     cycles = 0
 
     def schedule(own, visit):
         pairs = own if machine.skipping == "one_sided" else np.concatenate(own[:, None] & visit)
-        return dynamic_schedule(pairs.swapaxes(0, 1), *search)[0]
+        return dynamic_schedule(pairs.swapaxes(0, 1), *search, machine.free_skip_at_start, machine.window_ports)[0]
 
     for firsts, second in training_streams(layer, which, machine.lanes):
         blocks, repeats = (firsts, [second]) if first_on_rows else ([second], firsts)
@@ -230,22 +233,23 @@ def compressed_cycles(mask, lanes, window):
     return cycles
 
 
-def banks_with_queues(pairs, depth):
+def banks_with_queues(pairs, depth, update_cycles=1):
     """Cycles until the products of all pairs of vectors are in their banks; each pair is its products for each bank.
 
     A cycle: if none of the last pair's products waits outside, the next pair is multiplied. Each bank takes one, the
-    head of its queue or else what has just come. What is left enters its queue while that holds fewer than ``depth``.
+    head of its queue or else what has just come, in the last of the ``update_cycles`` that each costs it. What is left
+    enters its queue while that holds fewer than ``depth``.
     """
-    waiting, outside, queues, cycles = [list(pair) for pair in pairs], [], [], 0
+    waiting, outside, queues, busy, cycles = [list(pair) for pair in pairs], [], [], [], 0
     while waiting or any(outside) or any(queues):
         if waiting and not any(outside):
             outside = waiting.pop(0)
-            queues = queues or [0] * len(outside)
+            queues, busy = queues or [0] * len(outside), busy or [0] * len(outside)
         for bank in range(len(queues)):
-            if queues[bank]:
-                queues[bank] -= 1
-            elif outside[bank]:
-                outside[bank] -= 1
+            busy[bank] += queues[bank] + outside[bank] > 0
+            if busy[bank] == update_cycles:
+                (queues if queues[bank] else outside)[bank] -= 1
+                busy[bank] = 0
             while outside[bank] and queues[bank] < depth:
                 outside[bank] -= 1
                 queues[bank] += 1

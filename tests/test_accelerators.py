@@ -124,7 +124,9 @@ def test_the_promotion_kernel_is_its_naive_twin(data):
     executed = machine.executed(to_words(mask), np.empty((0, 0, 0, 0), np.int64))
     for first, counted in zip(range(0, filters, machine.rows), executed, strict=True):
         weights = mask[0, first : first + machine.rows].transpose(1, 0, 2)
-        assert counted == reference.executed_lines(weights, machine.lookahead_h, machine.search_map)
+        assert counted == reference.executed_lines(
+            weights, machine.lookahead_h, machine.search_map, machine.window_ports
+        )
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 64))

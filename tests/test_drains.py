@@ -7,6 +7,7 @@ import pytest
 
 import accelsim
 from accelsim.hardware.accelerators.tensordash import TensorDash
+from accelsim.hardware.lines import to_words
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import PASSES, lower_tensors
 
@@ -65,6 +66,37 @@ def test_empty_lines_at_the_start_of_a_set_by_hand():
         rows = np.repeat(np.arange(6) >= empty, 2).reshape(1, 6, 2)
         tiles = [TensorDash(model="tensordash", **keys, free_skip_at_start=start) for start in (True, False)]
         assert [int(tile.executed(rows, np.ones((1, 6, 2), bool))[0, 0]) for tile in tiles] == cycles
+
+
+@pytest.mark.parametrize(("ports", "cycles"), [(0, 2), (1, 6), (2, 3), (3, 2), (128, 2)])
+def test_a_window_moves_on_by_as_many_lines_as_it_has_ports_by_hand(ports, cycles):
+    """Six lines without work, three in sight: with all ports one of three takes a cycle, with two one of two."""
+    rows = np.zeros((4, 6, 16), bool)
+    tensordash, tactical = (with_keys(name, window_ports=ports).accelerator for name in ("tensordash", "bit-tactical"))
+    assert tensordash.executed(rows, np.ones((1, 6, 16), bool)).tolist() == [[cycles]]
+    assert tactical.executed(to_words(rows)[None], np.empty((0, 0, 0, 0), np.int64)).tolist() == [cycles]
+
+
+def test_ports_of_one_run_are_not_those_of_the_next():
+    """What is kept of a convolution for the next machine is of the same ports."""
+    g = Geometry(96, 1, 1, 4, (1, 1))
+    conv = lower_tensors(g, "fwd", np.ones((1, 96, 1, 1), bool), np.zeros((4, 96, 1, 1), bool))[0]
+    tiles = [with_keys("bit-tactical", window_ports=ports).accelerator for ports in (0, 2, 1)]
+    assert [tile.run(conv).cycles for tile in tiles] == [2, 3, 6]
+
+
+@pytest.mark.parametrize("name", ["pe8x8", "scnn"])
+def test_a_bank_takes_a_product_every_so_many_cycles_by_hand(name):
+    """An activation and four weights: with one bank four products, one after another; with two banks two and two. In
+    the weight gradient no two meet."""
+    g = Geometry(1, 1, 1, 4, (1, 1))
+    convs = [lower_tensors(g, "fwd", np.ones((1, 1, 1, 1), bool), np.ones((4, 1, 1, 1), bool))[0]]
+    convs += lower_tensors(g, "weight_grad", np.ones((1, 1, 1, 1), bool), np.ones((1, 4, 1, 1), bool))
+    for update in (1, 2, 3):
+        for banks, each in ((1, 4), (2, 2), (4, 1)):
+            pes = with_keys(name, banks=banks, update_cycles=update, reduction_width=0).accelerator
+            assert [pes.run(conv).cycles for conv in convs] == [each * update, 1]
+            assert pes.replay(convs[0])[1] == each * update
 
 
 @pytest.mark.slow

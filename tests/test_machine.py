@@ -145,7 +145,7 @@ WRONG = {
     ),
     "keys together": (
         put(SPARSE, "weight_width", "64"),
-        "accelerator: activation_width × weight_width must be at most 127 multipliers, got 4 × 64",
+        "accelerator: activation_width × weight_width × update_cycles must be at most 127, got 4 × 64 × 1",
     ),
     "name too long": (put(DENSE, "name", "n" * 61), "name: must "),
     "name empty": (put(DENSE, "name", "''"), "name: must "),

@@ -40,28 +40,43 @@ def words_of(pairs):
     depth=st.one_of(st.integers(0, 9), st.just(102)),
     most=st.sampled_from([1, 2, 5, 25]),
     busy=st.sampled_from([0.05, 0.3, 1.0]),
+    update=st.sampled_from([1, 2, 3]),
 )
 @settings(max_examples=300, deadline=None)
-def test_queues_by_words_are_the_banks_cycle_by_cycle(seed, pairs, depth, most, busy):
+def test_queues_by_words_are_the_banks_cycle_by_cycle(seed, pairs, depth, most, busy, update):
     """The kernel's rule for a whole pair at once against a twin that moves product by product."""
     rng = np.random.default_rng(seed)
+    depth, most = min(depth, 102 // update), min(most, 25 // update)  # the cycles of a bank fit a byte
     counts = rng.integers(0, most + 1, (pairs, 32)) * (rng.random((pairs, 32)) < busy)
     queues = np.zeros((1, 4), np.uint64)
     cycles = 0
     for chunk in np.array_split(counts, 3):  # the queues go on from one call to the next
-        cycles += _retire(words_of(chunk), len(chunk), queues, 0, depth)
-    assert cycles + _most(*queues[0]) == reference.banks_with_queues(counts.tolist(), depth)
+        cycles += _retire(words_of(update * chunk), len(chunk), queues, 0, update * depth)
+    assert cycles + _most(*queues[0]) == reference.banks_with_queues(counts.tolist(), depth, update)
 
 
-@pytest.mark.parametrize(("depth", "same_banks", "others"), [(0, 8, 8), (1, 8, 7), (2, 8, 6), (8, 8, 5)])
-def test_queues_by_hand(depth, same_banks, others):
+@pytest.mark.parametrize(
+    ("depth", "update", "same_banks", "others"),
+    [
+        (0, 1, 8, 8),
+        (1, 1, 8, 7),
+        (2, 1, 8, 6),
+        (8, 1, 8, 5),
+        (0, 2, 16, 16),
+        (1, 2, 16, 14),
+        (2, 2, 16, 12),
+        (8, 2, 16, 9),
+    ],
+)
+def test_queues_by_hand(depth, update, same_banks, others):
     """Two channels of four activations in a row; four weights each. Filters 0, 8, 16, 24 share their banks: 4 products
     for each of 4 banks, and filters 1, 9, 17, 25 share four others.
 
     The same filters twice: 8 products for each bank, 8 cycles, whatever waits where. Filters of other banks in the
     second channel: their 4 products take 4 cycles from the one in which they are multiplied, which is when all of
     the first four are in their banks or in queues: after 4 cycles without queues, 3 with room for one, 2 with room for
-    two, and after the first where there is room for all.
+    two, and after the first where there is room for all. A bank that takes a product every other cycle: all of this
+    twice, but for the one cycle of multiplying.
     """
     g = Geometry(2, 1, 4, 32, (1, 1))
     acts = np.ones((1, 2, 1, 4), bool)
@@ -69,7 +84,9 @@ def test_queues_by_hand(depth, same_banks, others):
     for second in (0, 1):
         weights = np.zeros((32, 2, 1, 1), bool)
         weights[0::8, 0] = weights[second::8, 1] = True
-        counts.append(scnn(queue_depth=depth).run(lower_tensors(g, "fwd", acts, weights)[0]).cycles)
+        pe, conv = scnn(queue_depth=depth, update_cycles=update), lower_tensors(g, "fwd", acts, weights)[0]
+        counts.append(pe.run(conv).cycles)
+        assert pe.replay(conv)[1] == counts[-1]
     assert counts == [same_banks, others]
 
 
@@ -166,5 +183,5 @@ def test_dcnn_by_hand():
 def test_products_that_a_byte_cannot_count_are_refused():
     keys = load_machine("scnn.yaml").resolved()
     keys["accelerator"]["queue_depth"] = 112
-    with pytest.raises(ConfigError, match=r"must be at most 127 products, got 4 × 4 \+ 112"):
+    with pytest.raises(ConfigError, match=r"must be at most 127, got \(4 × 4 \+ 112\) × 1"):
         parse_machine(keys, "scnn.yaml")

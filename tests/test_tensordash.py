@@ -38,8 +38,9 @@ def check_schedule(machine, streams, windows, lines, densities, seed):
     )
     pairs = (rows[:, None] & columns).reshape(-1, lines, machine.lanes)
     executed, sources = reference.dynamic_schedule(
-        pairs.swapaxes(0, 1), machine.lookahead_h, machine.lookaside_d, machine.search_map, machine.free_skip_at_start
-    )
+        pairs.swapaxes(0, 1), machine.lookahead_h, machine.lookaside_d, machine.search_map, machine.free_skip_at_start,
+        machine.window_ports,
+    )  # fmt: skip
     np.testing.assert_array_equal(machine._tile(rows, columns).reshape(sources.shape), sources)
     assert machine.executed(rows, columns).tolist() == [[executed]]
 

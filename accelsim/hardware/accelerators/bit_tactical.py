@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 
 from accelsim.hardware.accelerators.base import DrainParameters
-from accelsim.hardware.accelerators.search import SearchParameters
+from accelsim.hardware.accelerators.search import WindowParameters
 from accelsim.hardware.accelerators.tiled import FixedRows
 from accelsim.hardware.lines import Lines
 
 
-class BitTactical(DrainParameters, SearchParameters, FixedRows):
+class BitTactical(DrainParameters, WindowParameters, FixedRows):
     """Skips zeros of the operand on the rows: weights, and in the weight gradient the saved activations.
 
     Rows of a tile run in lock-step; the speedup over ``DaDianNao`` of the same shape cannot pass 1 + lookahead_h.
@@ -32,7 +32,7 @@ class BitTactical(DrainParameters, SearchParameters, FixedRows):
     def _schedule(self, lines: Lines) -> tuple[np.ndarray, int, str]:
         """Lines that each set executes; products executed; what an empty lane of a used row is."""
         words = lines.words
-        key = "executed", self.rows, self.search_map  # not how many tiles or columns there are
+        key = "executed", self.rows, self.search_map, self.ports  # not how many tiles or columns there are
         executed = lines.conv.once(key, lambda: self.executed(words, np.empty((0, 0, 0, 0), np.int64)))
         return executed, lines.partners * int(np.bitwise_count(words).sum(dtype=np.int64)), "lookahead"
 
@@ -46,4 +46,4 @@ class BitTactical(DrainParameters, SearchParameters, FixedRows):
         from accelsim.hardware.kernels.promotion import executed_lines
 
         search = self.search_arrays(self.lanes)
-        return executed_lines(words, self.rows, self.lanes, self.lookahead_h, *search, sources)
+        return executed_lines(words, self.rows, self.lanes, self.ports - 1, *search, sources)

@@ -71,10 +71,10 @@ class SCNN(CartesianPEs, DrainParameters):
 
     @check
     def _counters_fit_a_byte(self) -> SCNN:
-        if self.activation_width * self.weight_width + self.queue_depth > 127:
+        if (self.activation_width * self.weight_width + self.queue_depth) * self.update_cycles > 127:
             raise ValueError(
-                "activation_width × weight_width + queue_depth must be at most 127 products, "
-                f"got {self.activation_width} × {self.weight_width} + {self.queue_depth}"
+                "(activation_width × weight_width + queue_depth) × update_cycles must be at most 127, "
+                f"got ({self.activation_width} × {self.weight_width} + {self.queue_depth}) × {self.update_cycles}"
             )
         return self
 
@@ -86,7 +86,7 @@ class SCNN(CartesianPEs, DrainParameters):
             activation_width=self.activation_width, weight_width=self.weight_width, accumulators=self.accumulators,
             banks=self.banks, stride_phases=True, halo_exchange=False, strided_input_grad=self.strided_input_grad,
             reduction_width=self.reduction_width, sample_barrier=self.sample_barrier,
-            pipeline_drain_cycles=self.pipeline_drain_cycles,
+            pipeline_drain_cycles=self.pipeline_drain_cycles, update_cycles=self.update_cycles,
         )  # fmt: skip
 
     def run(self, conv: Convolution) -> Activity:
@@ -113,13 +113,13 @@ class SCNN(CartesianPEs, DrainParameters):
         from accelsim.hardware.kernels.cartesian import activation_vectors
         from accelsim.hardware.kernels.queued import queued_cycles
 
-        s = scattered(conv, conv.stride, self.banks)
+        s = scattered(conv, conv.stride, self.banks, self.update_cycles)
         channels, filters = s.weights.shape[1], s.weights.shape[3]
         acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
         vectors = activation_vectors(acts, edges, s.classes, conv.stride, s.counters, self.activation_width)
         cycles, work, totals = queued_cycles(
             *vectors, s.weights[group], group * filters, self.filters_per_group(conv), s.tap_phase, s.slot_mask,
-            s.turn_bit, (self.activation_width, self.weight_width), self.queue_depth,
+            s.turn_bit, (self.activation_width, self.weight_width), self.queue_depth * self.update_cycles,
         )  # fmt: skip
         return cycles, work, totals
 
@@ -258,7 +258,7 @@ class SCNN(CartesianPEs, DrainParameters):
 
     def _replay_banks(self, pairs: list[_Pair]) -> Iterator[_Cycle]:
         """Until all products are in their banks: a latch behind the multipliers, then a queue for each bank."""
-        latch, queue = np.zeros(self.banks, np.int64), np.zeros(self.banks, np.int64)
+        latch, queue, busy = np.zeros((3, self.banks), np.int64)
         fed = 0
         while fed < len(pairs) or latch.any() or queue.any():
             pair = None
@@ -266,9 +266,12 @@ class SCNN(CartesianPEs, DrainParameters):
                 pair = pairs[fed]
                 latch = pair.banks.copy()
                 fed += 1
-            # Each bank takes one: the head of its queue, or what has just been multiplied.
-            latch -= (queue == 0) & (latch > 0)
-            queue -= queue > 0
+            # Each bank is at one, for update_cycles: the head of its queue, or what has just been multiplied.
+            busy = np.where(latch + queue > 0, busy + 1, 0)
+            ends = busy == self.update_cycles
+            latch -= ends & (queue == 0)
+            queue -= ends & (queue > 0)
+            busy[ends] = 0
             enter = np.minimum(latch, self.queue_depth - queue)
             latch, queue = latch - enter, queue + enter
             yield _Cycle(pair, queue + latch)

@@ -47,3 +47,17 @@ class SearchParameters(Parameters):
         """The search map as kernels take it: lines ahead, and lanes aside modulo ``lanes``."""
         ahead, aside = np.array(self.search_map, np.int64).reshape(-1, 2).T
         return ahead.copy(), aside % lanes
+
+
+class WindowParameters(SearchParameters):
+    """Keys of a window that moves on by as many lines as it has ports for."""
+
+    window_ports: int = integer(
+        0, 128, "lines that can enter the window in a cycle; 0: as many as it holds, 1 + lookahead_h", unit="lines",
+        default=0,
+    )  # fmt: skip
+
+    @property
+    def ports(self) -> int:
+        """Lines that enter together at most, and so leave: one is executed, the others are empty."""
+        return min(self.window_ports or 1 + self.lookahead_h, 1 + self.lookahead_h)

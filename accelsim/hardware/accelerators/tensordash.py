@@ -20,7 +20,7 @@ import numpy as np
 
 from accelsim.hardware.accelerators.base import DrainParameters
 from accelsim.hardware.accelerators.film import Film
-from accelsim.hardware.accelerators.search import SearchParameters
+from accelsim.hardware.accelerators.search import WindowParameters
 from accelsim.hardware.accelerators.tiled import TiledParameters
 from accelsim.hardware.accelerators.tiled_film import Pick, shoot
 from accelsim.hardware.lines import Lines
@@ -32,7 +32,7 @@ WORD = 64  # PEs that the kernel schedules at once
 PACKED = 1 << 26  # values on the rows that are packed into such words at once
 
 
-class TensorDash(DrainParameters, SearchParameters, TiledParameters):
+class TensorDash(DrainParameters, WindowParameters, TiledParameters):
     """Skips zeros of the operand that it schedules, which goes on the rows; ``two_sided``: of either operand."""
 
     model: Literal["tensordash"]
@@ -120,6 +120,7 @@ class TensorDash(DrainParameters, SearchParameters, TiledParameters):
             _words(columns, group, [first_column << j for j in range(in_row)]),
             *self.search_arrays(self.lanes),
             np.array(lane_order(self.lanes, self.lookaside_d), np.int64),
+            self.ports - 1,
             self.free_skip_at_start,
             np.empty((0, 0, 0, 0), np.int64) if sources is None else sources,
         )

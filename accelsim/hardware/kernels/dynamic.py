@@ -14,8 +14,9 @@ _ONE = np.uint64(1)
 
 @kernel
 def executed_lines(
-    rows: Words, columns: Words, ahead: Int64s, aside: Int64s, order: Int64s, free_start: bool, source: Int64s
-) -> Int64s:
+    rows: Words, columns: Words, ahead: Int64s, aside: Int64s, order: Int64s, dropped: int, free_start: bool,
+    source: Int64s,
+) -> Int64s:  # fmt: skip
     """Lines that each set of rows executes with each group of columns.
 
     Parameters
@@ -29,6 +30,8 @@ def executed_lines(
         The search map, sorted: an empty lane l at line t may take the pair at (t + ahead, (l + aside) mod lanes).
     order : int64[lanes]
         The order in which lanes take.
+    dropped : int
+        The most empty lines dropped in succession.
     free_start : bool
         Whether empty lines are dropped before the first that is executed.
     source : int64[words, bits, lines, lanes]
@@ -49,13 +52,13 @@ def executed_lines(
     nothing = np.empty((0, 0, 0), np.int64)
     for s in range(sets):
         for g in range(groups):
-            skipped = 0 if free_start else lookahead
+            skipped = 0 if free_start else dropped
             for t in range(-lookahead, lines):
                 _enter(window, rows[s], columns[g], t + lookahead)
                 if t < 0:
                     continue
                 slot = t % (lookahead + 1)
-                if skipped < lookahead and _is_empty(window, slot):
+                if skipped < dropped and _is_empty(window, slot):
                     skipped += 1
                     if source.size:
                         source[:, :, t] = -2

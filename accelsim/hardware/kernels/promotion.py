@@ -13,7 +13,7 @@ _ONE = np.uint64(1)
 
 @kernel
 def executed_lines(
-    words: Words, rows: int, lanes: int, lookahead: int, ahead: Int64s, aside: Int64s, source: Int64s
+    words: Words, rows: int, lanes: int, dropped: int, ahead: Int64s, aside: Int64s, source: Int64s
 ) -> Int64s:
     """Lines that each set of filters executes.
 
@@ -21,8 +21,8 @@ def executed_lines(
     ----------
     words : uint64[blocks, filters, lines]
         Bit l of a word: the weight of lane l is non-zero. A set is ``rows`` consecutive filters of one block.
-    rows, lanes, lookahead : int
-        Filters in a set, lanes in a line (at most 64), h: the most lines dropped in succession.
+    rows, lanes, dropped : int
+        Filters in a set, lanes in a line (at most 64), the most empty lines dropped in succession.
     ahead, aside : int64[candidates]
         The search map, sorted: an empty lane l at line t may take the weight at (t + ahead, (l + aside) mod lanes).
     source : int64[blocks, filters, lines, lanes]
@@ -37,7 +37,7 @@ def executed_lines(
     sets = (filters + rows - 1) // rows
     executed = np.zeros(blocks * sets, np.int64)
     # Lines past the end are empty: the window may look there freely.
-    window = np.zeros((rows, lines + lookahead + 1), np.uint64)
+    window = np.zeros((rows, lines + (ahead.max() if ahead.size else 0)), np.uint64)
     candidates = np.zeros(ahead.size, np.uint64)
     planes = np.zeros(1, np.uint64)  # of the bit-sliced counters: as many as the number of candidates has bits
     while ahead.size >> planes.size:
@@ -52,14 +52,14 @@ def executed_lines(
                 for t in range(lines):  # to assign a row takes seconds to compile
                     window[row, t] = words[block, first + row, t]
                 window[row, lines:] = 0
-            dropped = 0
+            passed = 0
             for t in range(lines):
-                if dropped < lookahead and _is_empty(window, used, t):
-                    dropped += 1
+                if passed < dropped and _is_empty(window, used, t):
+                    passed += 1
                     if source.size:
                         source[block, first : first + used, t] = -2
                     continue
-                dropped = 0
+                passed = 0
                 executed[block * sets + s] += 1
                 for row in range(used):
                     recorded = nothing

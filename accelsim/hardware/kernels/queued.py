@@ -32,12 +32,14 @@ def queued_cycles(
 ) -> tuple[Int64s, Int64s, Int64s]:
     """Cycles of each filter group: those of its slowest PE, which goes through the channels without waiting.
 
+    A product counts as many cycles of its bank as ``words`` say, which is 1 where a bank takes one in each cycle.
+
     Parameters
     ----------
     counts, names, words, weights, first_filter, per_group, phase_of_tap, slot_mask, turn_bit, widths
         As those of ``cartesian.channel_cycles``.
     depth : int
-        Products that the queue of a bank holds.
+        Cycles that a bank takes for the products that its queue holds.
 
     Returns
     -------

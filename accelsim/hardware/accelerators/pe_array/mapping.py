@@ -39,7 +39,11 @@ class CartesianPEs(AcceleratorParameters):
     activation_width: int = integer(1, 64, "activations that a PE multiplies at once, I")
     weight_width: int = integer(1, 64, "weights that a PE multiplies at once, F")
     accumulators: int = integer(1, 1 << 24, "partial sums that a PE holds", unit="partial sums")
-    banks: Literal[1, 2, 4, 8, 16, 32] = option("accumulator banks of a PE; each takes one product a cycle")
+    banks: Literal[1, 2, 4, 8, 16, 32] = option("accumulator banks of a PE; each takes a product every `update_cycles`")
+    update_cycles: int = integer(
+        1, 8, "cycles in which a bank reads a partial sum, adds a product and writes it back, before the next one",
+        unit="cycles", default=1,
+    )  # fmt: skip
 
     @property
     def multipliers(self) -> int:
@@ -94,10 +98,10 @@ class Mapping(CartesianPEs, DrainParameters):
 
     @check
     def _counters_fit_a_byte(self) -> Mapping:
-        if self.activation_width * self.weight_width > 127:
+        if self.activation_width * self.weight_width * self.update_cycles > 127:
             raise ValueError(
-                "activation_width × weight_width must be at most 127 multipliers, "
-                f"got {self.activation_width} × {self.weight_width}"
+                "activation_width × weight_width × update_cycles must be at most 127, "
+                f"got {self.activation_width} × {self.weight_width} × {self.update_cycles}"
             )
         return self
 
@@ -183,8 +187,12 @@ def phase_of_taps(conv: Convolution, phases: tuple[int, int]) -> np.ndarray:
     return np.ravel(rows[:, None] * phases[1] + columns)
 
 
-def position_classes(conv: Convolution, banks: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+def position_classes(
+    conv: Convolution, banks: int, update_cycles: int = 1
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     """Classes of rows and columns that act alike under every tap, and what each pair adds to a tap's counters.
+
+    Counters are of cycles: a product keeps its bank for ``update_cycles``.
 
     The place of an output (p, q) among a word's eight counters is its bank number with filter 0, divided by 4.
     """
@@ -196,7 +204,7 @@ def position_classes(conv: Convolution, banks: int) -> tuple[tuple[np.ndarray, n
     (rows, row_of), (columns, column_of) = (np.unique(c, axis=0, return_inverse=True) for c in codes)
     p, q = rows[:, None, :, None], columns[None, :, None, :]
     place = (bank(0, p, q) % banks // 4).astype(np.uint64)
-    counters = np.where((p >= 0) & (q >= 0), np.uint64(1) << np.uint64(8) * place, np.uint64(0))
+    counters = np.where((p >= 0) & (q >= 0), np.uint64(update_cycles) << np.uint64(8) * place, np.uint64(0))
     counters = np.ascontiguousarray(counters.reshape(len(rows), len(columns), -1))
     return (row_of.ravel(), column_of.ravel()), counters
 
@@ -223,17 +231,17 @@ class Scattered:
     turn_bit: int
 
 
-def scattered(conv: Convolution, phases: tuple[int, int], banks: int) -> Scattered:
+def scattered(conv: Convolution, phases: tuple[int, int], banks: int, update_cycles: int = 1) -> Scattered:
     """Made once for a convolution, whichever PEs ask."""
 
     def make() -> Scattered:
-        classes, counters = position_classes(conv, banks)
+        classes, counters = position_classes(conv, banks, update_cycles)
         filters, channels = len(conv.kernel) // conv.groups, conv.kernel.shape[1]
         by_group = conv.kernel.reshape(conv.groups, filters, channels, -1).transpose(0, 2, 3, 1)
         weights, turn = nonzero(np.ascontiguousarray(by_group)), 4 if banks == BANKS else 0
         return Scattered(classes, counters, weights, phase_of_taps(conv, phases), min(3, banks - 1), turn)
 
-    return conv.once(("scattered", phases, banks), make)
+    return conv.once(("scattered", phases, banks, update_cycles), make)
 
 
 def _outputs_modulo_4(size: int, taps: int, stride: int, dilation: int, outputs: int) -> np.ndarray:

@@ -97,7 +97,8 @@ class PEArray(Mapping):
         """
         from accelsim.hardware.kernels.cartesian import activation_vectors, channel_cycles
 
-        s, phases = scattered(conv, self.phases(conv), self.banks), self.phases(conv)
+        phases = self.phases(conv)
+        s = scattered(conv, phases, self.banks, self.update_cycles)
         channels, filters = s.weights.shape[1], s.weights.shape[3]
         acts = pad(conv.input[n, group * channels : (group + 1) * channels], conv.padding) != 0
         vectors = activation_vectors(acts, edges, s.classes, phases, s.counters, self.activation_width)

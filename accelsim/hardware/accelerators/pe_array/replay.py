@@ -110,7 +110,7 @@ def _multiply(
                 out[k, p, q] += activation * weight
                 loads[bank(k, p, q) % array.banks] += 1
                 lands[i, j] = True
-    return _Pair(max(1, *loads), lands)
+    return _Pair(max(1, max(loads) * array.update_cycles), lands)
 
 
 def replay_weight_grad(array: Mapping, conv: Convolution, film: Film | None) -> tuple[np.ndarray, int]:
