@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from warm import Program
+from warm import PROGRAM
 
 from accelsim import load_machine
 
@@ -20,24 +20,17 @@ COMMANDS = re.findall(r"^accelsim .*$", "".join(re.findall(r"```sh\n(.*?)```", S
 INSTALL, TEST = re.findall(r"^    (pip install .*)$", README, re.M)
 
 
-@pytest.fixture(scope="module")
-def warm():
-    program = Program()
-    yield program
-    program.stop()
-
-
 def run(command, folder):
     """A line of shell in an empty folder, with the accelsim that is being tested."""
     shell = f'accelsim() {{ "{sys.executable}" -m accelsim.cli "$@"; }}; {command}'
     return subprocess.run(["bash", "-c", shell], cwd=folder, capture_output=True, text=True)
 
 
-def each(warm, line, folder):
+def each(line, folder):
     """What the commands of a line print and say, one after the other; all go well."""
     out = err = ""
     for command in line.partition(" #")[0].split(" && "):
-        done = warm.run(shlex.split(command)[1:], folder, dict(os.environ))
+        done = PROGRAM.run(shlex.split(command)[1:], folder, dict(os.environ))
         out, err = out + done.stdout.decode(), err + done.stderr.decode()
         assert done.returncode == 0, err
     return out, err
@@ -58,12 +51,12 @@ def test_the_second_command_installs_the_test_extras_and_runs_the_tests():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_of_the_first_page_run(command, tmp_path, warm):
+def test_commands_of_the_first_page_run(command, tmp_path):
     if "capture" in command:
         pytest.importorskip("torch")
     if "report" in command:
         pytest.importorskip("plotly")
-    out, err = each(warm, command, tmp_path)
+    out, err = each(command, tmp_path)
     assert "sweep" in command or err == ""  # which says beforehand how long it will take
     assert out
     written = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
@@ -191,11 +184,11 @@ def test_the_comparison_has_all_machines_and_the_readme_shows_its_part():
         assert multipliers == f"{names[name].accelerator.baseline_multipliers:,}"
 
 
-def test_the_page_says_of_each_machine_what_the_command_says_that_it_skips(tmp_path, warm):
+def test_the_page_says_of_each_machine_what_the_command_says_that_it_skips(tmp_path):
     """On one layer, which takes seconds; the figures are checked by the slow test above."""
     line = "accelsim compare --trace resnet50.npz --layers layer4.2.conv1 --snapshots swat90 --quiet"
     skips = re.compile(r"^  ([\w-]+) .*? ((?:[AWG|*]+ [AWG|*]+ [AWG|*]+|–)) +–$", re.M)
-    assert dict(skips.findall(each(warm, line, tmp_path)[0])) == dict(skips.findall(compared()))
+    assert dict(skips.findall(each(line, tmp_path)[0])) == dict(skips.findall(compared()))
 
 
 @pytest.mark.parametrize(("page", "least"), [("machines", 10), ("sweeps", 8)])

@@ -370,6 +370,7 @@ def test_killed_at_random_moments_it_finishes_with_the_same_bytes(study, tmp_pat
     assert stored(out) == 40 and not list(out.rglob(".accelsim-*"))
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_a_store(study, tmp_path):
     made = study(grid={TILES: list(range(1, 7))})
     (tmp_path / "study.yaml").write_text(json.dumps(made))
@@ -612,6 +613,7 @@ def start_on(made, tmp_path, *more):
     return start(tmp_path / "study.yaml", tmp_path / "by command", *more)
 
 
+@pytest.mark.slow
 def test_a_dask_worker_killed_mid_point_is_made_up_for(study, tmp_path):
     distributed = pytest.importorskip("distributed")
     made = study(grid={TILES: list(range(1, 13))})
@@ -634,6 +636,7 @@ def test_a_dask_worker_killed_mid_point_is_made_up_for(study, tmp_path):
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_point_that_kills_dask_workers_is_a_row(study, tmp_path):
     made = study(grid={TILES: list(range(1, 5))}, passes=["fwd"])
     with dask(tmp_path / "dask", 1, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as address:
