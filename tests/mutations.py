@@ -2950,6 +2950,14 @@ MUTATIONS = [
         "weights of other filters meet the activations",
     ),
     Mutation(
+        "a run's gain is over its own multipliers",
+        "view/results.py",
+        "work, self._worth)",
+        'work, int(rows["multipliers"].iloc[0]))',
+        ("test_view.py::test_a_run_s_gain_is_over_what_a_bit_serial_machine_is_worth",),
+        "a bit-serial machine seems 16 times slower than a dense one",
+    ),
+    Mutation(
         "the page answers any host",
         "view/server.py",
         "if flask.request.host != host or origin",

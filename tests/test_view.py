@@ -154,6 +154,16 @@ def test_folders_of_runs_and_sweeps_become_points(folders):
     )
 
 
+def test_a_run_s_gain_is_over_what_a_bit_serial_machine_is_worth(tmp_path):
+    """Not over its own multipliers, of one bit."""
+    given = ["run", "--config", "loom.yaml", "--trace", TRACE, "--layers", "layer3.*", "--passes", "fwd", "--quiet"]
+    assert main([*given, "--out", str(tmp_path / "run")]) == 0
+    said = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert said["worth"] == accelsim.load_machine("loom.yaml").accelerator.baseline_multipliers != said["multipliers"]
+    shown = [point.per_multiplier for point in read(tmp_path / "run").points]
+    assert shown == pytest.approx([row["fwd"] for row in said["per_multiplier"]])
+
+
 def test_folders_that_are_damaged_or_none_are_refused(folders, tmp_path):
     with pytest.raises(ResultsError, match="must be a trace"):
         read(tmp_path)

@@ -148,6 +148,8 @@ class Summary:
     per_multiplier
         Over a dense machine of as many multipliers, or as many as a bit-serial one is worth, that is always busy:
         ``gain`` × ``shape``. Empty, as the two, where the machine's dense self was not simulated.
+    worth : int
+        The multipliers of that dense machine.
     gain
         Over the machine's dense self, which multiplies the same layers without a zero: what sparsity buys.
     shape
@@ -173,6 +175,7 @@ class Summary:
     speedup_over_baseline: list[dict[str, Any]]
     fewer_effectual: list[dict[str, Any]]
     per_multiplier: list[dict[str, Any]]
+    worth: int
     gain: list[dict[str, Any]]
     shape: list[dict[str, Any]]
     utilization: list[dict[str, Any]]
@@ -241,6 +244,7 @@ def summarize(
         speedup_over_baseline=_ratios(others, cycles) if baseline else [],
         fewer_effectual=_gains(effectual, own),
         per_multiplier=_ratios(busy, cycles if busy else []),
+        worth=worth or multipliers,
         gain=_ratios(selves, cycles if selves else []),
         shape=_ratios(busy, selves),
         utilization=_ratios(effectual, slots),

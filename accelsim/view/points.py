@@ -79,7 +79,7 @@ def front(points: list[Point]) -> list[int]:
     return sorted(best, key=lambda i: (points[i].cycles, i))
 
 
-def point_of(label: str, group: str, layers: Iterable[LayerAccount], work: int, worth: int) -> Point:
+def point_of(label: str, group: str, layers: Iterable[LayerAccount], work: int, worth: int | None) -> Point:
     """A point from its layers; ``work``: multiplications, of zeros too, ``worth``: the dense machine's multipliers."""
     layers = list(layers)
     if not layers:
@@ -90,5 +90,5 @@ def point_of(label: str, group: str, layers: Iterable[LayerAccount], work: int, 
     known = [layer.energy_pj for layer in layers if layer.energy_pj is not None]
     energy = sum(known) * 1e-9 if len(known) == len(layers) else None
     utilization = slots["effectual"] / max(1, slots.total())
-    per_multiplier = work / (cycles * worth) if cycles and work else None
+    per_multiplier = work / (cycles * worth) if cycles and work and worth else None
     return Point(label, cycles, layers[0].multipliers, energy, utilization, per_multiplier, group)

@@ -30,7 +30,8 @@ class RunResults(Results):
     """Of a run: a point for each machine and snapshot."""
 
     def __init__(self, folder: Path):
-        table = read_run(folder).table
+        run = read_run(folder)
+        table, self._worth = run.table, run.data.get("worth")
         self._groups = list(table.groupby(["machine", "snapshot"], sort=False))
         if not self._groups:
             raise ResultsError(f"{folder}: must have a layer")
@@ -40,7 +41,7 @@ class RunResults(Results):
         machine, snapshot = names
         work = int(rows["dense_multiplications"].sum()) if "dense_multiplications" in rows else 0
         accounts = list(_accounts(rows.to_dict("records")))
-        return point_of(f"{machine}, {snapshot}", str(snapshot), accounts, work, int(rows["multipliers"].iloc[0]))
+        return point_of(f"{machine}, {snapshot}", str(snapshot), accounts, work, self._worth)
 
     def layers(self, number: int) -> list[LayerAccount]:
         return list(_accounts(self._groups[number][1].to_dict("records")))

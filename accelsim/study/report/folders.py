@@ -90,6 +90,8 @@ def read_run(folder: Path) -> Run:
             raise ResultsError(f"{folder / 'run.json'}: {key}: must have one entry for each snapshot")
     for figure in (figure for paper in papers for figure in paper.values()):
         check(figure, NUMBER, f"{folder / 'run.json'}: paper.")
+    if data.get("worth") is not None:  # runs of before do not say
+        check(data["worth"], (int,), f"{folder / 'run.json'}: worth")
     if data.get("steps"):
         check(data["steps"], {row["snapshot"]: (int,) for row in data["cycles"]}, f"{folder / 'run.json'}: steps.")
     if data.get("guidance") is not None:
