@@ -1,7 +1,7 @@
-"""A sweep that is killed at random moments, again and again: on processes, on a local Dask cluster, on one elsewhere.
+"""A sweep that is killed at random moments, again and again, as a process or several, and on Dask, here or elsewhere.
 
-``python tests/faults/sweeps.py [--count 200] [--modes jobs,local,elsewhere]`` prints what was tried. After each few
-kills the sweep is let finish: its tables are byte for byte those of one that nobody disturbed, nothing is left over.
+``python tests/faults/sweeps.py [--count 200] [--modes serial,jobs,local,elsewhere]`` prints what was tried. After each
+few kills the sweep is let finish: its tables are byte for byte those of one undisturbed, nothing is left over.
 """
 
 import argparse
@@ -23,24 +23,24 @@ from accelsim.sweeps.sweep import sweep  # noqa: E402
 
 KILLS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ROUND = 10  # kills before the sweep is let finish
-LONGEST = {"jobs": 6, "local": 14, "elsewhere": 8}  # seconds until a kill
+LONGEST = {"serial": 6, "jobs": 6, "local": 14, "elsewhere": 8}  # seconds until a kill
 
 
-def started(study: Path, out: Path, cluster: str | None) -> subprocess.Popen:
+def started(study: Path, out: Path, mode: str, cluster: str | None) -> subprocess.Popen:
     """The command."""
-    where = ["--jobs", "2"] if cluster is None else ["--jobs", "2", "--cluster", cluster]
+    where = ["--jobs", "1" if mode == "serial" else "2", *(["--cluster", cluster] if cluster else [])]
     command = [sys.executable, "-m", "accelsim.cli", "sweep", str(study), "--out", str(out), "--quiet", *where]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
 
 
 def killed(study: Path, out: Path, mode: str, cluster: str | None, how: signal.Signals, chance: random.Random) -> str:
     """What was wrong with how it ended."""
-    process = started(study, out, cluster)
+    process = started(study, out, mode, cluster)
     time.sleep(chance.random() * LONGEST[mode])
     workers = children(process.pid)
     process.kill() if how == signal.SIGKILL else os.killpg(process.pid, how)
     _, said = process.communicate(timeout=120)
-    if how != signal.SIGKILL and process.returncode not in (0, 128 + how, -how):  # or before it could listen
+    if how != signal.SIGKILL and process.returncode not in (0, 128 + how, -how):  # -how: before it could listen
         return f"{how!r}: exit code {process.returncode}: {said[-300:]!r}"
     if process.returncode == 128 + how and list(out.rglob(".accelsim-*")):
         return f"{how!r}: left {list(out.rglob('.accelsim-*'))}"
@@ -56,7 +56,7 @@ def one_round(
     with elsewhere as cluster:
         for number in range(count):
             wrong.append(killed(study, out, mode, cluster, KILLS[number % len(KILLS)], chance))
-        process = started(study, out, cluster)
+        process = started(study, out, mode, cluster)
         _, said = process.communicate(timeout=600)
     if process.returncode or files(out) != whole:
         wrong.append(f"the end: {process.returncode}: {said[-300:]!r}")
@@ -69,7 +69,7 @@ def main() -> int:
     """Exit code 1 if anything was lost, wrong or left."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=200, metavar="N", help="kills of each mode (200)")
-    parser.add_argument("--modes", default="jobs,local,elsewhere", metavar="M,…")
+    parser.add_argument("--modes", default="serial,jobs,local,elsewhere", metavar="M,…")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     options = parser.parse_args()
     wrong = 0
