@@ -20,7 +20,7 @@ from accelsim.hardware.movement import replay_simpy
 from accelsim.hardware.movement.plan import STALLS, Plan, Replay, Stream
 from accelsim.hardware.movement.planner import Planner
 from accelsim.hardware.movement.port import TICKS
-from accelsim.hardware.movement.replay import replay
+from accelsim.hardware.movement.replay import longest, replay
 from accelsim.hardware.movement.residency import Visits
 from accelsim.hardware.movement.traffic import LayerTraffic, Operand, Traffic, in_order
 from accelsim.pipeline import PASSES, Task, simulate_records
@@ -280,6 +280,20 @@ def at_most(plan):
     return cycles + off.refresh / TICKS * (cycles * TICKS // (off.interval - off.refresh) + 1)
 
 
+def test_times_that_would_wrap_around_are_refused():
+    most = (1 << 43) - 3  # and a cycle beside each transfer
+    assert replay(tied(("write", "offchip", 0, most, {}))).ends == [most]
+    with pytest.raises(MachineError, match=r"memory: a pass must take less than 2\^43 cycles to be exact, may"):
+        replay(tied(("write", "offchip", 0, most + 1, {})))
+    fast = OffChip(channels=1, megabytes_per_second=1000, burst_bytes=1, latency_ns=0)
+    sizes = np.array([1, 7, 3 << 30, 1 << 40])
+    assert fast.transfer_ticks(sizes, 606).tolist() == [-(-size * 606 * TICKS // 1000) for size in sizes.tolist()]
+    on_chip = OnChip(capacity_bytes=100, banks=1, width_bytes=1, latency_cycles=1)
+    for port, of in ((fast, (sizes << 4, 606)), (on_chip, (sizes << 3,))):
+        with pytest.raises(MachineError, match=r"memory: a transfer must take less than 2\^43 cycles to be exact"):
+            port.transfer_ticks(*of)
+
+
 @settings(SLOW, max_examples=100)
 @given(cases())
 def test_no_pass_is_shorter_than_its_work_or_longer_than_all_of_it_in_turn(case):
@@ -290,6 +304,7 @@ def test_no_pass_is_shorter_than_its_work_or_longer_than_all_of_it_in_turn(case)
     replayed = replay(plan)
     compute, busy = sum(plan.job_cycles), busy_cycles(plan)
     assert max(compute, *busy.values(), 0) <= replayed.ends[-1] <= at_most(plan)
+    assert replayed.ends[-1] <= longest(plan)
     assert replayed.ends == sorted(replayed.ends)
     lasts = np.diff([0, *replayed.ends])
     jobs = np.add.reduceat(plan.job_cycles, [0, *plan.ends[:-1]])

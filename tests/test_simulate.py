@@ -24,7 +24,7 @@ from accelsim.ledger import Record
 from accelsim.pipeline import PASSES, simulate_records
 from accelsim.study.csv_file import write_csv
 from accelsim.study.paper import TABLE6, table6
-from accelsim.study.results import COLUMNS, convolutions, covers, fold, frame, slots_of, summarize
+from accelsim.study.results import COLUMNS, convolutions, covers, fold, frame, slots_of, summarize, total
 from accelsim.workload import footprint
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import lower
@@ -664,6 +664,17 @@ def test_a_sum_that_would_wrap_around_is_refused(trace):
     half = replace(record, cycles=1 << 62, multipliers=1)
     with pytest.raises(MachineError, match=rf"cycles: a sum must be below 2\^63 to be exact, is {1 << 63}"):
         fold(frame([half, half]), ["pass"])
+    with pytest.raises(MachineError, match=r"cycles: a sum must be below 2\^63"):  # over layers, and over snapshots
+        summarize(frame([half, replace(half, layer="other")]), "pe16x16")
+    with pytest.raises(MachineError, match=rf"cycles: a sum must be below 2\^63 to be exact, is {1 << 63}"):
+        total(frame([half, replace(half, snapshot="other")]), ledger.CYCLES)
+    many = dict.fromkeys(("offchip_read_bytes", "offchip_write_bytes"), 1 << 62)
+    bytes_moved = frame([replace(record, actions=record.actions | many)])
+    with pytest.raises(MachineError, match=r"offchip_read_bytes \+ offchip_write_bytes: a sum must be below 2\^63"):
+        total(bytes_moved, *(row for row in ledger.rows() if row.column in many))
+    with pytest.raises(MachineError, match=r"edge_slots: a sum must be below 2\^63"):
+        full = replace(record, slots=record.slots | {"edge": (1 << 63) - 1})
+        fold(frame([full, full]), ["pass"])
     less = replace(half, cycles=(1 << 62) - 1)
     assert fold(frame([half, less]), ["pass"])["cycles"][0] == (1 << 63) - 1
 
@@ -677,15 +688,53 @@ def test_tables_are_the_same_bytes_on_any_number_of_threads(trace, table, tmp_pa
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"more.{kind}").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["ideal.yaml", "ideal-one-sided.yaml", "dadiannao.yaml"])
-def test_a_layer_of_sixty_billion_products_takes_what_a_formula_says(name):
-    """4,096 × 4,096 weights on 3,600 samples, in a transformer nothing unusual, without a zero."""
-    geometry = Geometry(4096, 1, 1, 4096, (1, 1))
-    tensors = {"weight": np.ones((4096, 4096, 1, 1), bool), "activation": np.ones((3600, 4096, 1, 1), bool)}
-    layer = Layer("fc", "linear", geometry, 3600, 3600, ("fwd",), tensors)
-    machine = load_machine(name, memory="none")
-    (activity,) = (machine.accelerator.run(conv) for conv in lower(layer, "fwd"))
-    products, multipliers = 3600 * 4096 * 4096, machine.accelerator.multipliers
-    assert products == 60_397_977_600
-    assert activity.slots["effectual"] == products and sum(activity.slots.values()) == activity.cycles * multipliers
-    assert activity.cycles == -(-products // multipliers)
+SIDE, CHANNELS = 64, 4096  # as many filters
+BLOCKS = {6144: 54 * 52, 1024: 128 * 128}  # of so many accumulators: of 76 channels and 80 filters; of 32 and 32
+
+
+@pytest.fixture(scope="module")
+def large():
+    """2^36 products a pass without a zero: 4,096 × 4,096 weights on a map of 64 × 64; of a type. No copy is kept."""
+
+    def make(dtype):
+        weight, map_ = np.ones((CHANNELS, CHANNELS, 1, 1), dtype), np.ones((1, CHANNELS, SIDE, SIDE), dtype)
+        tensors = {"weight": weight, "activation": map_, "gradient": map_}
+        return Layer("conv", "conv", Geometry(CHANNELS, SIDE, SIDE, CHANNELS, (1, 1)), 1, 1, PASSES, tensors)
+
+    return make
+
+
+def cycles_beside_products(accelerator, which):
+    """None, but for SIGMA, which loads what its multipliers hold, and a PE array, which sums its weight gradients up:
+    each block down the columns and along a row.
+    """
+    if accelerator.model == "sigma":
+        held = CHANNELS * (SIDE**2 if which == "weight_grad" else CHANNELS)
+        return held // accelerator.load_width
+    if accelerator.model in ("pe_array", "scnn") and which == "weight_grad":
+        hops = accelerator.pe_rows - 1 + accelerator.pe_columns - 1
+        return CHANNELS**2 // accelerator.reduction_width + BLOCKS[accelerator.accumulators] * hops
+    return 0
+
+
+SECONDS = {"tclp.yaml", "tcle.yaml", "stripes.yaml", "shapeshifter.yaml", "pragmatic.yaml", "loom.yaml", "laconic.yaml"}
+SECONDS |= {"bit-tactical.yaml", "bit-tactical-l8.yaml", "tensordash.yaml", "pe8x8.yaml", "pe16x16.yaml", "scnn.yaml"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.name, marks=pytest.mark.slow if path.name in SECONDS else ())
+        for path in sorted(CONFIGS.glob("*.yaml"))
+    ],
+)
+def test_a_layer_of_sixty_billion_products_takes_what_a_formula_says(name, large):
+    """Every machine is busy with every multiplier, for sizes are powers of two, as its own are."""
+    accelerator = load_machine(name, memory="none").accelerator
+    layer = large(np.int8 if accelerator.model in NEED_VALUES else bool)
+    for which in PASSES:
+        (activity,) = (accelerator.run(conv) for conv in lower(layer, which))
+        beside = cycles_beside_products(accelerator, which)
+        assert activity.slots["effectual"] == 1 << 36, which
+        assert activity.cycles == (1 << 36) // accelerator.multipliers + beside, which
+        assert sum(activity.slots.values()) == activity.cycles * accelerator.multipliers, which

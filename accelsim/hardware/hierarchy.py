@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from accelsim.hardware.movement.port import TICKS, PortTiming
+from accelsim.hardware.movement.port import TICKS, PortTiming, in_ticks
 from accelsim.hardware.movement.traffic import Operand
 from accelsim.hardware.parameters import Parameters, check, fill, integer, option
 
@@ -99,7 +99,9 @@ class OffChip(Parameters):
         """Ticks that transfers keep the port, all channels together."""
         if not self.megabytes_per_second:
             return np.zeros_like(sizes_bytes)
-        return -(-self.moved_bytes(sizes_bytes) * clock_mhz * TICKS // (self.channels * self.megabytes_per_second))
+        rate = self.channels * self.megabytes_per_second
+        whole, rest = np.divmod(self.moved_bytes(sizes_bytes) * clock_mhz, rate)
+        return in_ticks(whole) - (-rest * TICKS // rate)
 
     def timing(self, clock_mhz: int) -> PortTiming:
         """What the port's time goes to beside transfers; times in ns are rounded up to ticks."""
@@ -134,7 +136,7 @@ class OnChip(Parameters):
     def transfer_ticks(self, sizes_bytes: np.ndarray) -> np.ndarray:
         """Ticks that transfers keep the port: whole cycles."""
         word = self.banks * self.width_bytes
-        return -(-sizes_bytes // word) * TICKS if word else np.zeros_like(sizes_bytes)
+        return in_ticks(-(-sizes_bytes // word)) if word else np.zeros_like(sizes_bytes)
 
 
 class Buffer(Parameters):

@@ -96,9 +96,13 @@ def _check_sums(table: pd.DataFrame, columns: list[str]) -> None:
     """Sums of 64 bits would wrap around in silence; no sum of some rows is above that of all."""
     for name in columns:
         if pd.api.types.is_integer_dtype(table[name]) and len(table) * int(table[name].max() or 0) >= EXACT:
-            whole = sum(map(int, table[name]))
-            if whole >= EXACT:
-                raise MachineError(f"{name}: a sum must be below 2^63 to be exact, is {whole}")
+            _below_limit(name, sum(map(int, table[name])))
+
+
+def _below_limit(name: str, whole: int | float) -> int | float:
+    if isinstance(whole, int) and whole >= EXACT:
+        raise MachineError(f"{name}: a sum must be below 2^63 to be exact, is {whole}")
+    return whole
 
 
 def _exact(record: Record) -> Record:
@@ -112,11 +116,14 @@ def _exact(record: Record) -> Record:
 
 
 def total(table: pd.DataFrame, *counts: Count) -> Any:
-    """The sum of counts over all rows; None where one of them is not known."""
+    """The sum of counts over all rows; None where one of them is not known. Raises MachineError beyond 2^63."""
     if table.empty:
         return 0
     whole = fold(table.assign(all=0), ["all"], counts)
-    return plain(whole[[row.column for row in counts]].iloc[0].sum(skipna=False))
+    parts = [plain(whole[row.column].iloc[0]) for row in counts]
+    known = [part for part in parts if part is not None]
+    names = " + ".join(row.column for row in counts)
+    return _below_limit(names, sum(known)) if len(known) == len(parts) else None
 
 
 def slots_of(table: pd.DataFrame) -> int:

@@ -9,7 +9,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from accelsim.errors import MachineError
+
 TICKS = 1 << 20  # of a cycle: a burst's time is rounded up to one, and none is lost from transfer to transfer
+MOST_CYCLES = (1 << 63) // TICKS  # what 64 bits hold
+
+
+def in_ticks(cycles: np.ndarray) -> np.ndarray:
+    """Cycles that transfers keep a port, as ticks. Raises MachineError where 64 bits do not hold them."""
+    check_exact(int(cycles.max(initial=0)), "a transfer")
+    return cycles * TICKS
+
+
+def check_exact(cycles: int, what: str) -> None:
+    """Raises MachineError where a time in ticks would wrap around."""
+    if cycles >= MOST_CYCLES:
+        raise MachineError(f"memory: {what} must take less than 2^43 cycles to be exact, may take {cycles:,}")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from accelsim import ledger
 from accelsim.hardware.movement.plan import JOBS, OFFCHIP, PORTS, Plan, Replay
+from accelsim.hardware.movement.port import TICKS, check_exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +53,16 @@ def replay(plan: Plan) -> Replay:
 
 
 def play(plan: Plan) -> Played:
-    """Plays a plan through, and tells when everything happened."""
+    """Plays a plan through, and tells when everything happened.
+
+    Raises
+    ------
+    MachineError
+        If times might not be exact.
+    """
     from accelsim.hardware.kernels import ports
 
+    check_exact(longest(plan), "a pass")
     # Of causes at the same time the last by name is told.
     operands = sorted({stream.operand for stream in plan.streams.values()})
     names = list(plan.streams)
@@ -84,6 +92,17 @@ def play(plan: Plan) -> Played:
     causes = [(place, operand) for place in (OFFCHIP, "onchip") for operand in operands]
     each = np.split(transfers[:, ports.START : ports.DONE + 1], ends[:-1])
     return Played(names, each, jobs[:, ports.BEGUN : ports.ENDED + 1], waits, causes, left)
+
+
+def longest(plan: Plan) -> int:
+    """No pass takes more cycles: all in turn, each transfer with a turn of the bus and a burst, and the refreshes."""
+    off, streams = plan.offchip, plan.streams.values()
+    each = -(-(off.burst + max(off.to_read, off.to_write)) // TICKS) + 1
+    moving = sum(int(stream.ticks.sum(dtype=float)) // TICKS for stream in streams)  # sums of integers may wrap around
+    waiting = sum((stream.latency + each) * stream.job.size for stream in streams)
+    cycles = int(plan.job_cycles.sum(dtype=float)) + moving + waiting
+    refreshed = off.refresh * (cycles * TICKS // (off.interval - off.refresh) + 1) // TICKS if off.interval else 0
+    return cycles + refreshed + 1
 
 
 def _jobs(plan: Plan) -> np.ndarray:
