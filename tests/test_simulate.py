@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ import pytest
 from machines import NEED_VALUES
 
 import accelsim
-from accelsim import ledger, load_machine, open_trace
+from accelsim import cli, ledger, load_machine, open_trace
 from accelsim.errors import AccelsimError, MachineError, TraceError
 from accelsim.hardware.machine import Machine, parse_machine
 from accelsim.ledger import Record
@@ -686,6 +687,40 @@ def test_tables_are_the_same_bytes_on_any_number_of_threads(trace, table, tmp_pa
         one.to_parquet(tmp_path / f"{name}.parquet")
     for kind in ("csv", "parquet"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"more.{kind}").read_bytes()
+
+
+STUDY = """
+trace: tiny.npz
+machine: dadiannao.yaml
+snapshots: [swat80]
+grid: {accelerator.tiles: [1, 2, 3, 4]}
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "--config", "pe8x8.yaml", "--trace", "tiny.npz"),
+        ("compare", "--machines", "pe8x8.yaml,dadiannao.yaml", "--trace", "tiny.npz"),
+        ("sweep", "study.yaml"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_a_command_writes_is_the_same_bytes_on_any_number_of_threads(command, tiny, tmp_path, monkeypatch, capsys):
+    """``--jobs`` would be in the files, as the command that made them is; so it is the processor that has so many."""
+    monkeypatch.setattr("accelsim.sweeps.workers.ProcessPoolExecutor", lambda count, **how: ThreadPoolExecutor(count))
+    written = []
+    for threads in (1, 2, 8):
+        monkeypatch.setattr(f"accelsim.commands.{command[0]}.cores", lambda threads=threads: threads)
+        place = tmp_path / str(threads)
+        place.mkdir()
+        monkeypatch.chdir(place)
+        (place / "tiny.npz").write_bytes(tiny.read_bytes())
+        (place / "study.yaml").write_text(STUDY)
+        assert cli.main([*command, "--quiet", "--out", "out"]) == 0
+        said = capsys.readouterr().out
+        written.append((said, {path.name: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}))
+    assert len(written[0][1]) > 4 and written[0] == written[1] == written[2]
 
 
 SIDE, CHANNELS = 64, 4096  # as many filters

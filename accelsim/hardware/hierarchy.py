@@ -101,7 +101,8 @@ class OffChip(Parameters):
             return np.zeros_like(sizes_bytes)
         rate = self.channels * self.megabytes_per_second
         whole, rest = np.divmod(self.moved_bytes(sizes_bytes) * clock_mhz, rate)
-        return in_ticks(whole) - (-rest * TICKS // rate)
+        ticks: np.ndarray = in_ticks(whole) - (-rest * TICKS // rate)
+        return ticks
 
     def timing(self, clock_mhz: int) -> PortTiming:
         """What the port's time goes to beside transfers; times in ns are rounded up to ticks."""
