@@ -1,6 +1,7 @@
 """Does ``accelsim reproduce`` compare as it says, fail when it should, and is its page current?"""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from warm import PROGRAM
 
 import accelsim
 from accelsim import TraceWriter, cli
@@ -278,9 +280,10 @@ def test_a_page_escapes_what_markdown_and_html_would_read():
 
 
 def run(here, *arguments):
-    """One run of the program, as a user runs it."""
-    command = [sys.executable, "-m", "accelsim.cli", "reproduce", *arguments]
-    return subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120)
+    """One run of the program."""
+    done = PROGRAM.run(["reproduce", *map(str, arguments)], here, dict(os.environ))
+    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+    return done
 
 
 def test_without_a_name_it_lists_what_it_knows(tmp_path):
