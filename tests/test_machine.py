@@ -287,7 +287,7 @@ def test_a_name_that_cannot_be_a_file(here, name):
         load_machine(name)
 
 
-def within_seconds(folder, code, seconds=5, gigabytes=4):
+def within_a_minute(folder, code, seconds=60, gigabytes=4):
     """What a process of its own prints; it fails if it hangs or eats memory."""
     size = gigabytes << 30
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size))  # noqa: E731
@@ -318,13 +318,13 @@ BOMB = f"bomb:\n{LEVELS}"
 def test_a_billion_laughs_are_refused_at_once(tmp_path, text):
     """Nine aliases of nine aliases, twelve deep: 3·10¹¹ elements to whoever writes them out."""
     (tmp_path / "m.yaml").write_text(text, encoding="utf-8")
-    printed = within_seconds(tmp_path, LOAD)
+    printed = within_a_minute(tmp_path, LOAD)
     assert printed.startswith("m.yaml: ") and printed.count("\n") == 1 and len(printed) < 1000
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "m.yaml")
-    assert within_seconds(tmp_path, LOAD).startswith("m.yaml: ")
+    assert within_a_minute(tmp_path, LOAD).startswith("m.yaml: ")
 
 
 @pytest.fixture(scope="module")
@@ -461,4 +461,4 @@ def test_shipped_machines_are_found_when_installed(tmp_path):
     shutil.copytree(package, tmp_path / "accelsim", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(CONFIGS, tmp_path / "accelsim" / "configs")
     code = "import accelsim; print(accelsim.__file__, accelsim.load_machine('pe8x8.yaml').name)"
-    assert within_seconds(tmp_path, code).split() == [str(tmp_path / "accelsim" / "__init__.py"), "pe8x8"]
+    assert within_a_minute(tmp_path, code).split() == [str(tmp_path / "accelsim" / "__init__.py"), "pe8x8"]
