@@ -957,8 +957,8 @@ MUTATIONS = [
     Mutation(
         "channels-do-not-share",
         HIERARCHY,
-        "TICKS // (self.channels * self.megabytes_per_second))",
-        "TICKS // self.megabytes_per_second)",
+        "rate = self.channels * self.megabytes_per_second",
+        "rate = self.megabytes_per_second",
         OFFCHIP,
         "a transfer is as long as if there were one channel",
     ),
@@ -2113,8 +2113,8 @@ MUTATIONS = [
     Mutation(
         "sums-that-wrap-around",
         "study/results.py",
-        "            if whole >= EXACT:",
-        "            if whole > EXACT:",
+        "isinstance(whole, int) and whole >= EXACT:",
+        "isinstance(whole, int) and whole > EXACT:",
         ("test_simulate.py::test_a_sum_that_would_wrap_around_is_refused",),
         "a sum of 2^63 is shown as a negative number",
     ),
