@@ -103,10 +103,27 @@ def test_a_resumed_run_goes_on_and_its_own_steps_count(tmp_path):
     assert Series.open(tmp_path / "a").steps[-1].notes == loss | accuracy
     with pytest.raises(OutputError, match="is not a series of this run"):
         SeriesWriter(tmp_path / "a", {"network": "other"})
-    (tmp_path / "b").write_text("notes of mine\n")
-    with pytest.raises(OutputError, match="is not a series"):
-        SeriesWriter(tmp_path / "b", {})
-    assert (tmp_path / "b").read_text() == "notes of mine\n"
+    for mine in ("notes of mine\n", "notes of mine, of a line without an end"):
+        (tmp_path / "b").write_text(mine)
+        with pytest.raises(OutputError, match="is not a series"):
+            SeriesWriter(tmp_path / "b", {})
+        assert (tmp_path / "b").read_text() == mine
+
+
+def test_a_line_of_which_the_disk_takes_a_part_at_a_time_is_whole(tmp_path):
+    class Slow:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, line):
+            return self.file.write(line[:7])
+
+    writer = SeriesWriter(tmp_path / "a", {"network": "n"})
+    writer._file = Slow(writer._file)
+    for step in range(3):
+        writer.step(step, {("fc", "weight"): (step, 10)}, {})
+    writer._file.file.close()
+    assert [step.step for step in Series.open(tmp_path / "a").steps] == [0, 1, 2]
 
 
 def test_an_unfinished_line_is_left_out_and_cut_off(tmp_path):

@@ -106,8 +106,7 @@ class SeriesWriter:
         try:
             held = self.path.read_bytes() if self.path.exists() else b""
             whole = held[: held.rfind(b"\n") + 1]
-            if whole:
-                self._check_same(whole.split(b"\n", 1)[0], entry)
+            self._check_same(held, whole.split(b"\n", 1)[0], entry)
             self._file: IO[bytes] = self.path.open("r+b" if held else "wb", buffering=0)
             self._file.truncate(len(whole))
             self._file.seek(len(whole))
@@ -116,12 +115,13 @@ class SeriesWriter:
         except OSError as error:
             raise OutputError(f"{self.path}: cannot write: {error.strerror}") from error
 
-    def _check_same(self, line: bytes, entry: dict[str, Any]) -> None:
+    def _check_same(self, held: bytes, line: bytes, entry: dict[str, Any]) -> None:
+        """Of a file without a whole line: is it how this series begins?"""
         try:
-            held = json.loads(line)
+            is_same = json.loads(line) == json.loads(json.dumps(entry)) if line else _line(entry).startswith(held)
         except ValueError:
-            held = None
-        if held != json.loads(json.dumps(entry)):
+            is_same = False
+        if not is_same:
             raise OutputError(f"{self.path}: exists, and is not a series of this run, which would be appended to")
 
     def step(self, number: int, counts: Mapping[tuple[str, str], tuple[int, int]], notes: Mapping[str, float]) -> None:
@@ -148,7 +148,13 @@ class SeriesWriter:
         self._file.close()
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        left = _line(entry)
+        while left:  # a disk that is nearly full takes a part
+            left = left[self._file.write(left) :]
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
