@@ -1,6 +1,8 @@
 """Does ask say what compare counts, of a trace and of a file with its checkpoint, and where the tensors come from?"""
 
+import errno
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -221,6 +223,33 @@ def test_the_limit_is_the_best_machine_s_own_account(tiny, capsys):
     most = snapshot["limit"]["sentences"]["step"]
     words = {"fwd": "inference", "input_grad": "the input gradient", "weight_grad": "the weight gradient"}
     assert most.startswith(f"the limit of {words[cycles.idxmax()]}")
+
+
+def test_a_pass_that_costs_nothing_is_said_nothing_of(tiny, capsys):
+    """As the input gradient of a first layer; the step is there, of the passes that ran."""
+    out = asked(capsys, str(tiny), "--snapshots", "swat80", "--layers", "conv1", "--machines", "pe8x8.yaml,ideal.yaml")
+    assert "A training step takes" in out and "the limit of inference" in out
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_full_disk_leaves_no_answer_without_its_report(kept, tiny, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("plotly")
+    out = tmp_path / "answer"
+    command = ("ask", str(tiny), "--layers", "conv1", "--machines", "pe8x8.yaml,ideal.yaml", "--out", str(out))
+    if kept:
+        assert cli.main(list(command)) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()} if kept else None
+    write = Path.write_text
+
+    def full(path, *arguments, **how):
+        if path.name == "report.html":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write(path, *arguments, **how)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert cli.main([*command, "--snapshots", "dense"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert ({path.name: path.read_bytes() for path in out.iterdir()} if out.exists() else None) == before
 
 
 def test_a_folder_with_a_report_is_written(tiny, tmp_path, capsys):

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.commands.shared import Commands, add_code, add_format, cores, jobs, names, progress, shape, show_as
-from accelsim.errors import ConfigError, TraceError
+from accelsim.errors import AccelsimError, ConfigError, OutputError, TraceError
 from accelsim.workload.lowering import PASSES
 
 if TYPE_CHECKING:
+    from accelsim.study.compare import Comparison
     from accelsim.workload.synthetic import SyntheticTrace
     from accelsim.workload.trace import Trace
 
@@ -80,20 +81,24 @@ def ask(options: argparse.Namespace) -> None:
     data |= {"told": told, "coverage": covered, "provenance": origin}
     parts = [*answer.sentences(data), *told, *covered]
     if options.out:
-        answer.write(options.out, comparison, data | compare.facts(comparison), layout.rendered(parts))
-        parts.append(_reported(options.out))
+        parts.append(_written(options.out, comparison, data | compare.facts(comparison), layout.rendered(parts)))
     show_as(options, parts, data)
 
 
-def _reported(folder: Path) -> str:
-    """Where the report is, or what it needs."""
-    from accelsim.errors import AccelsimError
+def _written(folder: Path, comparison: Comparison, data: dict[str, Any], text: str) -> str:
+    """Writes the answer and its report, all or none; where the report is, or what it needs."""
+    from accelsim.files import staged
+    from accelsim.study import answer
     from accelsim.study.report import write_report
 
-    try:
-        return f"\nin {write_report(folder)}"
-    except AccelsimError as error:  # without Plotly; the results are there
-        return f"\nin {folder}, without a report: {error}"
+    with staged(folder) as stage:
+        answer.write(stage, comparison, data, text)
+        try:
+            return f"\nin {folder / write_report(stage).name}"
+        except OutputError:
+            raise
+        except AccelsimError as error:  # without Plotly
+            return f"\nin {folder}, without a report: {error}"
 
 
 def _digests(options: argparse.Namespace) -> dict[str, str]:

@@ -95,7 +95,7 @@ def add_limits(
             told = {which: guidance.limit(advice) for which, advice in whole.items()}
             cycles = snapshot["machines"][0]["cycles"]
             most = max(whole, key=lambda which: cycles[which])
-            if len(whole) == len(PASSES):
+            if len(answer["passes"]) == len(PASSES):
                 told["step"] = guidance.limit(whole[most], f" of {NAMES[most]}, where most of its cycles are,")
             snapshot["limit"] = guidance.report(found) | {"sentences": told}
 
@@ -180,7 +180,7 @@ def about(answer: Mapping[str, Any], snapshot: Mapping[str, Any]) -> Iterator[st
     best = snapshot["machines"][0]
     for column in dict.fromkeys((columns[0], columns[-1])):
         yield _sentence(column, best, snapshot["all_skipped"])
-        if snapshot["limit"]:
+        if snapshot["limit"] and column in snapshot["limit"]["sentences"]:  # a pass that costs nothing has none
             yield f"On {best['machine']} {snapshot['limit']['sentences'][column]}."
 
 

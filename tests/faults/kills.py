@@ -25,10 +25,14 @@ class Tiny(torch.nn.Sequential):
         last = torch.nn.Flatten(), torch.nn.Linear(144, num_classes)
         super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), *last)
 """
-COMPARE = ("compare", "--trace", "tiny.npz", "--quiet", "--out", "out", "--machines")
+COMPARE = ("compare", "--trace", "tiny.npz", "--quiet", "--machines")
 SWEEP = ("sweep", "--out", "out", "--quiet")
 IMPORT = ("import", "m.mtx", "--out", "m.npz")
 CAPTURE = ("capture", "--model", "faults_model:Tiny", "--batch", "2", "--image-size", "8", "--steps", "1", "--quiet")
+ASK = ("ask", "tiny.npz", "--machines", "pe8x8.yaml,ideal.yaml", "--quiet", "--out", "out")
+ANIMATE = ("animate", "--config", "pe8x8.yaml", "--memory", "none", "--out", "a.html", "--toy")
+REPRODUCE = ("reproduce", "--quiet", "--out", "out")
+TOY = "channels=2,filters=2,height=4,width=4"
 MTX = "%%MatrixMarket matrix coordinate real general\n3 4 3\n1 1 5\n2 3 -1\n3 4 2\n"
 
 
@@ -39,6 +43,7 @@ class Command:
     name: str
     arguments: tuple[str, ...]
     before: tuple[str, ...] = ()
+    refuses: bool = False  # a folder that is there
 
 
 COMMANDS = (
@@ -46,15 +51,25 @@ COMMANDS = (
     Command("run, over results", (*RUN, "--out", "out"), (*RUN, "--out", "out", "--passes", "fwd")),
     Command("run, pictures", (*RUN, "--plots", "out"), (*RUN, "--plots", "out", "--passes", "fwd")),
     Command("run, timeline", (*RUN, "--timeline", "t.json"), (*RUN, "--timeline", "t.json", "--passes", "fwd")),
-    Command("compare", (*COMPARE, "pe8x8.yaml,ideal.yaml"),
-            (*COMPARE, "pe8x8.yaml")),
+    Command("compare", (*COMPARE, "pe8x8.yaml,ideal.yaml", "--out", "out"), (*COMPARE, "pe8x8.yaml", "--out", "out")),
+    Command("compare, picture", (*COMPARE, "pe8x8.yaml,ideal.yaml", "--plot", "p.svg"),
+            (*COMPARE, "pe8x8.yaml", "--plot", "p.svg")),
+    Command("ask", ASK, (*ASK, "--layers", "conv1")),
     Command("sweep", (*SWEEP, "two.yaml"), (*SWEEP, "one.yaml")),
     Command("sweep, new folder", (*SWEEP, "two.yaml")),
     Command("report", ("report", "results")),
+    Command("report, elsewhere", ("report", "results", "--out", "r.html"), ("report", "comparison", "--out", "r.html")),
+    Command("animate", (*ANIMATE, f"{TOY},seed=1"), (*ANIMATE, TOY)),
+    Command("merge", ("merge", "--force", "-o", "m.npz", "tiny.npz", "again.npz"),
+            ("merge", "-o", "m.npz", "tiny.npz", "other.npz")),
+    Command("reproduce", (*REPRODUCE, "table4", "memory"), (*REPRODUCE, "table4")),
+    Command("rtl export", ("rtl", "export", "--config", "tensordash.yaml", "--out", "out"),
+            ("rtl", "export", "--config", "tensordash.yaml", "--set", "accelerator.lanes=8", "--out", "out")),
     Command("import", (*IMPORT, "--force", "--seed", "1"), IMPORT),
-    Command("export", ("export", "--trace", "tiny.npz", "--format", "timeloop", "--out", "out")),
-    Command("export, results", ("export", "--results", "results", "--format", "scalesim", "--out", "out")),
-    Command("new machine", ("new", "machine", "mine", "--out", "out")),
+    Command("export", ("export", "--trace", "tiny.npz", "--format", "timeloop", "--out", "out"), refuses=True),
+    Command("export, results", ("export", "--results", "results", "--format", "scalesim", "--out", "out"),
+            refuses=True),
+    Command("new machine", ("new", "machine", "mine", "--out", "out"), refuses=True),
     Command("validate", ("validate", "cnvlutin", "--out", "out", "--quiet")),
     Command("capture", (*CAPTURE, "--out", "c.npz", "--force", "--seed", "1"), (*CAPTURE, "--out", "c.npz")),
 )  # fmt: skip
@@ -91,7 +106,6 @@ def prepared(start: Path) -> None:
     import numba  # noqa: F401
 
     import accelsim
-    from accelsim import cli
     from accelsim.study import accelergy, compare, export, plots, report, scalesim_reports, tables  # noqa: F401
     from accelsim.study.validation import catalogue, page  # noqa: F401
     from accelsim.sweeps import sweep, text, workers  # noqa: F401
@@ -104,7 +118,8 @@ def prepared(start: Path) -> None:
     )  # where points are computed is no matter
     start.mkdir()
     os.chdir(start)
-    conftest.write_tiny.__wrapped__()(start / "tiny.npz")
+    for name, samples in (("tiny", 1), ("again", 1), ("other", 2)):
+        conftest.write_tiny.__wrapped__()(start / f"{name}.npz", samples=samples)
     for name, tiles in (("one", "4"), ("two", "4, 8")):
         (start / f"{name}.yaml").write_text(STUDY % tiles)
     (start / "m.mtx").write_text(MTX)
@@ -113,8 +128,9 @@ def prepared(start: Path) -> None:
     with accelsim.open_trace("tiny.npz") as trace:
         for name in ("pe8x8.yaml", "dadiannao.yaml", "ideal.yaml"):
             list(accelsim.simulate_records(accelsim.load_machine(name), trace))
-    done = shim.forked(lambda: cli.main([*RUN, "--out", "results"]), start, shim.COUNT, shim.MOVES)
-    assert done.code == 0, done.said
+    for arguments in ((*RUN, "--out", "results"), (*COMPARE, "pe8x8.yaml", "--out", "comparison")):
+        done = run(arguments, start)
+        assert done.code == 0, done.said
 
 
 def faults(command: Command, folder: Path, writes: int) -> Iterator[str]:
@@ -141,9 +157,7 @@ def faults(command: Command, folder: Path, writes: int) -> Iterator[str]:
 def one(
     command: Command, place: Path, kind: int, ops: int, at: int, ends: tuple[dict[str, bytes], dict[str, bytes]]
 ) -> str:
-    """What is wrong after a fault."""
-    from accelsim.durable import sweep_up
-
+    """What is wrong after a fault: where it left off, and after the next start, which is left to sweep up itself."""
     what = f"{('', 'killed before', 'killed after', 'full from')[kind]} call {at}"
     done = run(command.arguments, place, kind, ops, at)
     if kind == shim.FULL:
@@ -153,27 +167,36 @@ def one(
             return f"{what}: exit code {done.code}: {done.said[-300:]}"
     elif done.code is not None:
         return f"{what}: was not killed: {done.code}: {done.said[-300:]}"
-    for inner in (place, *(path for path in place.rglob("*") if path.is_dir() and path.name != "points")):
-        sweep_up(inner)
-    found, (old, new) = content(place), ends
+    old, new = ends
+    if content(place) == old and names(place) == names(place.with_name("old")):
+        return ""  # as if it had never been started
+    found = content(swept(place))
     points = {name: data for name, data in found.items() if name.startswith("out/points/")}
     bare = {name: data for name, data in found.items() if name not in points}
     if bare not in [{name: data for name, data in end.items() if "out/points/" not in name} for end in (old, new)]:
         odd = [name for name in found.keys() | new.keys() if found.get(name) != new.get(name)]
         return f"{what}: neither old nor new: {odd}"
-    if not points.items() <= new.items() or not {n for n in old if n in points} >= {
-        n for n in old if "out/points/" in n
-    }:
+    if not points.items() <= new.items() or not {name for name in old if "out/points/" in name} <= points.keys():
         return f"{what}: points were lost, or are not whole: {sorted(points)}"
-    if command.name.startswith("export") and (place / "out").exists():
+    if command.refuses and found == new:
         return ""  # it mixes with nothing that is there
-    if command.name == "new machine" and (place / "out").exists():
-        return ""
     again = run(command.arguments, place)
     if again.code != 0 or content(place) != new:
         return f"{what}: the next start does not finish: {again.code}: {again.said[-300:]}"
     left = [str(path) for path in place.rglob(".accelsim-*")]
     return f"{what}: left behind: {left}" if left else ""
+
+
+def swept(place: Path) -> Path:
+    """A copy of a folder, as whoever reads in it finds it."""
+    from accelsim.durable import sweep_up
+
+    copy = place.with_name("seen")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(place, copy)
+    for inner in (copy, *(path for path in copy.rglob("*") if path.is_dir())):
+        sweep_up(inner)
+    return copy
 
 
 def run(
@@ -203,6 +226,11 @@ def content(place: Path) -> dict[str, bytes]:
         for path in sorted(place.rglob("*"))
         if path.is_file() and "/.accelsim-" not in f"/{path.relative_to(place)}" and "__pycache__" not in path.parts
     }
+
+
+def names(place: Path) -> set[Path]:
+    """Of everything that is there."""
+    return {path.relative_to(place) for path in place.rglob("*") if "__pycache__" not in path.parts}
 
 
 if __name__ == "__main__":
