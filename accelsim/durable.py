@@ -85,6 +85,14 @@ def temporary(parent: Path, *, folder: bool = False) -> Iterator[Path]:
         made.discard()
 
 
+def read_whole(path: Path) -> bytes:
+    """A file's bytes. OSError where it cannot be read, or is no file: a pipe would be waited for, for ever."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is a pipe or a device", str(path))
+        return file.read()
+
+
 def replace(beside: Path, path: Path) -> None:
     """Puts a file or folder in its place in one step, after its bytes are on the disk."""
     with held_back():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from accelsim.durable import publish, replace, sweep_up, temporary
+from accelsim.durable import PREFIX, publish, replace, sweep_up, temporary
 from accelsim.errors import AccelsimError, OutputError
 
 PACKAGE = Path(__file__).parent
@@ -62,6 +62,8 @@ def staged(folder: Path) -> Iterator[Path]:
         folder = folder.absolute()
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder}: must be a folder, but is a file")
+        if folder.is_symlink() and not folder.exists():
+            raise OutputError(f"{folder}: must be a folder, but is a link to {folder.readlink()}, which is not there")
         made = _make_parents(folder)
         is_new = not folder.exists()
         place = folder.parent if is_new else folder
@@ -74,7 +76,8 @@ def staged(folder: Path) -> Iterator[Path]:
                 publish(stage, folder)
         made = []
     except OSError as error:
-        raise OutputError(f"{error.filename or folder}: cannot write: {error.strerror or error}") from error
+        name = folder if PREFIX in str(error.filename or PREFIX) else error.filename  # of what is temporary no word
+        raise OutputError(f"{name}: cannot write: {error.strerror or error}") from error
     finally:
         for parent in made:
             with suppress(OSError):

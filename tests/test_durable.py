@@ -18,6 +18,7 @@ from accelsim.errors import OutputError, ResultsError
 from accelsim.files import staged, staged_file
 from accelsim.interrupts import heard, held_back
 from accelsim.study import manifest
+from accelsim.sweeps.store import Store
 
 OLD, NEW = {"a": b"old a", "b": b"old b", "z": b"kept"}, {"a": b"new a", "b": b"new b", "c": b"new c"}
 
@@ -234,6 +235,44 @@ def test_another_s_half_moved_folder_is_moved_only_for_its_owner(tmp_path, monke
     monkeypatch.undo()
     sweep_up(tmp_path)
     assert content(tmp_path) == NEW
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    folder = filled(tmp_path / "results", OLD)
+    manifest.write(folder)
+    assert manifest.read(folder, ("a",)) == OLD
+    (folder / "a").unlink()
+    os.mkfifo(folder / "a")
+    with pytest.raises(ResultsError, match="a: cannot read: is a pipe or a device"):
+        manifest.read(folder, ("a",))
+    (folder / manifest.NAME).unlink()
+    os.mkfifo(folder / manifest.NAME)
+    with pytest.raises(ResultsError, match=r"manifest.sha256: must be there.*: is a pipe or a device"):
+        manifest.read(folder, ("a",))
+    store = Store(tmp_path / "store")
+    os.mkfifo(tmp_path / "store" / "points" / "key.point")
+    assert store.get("key") is None and not store.known()  # to be computed again
+
+
+def test_a_link_that_leads_nowhere_is_refused_and_one_in_the_place_of_a_file_is_replaced(tmp_path):
+    (tmp_path / "out").symlink_to("nowhere")
+    with pytest.raises(OutputError, match="out: must be a folder, but is a link to nowhere, which is not there"):
+        write(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    mine = filled(tmp_path / "mine", {"a": b"mine"}) / "a"
+    folder = filled(tmp_path / "results", {})
+    (folder / "a").symlink_to(mine)
+    write(folder)
+    assert mine.read_bytes() == b"mine" and content(folder) == NEW and not (folder / "a").is_symlink()
+
+
+def test_a_folder_that_cannot_be_made_is_named_and_no_temporary_one(tmp_path, monkeypatch):
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(OutputError, match=rf"^{tmp_path}/out: cannot write: Permission denied"):
+        write(tmp_path / "out")
 
 
 def test_publishing_twice_at_once_gives_one_or_the_other(tmp_path):

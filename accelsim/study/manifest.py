@@ -10,7 +10,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from accelsim.durable import sweep_up
+from accelsim.durable import read_whole, sweep_up
 from accelsim.errors import ResultsError
 
 NAME = "manifest.sha256"
@@ -51,7 +51,7 @@ def read(folder: Path, needed: tuple[str, ...]) -> dict[str, bytes]:
 def _digests(folder: Path) -> dict[str, str]:
     path = folder / NAME
     try:
-        *lines, last = path.read_text(encoding="utf-8").split("\n")
+        *lines, last = read_whole(path).decode().split("\n")
     except OSError as error:
         raise ResultsError(f"{path}: must be there, as accelsim writes it with results: {error.strerror}") from error
     except UnicodeDecodeError:
@@ -65,6 +65,6 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_whole(path)
     except OSError as error:
         raise ResultsError(f"{path}: cannot read: {error.strerror}") from error

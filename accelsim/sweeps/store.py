@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from accelsim.durable import replace, sweep_up, temporary
+from accelsim.durable import read_whole, replace, sweep_up, temporary
 from accelsim.errors import OutputError
 
 POINTS = "points"
@@ -63,7 +63,7 @@ class Store:
     def get(self, key: str) -> pd.DataFrame | None:
         """A point's rows; None if it is not there, or is not what ``put`` wrote: then it goes, to be computed again."""
         try:
-            content = self._path(key).read_bytes()
+            content = read_whole(self._path(key))
         except FileNotFoundError:
             return None
         except OSError:

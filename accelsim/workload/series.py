@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from accelsim.durable import read_whole
 from accelsim.errors import OutputError, TraceError
 
 FORMAT, VERSION = "accelsim-series", 1
@@ -52,7 +53,7 @@ class Series:
         """Raises TraceError, which names the file and the line, if it is no series."""
         path = Path(path)
         try:
-            lines = path.read_bytes().split(b"\n")[:-1]  # what is not ended by a newline was never finished
+            lines = read_whole(path).split(b"\n")[:-1]  # what is not ended by a newline was never finished
         except OSError as error:
             raise TraceError(f"{path}: cannot read: {error.strerror}") from error
         if not lines:
@@ -104,7 +105,7 @@ class SeriesWriter:
         self.path, self._layout = Path(path), [("", "", 0)]
         entry = {"format": FORMAT, "version": VERSION, **header}
         try:
-            held = self.path.read_bytes() if self.path.exists() else b""
+            held = read_whole(self.path) if self.path.exists() else b""
             whole = held[: held.rfind(b"\n") + 1]
             self._check_same(held, whole.split(b"\n", 1)[0], entry)
             self._file: IO[bytes] = self.path.open("r+b" if held else "wb", buffering=0)
