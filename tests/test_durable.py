@@ -267,8 +267,12 @@ def test_a_link_that_leads_nowhere_is_refused_and_one_in_the_place_of_a_file_is_
 
 
 def test_a_folder_that_cannot_be_made_is_named_and_no_temporary_one(tmp_path, monkeypatch):
-    def refuse(path, *_, **__):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    mkdir = Path.mkdir
+
+    def refuse(path, *how, **more):
+        if path.name.startswith(PREFIX):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        mkdir(path, *how, **more)
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(OutputError, match=rf"^{tmp_path}/out: cannot write: Permission denied"):

@@ -40,7 +40,8 @@ def killed(study: Path, out: Path, mode: str, cluster: str | None, how: signal.S
     workers = children(process.pid)
     process.kill() if how == signal.SIGKILL else os.killpg(process.pid, how)
     _, said = process.communicate(timeout=120)
-    if how != signal.SIGKILL and process.returncode not in (0, 128 + how, -how):  # -how: before it could listen
+    began = b"<frozen site>" not in said  # Python itself was still starting
+    if how != signal.SIGKILL and began and process.returncode not in (0, 128 + how, -how):  # -how: so was accelsim
         return f"{how!r}: exit code {process.returncode}: {said[-300:]!r}"
     if process.returncode == 128 + how and list(out.rglob(".accelsim-*")):
         return f"{how!r}: left {list(out.rglob('.accelsim-*'))}"
