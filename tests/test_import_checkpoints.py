@@ -315,6 +315,40 @@ def test_float8_in_safetensors_is_read(topology, tmp_path):
     assert densities(read(tmp_path / "w.safetensors", topology=topology)) == {"conv1": 1, "fc": 0.5}
 
 
+SPANS = {  # of conv1, fc, and how many bytes more the file has
+    "conv1 ends beyond the file": ([[8, 24], [0, 8]], -8, "must lie in the file, lies in 8…24 of 16"),
+    "they overlap": ([[0, 16], [8, 16]], 0, "fc: must begin where the tensor before it ends, 16, begins at 8"),
+    "there is a gap": ([[0, 16], [24, 32]], 8, "fc: must begin where the tensor before it ends, 16, begins at 24"),
+    "the last is not the end": ([[0, 16], [16, 24]], 8, "must end with its last tensor, 24 bytes after the header"),
+    "too few for the shape": ([[0, 12], [12, 20]], -4, r"conv1.weight: F32 \[2, 2, 1, 1\] must lie in the file"),
+    "all is well": ([[8, 24], [0, 8]], 0, None),
+}
+
+
+@pytest.mark.parametrize("case", SPANS)
+def test_tensors_of_safetensors_lie_one_behind_the_other(case, tmp_path):
+    from accelsim.workload.importers.safetensors import tensors
+
+    spans, more, rule = SPANS[case]
+    shapes = {"conv1.weight": [2, 2, 1, 1], "fc": [2]}
+    header = json.dumps({
+        name: {"dtype": "F32", "shape": shape, "data_offsets": span}
+        for (name, shape), span in zip(shapes.items(), spans, strict=True)
+    }).encode()  # fmt: skip
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(
+        len(header).to_bytes(8, "little")
+        + header
+        + np.arange(6, dtype="<f4").tobytes()[: 24 + more]
+        + bytes(max(0, more))
+    )
+    if rule is None:
+        assert tensors(path)["fc"].read().tolist() == [0, 1]
+        return
+    with pytest.raises(ImportFormatError, match=rule):
+        tensors(path)
+
+
 def damaged(content):
     """A file of PyTorch with bytes changed, cut or doubled."""
     rng = np.random.default_rng(0)

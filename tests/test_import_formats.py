@@ -70,6 +70,23 @@ def test_version_3_other_names_and_numbers_for_steps(tmp_path):
     assert "density of Map: fixed-structured is drawn without its structure" in got.told
 
 
+def test_a_coefficient_is_known_by_another_spelling_and_one_that_nobody_gives_is_told(tmp_path):
+    named = PROBLEM.replace("[Tap, 2], [Place, 3]", "[Tap, Wdilation], [Place, Wstride]")
+
+    def read(declared, given):
+        shape = named.replace("    data-spaces:", f"    coefficients: [{declared}]\n    data-spaces:")
+        return written(tmp_path, shape.replace("Image: 6", f"Image: 6, {given}"), "p.yaml")
+
+    both = "{name: Wdilation, default: 1}, {name: Wstride, default: 1}"
+    for declared in (both, "{name: Wstride, default: 7}", ""):
+        got = read(declared, "WDilation: 2, wstride: 3")
+        assert (got.layers[0].geometry.stride, got.layers[0].geometry.dilation) == ((3, 1), (2, 1))
+        assert {"WDilation is taken for Wdilation", "wstride is taken for Wstride"} <= set(got.told)
+    got = read("{name: Wdilation, default: 2}", "Other: 9")
+    assert (got.layers[0].geometry.stride, got.layers[0].geometry.dilation) == ((1, 1), (2, 1))
+    assert "Wstride is given nowhere, and taken for 1" in got.told
+
+
 def test_a_matrix_product_has_the_structured_one_or_the_first_as_weight(tmp_path):
     def product(density):
         text = (DATA / "timeloop" / "M1024-K512-N256.yaml").read_text()

@@ -29,7 +29,9 @@ def tensors(path: Path) -> dict[str, Tensor]:
             raise ImportFormatError("header: must be an object")
         header.pop("__metadata__", None)
         start = 8 + length
-        return {name: _entry(path, name, entry, start, size - start) for name, entry in header.items()}
+        found = {name: _entry(path, name, entry, start, size - start) for name, entry in header.items()}
+        _check_spans({name: entry["data_offsets"] for name, entry in header.items()}, size - start)
+        return found
 
 
 def _entry(path: Path, name: str, entry: object, start: int, size: int) -> Tensor:
@@ -48,6 +50,17 @@ def _entry(path: Path, name: str, entry: object, start: int, size: int) -> Tenso
     if dtype in DTYPES and not fits:  # a dtype that we don't know may still be of a tensor that nobody reads
         raise ImportFormatError(f"{name[:60]}: {dtype} {shape} must lie in the file, lies in {begin}…{end} of {size}")
     return Tensor(tuple(shape), partial(_read, path, name, dtype, start + begin, tuple(shape)))
+
+
+def _check_spans(spans: dict[str, list[int]], size: int) -> None:
+    """The format's own rule: tensors lie one behind the other, to the end of the file."""
+    at = 0
+    for name, (begin, end) in sorted(spans.items(), key=lambda item: item[1]):
+        if begin != at:
+            raise ImportFormatError(f"{name[:60]}: must begin where the tensor before it ends, {at}, begins at {begin}")
+        at = end
+    if at != size:
+        raise ImportFormatError(f"must end with its last tensor, {at} bytes after the header, has {size}")
 
 
 def _read(path: Path, name: str, dtype: str, start: int, shape: tuple[int, ...]) -> np.ndarray:

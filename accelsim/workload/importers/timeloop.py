@@ -84,7 +84,8 @@ def _layer(path: Path, content: Any, told: list[str]) -> ImportedLayer | LeftOut
     instance = problem.get("instance", problem)
     if not isinstance(instance, dict):
         raise ImportFormatError("instance: must be sizes by name, is none")
-    sizes = _sizes(shape, instance, told)
+    steps = {term.name for space in spaces for axis in _axes(space, {}) for term in axis if term.name}
+    sizes = _sizes(shape, steps, instance, told)
     axes = {_name(space): _axes(space, sizes) for space in spaces}
     written = [_name(space) for space in spaces if _either(space, "read_write", "read-write")]
     read_ = [name for name in axes if name not in written]
@@ -118,14 +119,14 @@ def _name(space: Any) -> str:
     return name
 
 
-def _sizes(shape: Mapping[str, Any], instance: Mapping[Any, Any], told: list[str]) -> dict[str, int]:
-    """Of dimensions and coefficients, these by default as the shape says."""
-    found: dict[str, int] = {}
+def _sizes(shape: Mapping[str, Any], steps: set[str], instance: Mapping[Any, Any], told: list[str]) -> dict[str, int]:
+    """Of dimensions and coefficients, these by default as the shape says; ``steps``: those that projections name."""
+    found: dict[str, Any] = {}
     coefficients = shape.get("coefficients") or []
     for part in coefficients if isinstance(coefficients, list) else []:
         if isinstance(part, dict) and isinstance(part.get("name"), str):
             found[part["name"]] = part.get("default", 1)
-    lower = {name.lower(): name for name in found}
+    lower = {name.lower(): name for name in (*steps, *found)}
     for name, size in instance.items():
         if isinstance(name, str) and type(size) is int:
             found[name] = size
@@ -133,6 +134,7 @@ def _sizes(shape: Mapping[str, Any], instance: Mapping[Any, Any], told: list[str
             if known != name:  # HStride for Hstride, as in published problems
                 told.append(f"{name} is taken for {known}")
                 found[known] = size
+    told += [f"{name} is given nowhere, and taken for 1" for name in sorted(steps - found.keys())]
     for name, size in found.items():
         if type(size) is not int or size < 0 or (size < 1 and "pad" not in name.lower()):
             raise ImportFormatError(f"{name[:40]}: must be an integer of 1 or more, got {str(size)[:40]}")
