@@ -58,6 +58,7 @@ def connect(stack: ExitStack, place: str, workers: int) -> Any:
     if place == "local":
         return stack.enter_context(Client(stack.enter_context(_local(workers)), timeout=SECONDS))
     _check(place)
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # that a scheduler is gone, ``Workers`` says
     try:
         return stack.enter_context(Client(place, timeout=SECONDS))
     except (OSError, ValueError, TypeError, RuntimeError) as error:
