@@ -105,13 +105,15 @@ def publish(stage: Path, folder: Path) -> None:
     """Moves a folder's files into the folder around it, all or, if this process or the machine stops, none.
 
     From the moment when the stage is renamed ``READY…`` they are on their way; ``sweep_up`` finishes what was stopped.
+    Of several who publish at once each waits for the one before.
     """
     for file in stage.iterdir():
         if (folder / file.name).is_dir() and not file.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / file.name))
     files, ready = sorted(stage.iterdir()), folder / f"{READY}{secrets.token_hex(8)}"
-    with held_back():
-        _sync_whole(stage)
+    _sync_whole(stage)
+    with _alone(folder), held_back():
+        _finish(folder)  # else it would be finished later, over these
         os.replace(stage, ready)
         try:
             sync(folder)
@@ -120,6 +122,36 @@ def publish(stage: Path, folder: Path) -> None:
             if len(files) == sum(1 for _ in ready.iterdir()):
                 os.replace(ready, stage)  # none has moved, and none shall
             raise
+
+
+@contextmanager
+def _alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Whoever moves files into a folder holds its lock. BlockingIOError, unless ``wait``, where somebody does.
+
+    A temporary folder is nobody else's, and locked as long as it is one.
+    """
+    if folder.name.startswith(PREFIX):
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:  # no locks here
+            pass
+        yield
+    finally:
+        os.close(lock)
+
+
+def _finish(folder: Path) -> None:
+    """Moves what dead processes had all but moved."""
+    for ready in sorted(folder.glob(f"{READY}*")):
+        with suppress(OSError), _claimed(ready) as is_ours:
+            if is_ours and ready.is_dir():
+                _arrive(ready, folder)
 
 
 def _arrive(ready: Path, folder: Path) -> None:
@@ -138,12 +170,12 @@ def sweep_up(folder: Path) -> None:
         found = sorted(entry.name for entry in os.scandir(folder) if entry.name.startswith(PREFIX))
     except OSError:
         return
+    if any(name.startswith(READY) for name in found):
+        with suppress(OSError), _alone(folder, wait=False):
+            _finish(folder)
     for name in found:
-        with suppress(OSError), _claimed(folder / name) as is_ours:
-            if name.startswith(READY):
-                if is_ours and (folder / name).is_dir():
-                    _arrive(folder / name, folder)
-            else:
+        if not name.startswith(READY):
+            with suppress(OSError), _claimed(folder / name):
                 _remove(folder / name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,10 +71,7 @@ def staged(folder: Path) -> Iterator[Path]:
         sweep_up(place)
         with temporary(place, folder=True) as stage:
             yield stage
-            if is_new:
-                replace(stage, folder)
-            else:
-                publish(stage, folder)
+            _put(stage, folder, is_new)
         made = []
     except OSError as error:
         name = folder if PREFIX in str(error.filename or PREFIX) else error.filename  # of what is temporary no word
@@ -82,6 +80,16 @@ def staged(folder: Path) -> Iterator[Path]:
         for parent in made:
             with suppress(OSError):
                 parent.rmdir()
+
+
+def _put(stage: Path, folder: Path, is_new: bool) -> None:
+    if is_new:
+        try:
+            return replace(stage, folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not folder.is_dir():
+                raise  # else another process has made it meanwhile
+    publish(stage, folder)
 
 
 @contextmanager

@@ -279,6 +279,46 @@ def test_a_folder_that_cannot_be_made_is_named_and_no_temporary_one(tmp_path, mo
         write(tmp_path / "out")
 
 
+def forked(work):
+    """A process that does it and ends; its number."""
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def test_of_many_who_write_one_folder_at_once_it_holds_one_s_files(tmp_path):
+    """A new one at first; results, with their digests, are whole whenever all have ended."""
+    for _ in range(5):
+        names = [f"{number:02}" for number in range(20)]
+
+        def results(number, names=names):
+            with staged(tmp_path / "out") as stage:
+                filled(stage, {name: bytes([number]) * 100 for name in names})
+                manifest.write(stage)
+
+        pids = [forked(lambda number=number: results(number)) for number in range(6)]
+        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 6
+        assert set(content(tmp_path / "out")) == {*names, manifest.NAME}
+        files = manifest.read(tmp_path / "out", tuple(names))
+        assert len(set(files.values())) == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_process_had_begun_does_not_come_over_what_the_next_one_wrote(tmp_path):
+    """The next one had swept up, and was at work, when the other one began."""
+    filled(tmp_path, OLD)
+    with staged(tmp_path) as stage:
+        filled(stage, dict.fromkeys(NEW, b"newest"))
+        assert killed(lambda: write(tmp_path), at=8)
+        assert len(list(tmp_path.glob(f"{READY}*"))) == 1
+    sweep_up(tmp_path)
+    assert content(tmp_path) == {"z": b"kept", **dict.fromkeys(NEW, b"newest")}
+
+
 def test_publishing_twice_at_once_gives_one_or_the_other(tmp_path):
     made = [Temporary(tmp_path, folder=True) for _ in range(2)]
     for number, each in enumerate(made):
