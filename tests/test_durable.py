@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import accelsim
 from accelsim.durable import PREFIX, READY, Temporary, publish, replace, sweep_up, temporary
 from accelsim.errors import OutputError, ResultsError
 from accelsim.files import staged, staged_file
@@ -391,7 +392,8 @@ with heard() as ending:
 
 def test_a_signal_while_a_library_makes_its_dataclasses_gives_the_exit_code_of_that_signal(tmp_path):
     (tmp_path / "through.py").write_text(THROUGH_A_TEXT)
-    ended = subprocess.run([sys.executable, "-m", "through"], cwd=tmp_path, check=False)
+    env = os.environ | {"PYTHONPATH": str(Path(accelsim.__file__).parents[1])}
+    ended = subprocess.run([sys.executable, "-m", "through"], cwd=tmp_path, env=env, check=False)
     assert ended.returncode == 128 + signal.SIGTERM
 
 
