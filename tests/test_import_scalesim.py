@@ -171,6 +171,23 @@ def test_columns_of_scalesims_own_are_read_by_position_where_words_are_doubled()
     assert "by SCALE-Sim's own order, since the header got 'Layer, IFMAP Width, IFMAP Width" in told(got)
 
 
+LAYOUT = "Layer name," + ",".join(f"{name} Intraline Factor" for name in CONV.split(",")[1:8])
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (f"{LAYOUT}\nL0,8,128,1,8,1,128,1\n", "line 1: a layout of SCALE-Sim has no layers: its topology has"),
+        ("Layer,Height,Width,Cycles,Stalls,Use,Reads,End\nx,9,8,3,3,3,5,1\n", "must have the column 'ifmap height'"),
+        ("13,0,1,2,3,4,5,6\n14,1,2,3,4,5,6,7\n", "must have the column 'layer name', got '13"),
+    ],
+)  # fmt: skip
+def test_files_beside_a_topology_are_none(text, rule, tmp_path):
+    """SCALE-Sim's layouts, reports and traces have a name, or none, and numbers: no sizes."""
+    with pytest.raises(ImportFormatError, match=rule):
+        written(tmp_path, text)
+
+
 def test_unknown_columns_and_quotes_are_no_obstacle():
     extra, quoted = (read(CASES / "scalesim" / f"{name}.csv") for name in ("extra_col", "quoted"))
     assert geometries(extra) == geometries(quoted) == {"Conv1": Geometry(8, 16, 16, 16, (3, 3))}

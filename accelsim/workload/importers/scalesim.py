@@ -134,8 +134,12 @@ def _rows(path: Path, told: _Told) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _is_headless(cells: list[str]) -> bool:
-    """Whether a first line is a layer already."""
-    return len(cells) > 3 and all(cell.isdecimal() for cell in cells[1 : 8 if len(cells) > 7 else 4])
+    """Whether a first line is a layer already: a name and sizes; numbers alone are a trace's."""
+    return (
+        len(cells) > 3
+        and not cells[0].isdecimal()
+        and all(cell.isdecimal() for cell in cells[1 : 8 if len(cells) > 7 else 4])
+    )
 
 
 def _header(cells: list[str], told: _Told) -> list[str]:
@@ -147,8 +151,12 @@ def _header(cells: list[str], told: _Told) -> list[str]:
     known = [column for column in columns if column]
     needed = PRODUCT if "m" in columns else CONVOLUTION
     missing = [SPELLINGS[column][0] for column in needed if column not in columns]
+    if any("intraline" in name for name in spelled):
+        raise ImportFormatError("a layout of SCALE-Sim has no layers: its topology has")
     if missing or len(set(known)) < len(known):
-        if len(cells) < len(needed) or columns[0] != "name" or "m" in columns:
+        # Words of which most are others' are no topology's: its numbers would be taken for sizes.
+        is_another_s = len(missing) > len(needed) // 2
+        if is_another_s or len(cells) < len(needed) or columns[0] != "name" or "m" in columns:
             raise ImportFormatError(f"header: must have the column {(missing or spelled)[0]!r}, {_got(cells)}")
         told.notes.append(f"columns are read by SCALE-Sim's own order, since the header {_got(cells)}")
         columns = [*CONVOLUTION, *(column if column not in CONVOLUTION else "" for column in columns[8:])]
