@@ -56,6 +56,53 @@ def test_masks_are_multiplied(name):
         assert found == folded == {"c1": 1.0, "c2": pytest.approx(0.1, abs=0.001), "fc": pytest.approx(0.1)}
 
 
+def with_masks(naming):
+    """The dense state, and masks as others name and keep them: half of fc."""
+    tensors = state()
+    masks = {"conv1.weight": torch.ones(4, 3, 3, 3), "fc.weight": (torch.arange(4) % 2).expand(5, 4)}
+    named = {
+        "after": lambda: {**tensors, **{f"{name}_mask": mask for name, mask in masks.items()}},
+        "before": lambda: {**tensors, **{f"mask_{name}": mask.bool() for name, mask in masks.items()}},
+        "inside": lambda: {**tensors, "pruning_masks": masks},
+        "beside": lambda: {"state_dict": tensors, "mask": masks},
+        "by module": lambda: {"model": tensors, "pruning_masks": {name[:-7]: mask for name, mask in masks.items()}},
+        "a list": lambda: {"model": tensors, "masks": list(masks.values())},
+        "packed": lambda: {**tensors, "fc.weight_mask_packed": torch.zeros(3, dtype=torch.uint8)},
+        "of another shape": lambda: {**tensors, "fc.mask": torch.ones(7)},
+        "no mask": lambda: {"conv1.weight": tensors["conv1.weight"], "fc.weight_orig": tensors["fc.weight"]},
+    }  # fmt: skip
+    return named[naming]()
+
+
+@pytest.mark.parametrize("naming", ["after", "before", "inside", "beside", "by module"])
+def test_masks_of_any_naming_are_multiplied(naming, topology, tmp_path):
+    got = saved(tmp_path / "w.pt", with_masks(naming), topology)
+    assert densities(got) == {"conv1": 1, "fc": pytest.approx(0.5, abs=0.11)}
+    assert np.array_equal(numbers(got) != 0, np.tile([False, True], (5, 2)))
+    assert "weights times the masks beside them: conv1 and 1 more" in got.told
+
+
+@pytest.mark.parametrize(
+    ("naming", "what"),
+    [
+        ("a list", "what is called a mask and fits no weight: masks.0 and 1 more"),
+        ("packed", "what is called a mask and fits no weight: fc.weight_mask_packed"),
+        ("of another shape", "what is called a mask and fits no weight: fc.mask"),
+        ("no mask", "a parametrization of the weight, whose mask the file does not hold: fc"),
+    ],
+)
+def test_a_mask_that_is_not_multiplied_is_told(naming, what, topology, tmp_path):
+    got = saved(tmp_path / "w.pt", with_masks(naming), topology)
+    assert densities(got) == {"conv1": 1, "fc": 1} and f"NOT APPLIED: {what}" in got.told
+
+
+def test_layers_that_are_called_masks_stay_layers(topology, tmp_path):
+    """Of Mask R-CNN's kind: a mask's name is one only where it has a weight's name behind it, and its shape."""
+    tensors = {f"heads.mask_{name}": tensor for name, tensor in sparse_state().items()}
+    got = saved(tmp_path / "w.pt", {**tensors, "heads.mask_fc.bias": torch.zeros(5)}, topology)
+    assert densities(got) == {"conv1": 1, "fc": 0.5} and not any("NOT" in text for text in got.told)
+
+
 def test_a_moving_average_beside_the_model_is_a_choice():
     path = CHECKPOINTS / "ema.pth"
     plain = read(path, topology=CHECKPOINTS / "t.csv")

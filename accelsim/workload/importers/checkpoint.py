@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ WRAPPERS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module",
     "state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema", "model_ema_state_dict", "ema_model",
 )  # fmt: skip
-BESIDE = ("masks", "mask", "weight_masks", "sparsifier")  # next to a wrapper: masks of what it wraps
+BESIDE = re.compile(r"(.*_)?masks?|sparsifier")  # next to a wrapper: masks of what it wraps
 NOT_MODELS = ("optim", "sched", "scaler", "callback", "loops", "amp")
 INDEX = ".index.json"
 ENDINGS_OF_PARTS = (".safetensors", ".bin")
@@ -143,9 +144,9 @@ def _of(path: Path, content: Any, entry: str | None, told: list[str]) -> dict[st
             found = _of(path, inner, None, told)
         else:
             found = dict(named(inner, LONGEST_LIST * 4))
-        for key in BESIDE:
-            if isinstance(masks := top.get(key), dict):
-                found |= {f"{_masked_by(name)}.mask": mask for name, mask in named(masks, LONGEST_LIST)}
+        for key in filter(BESIDE.fullmatch, top):
+            for name, mask in named(top[key], LONGEST_LIST):
+                found[f"{_masked_by(name)}.mask" if isinstance(top[key], dict) else f"{key}.{name}"] = mask
     return found
 
 
@@ -169,7 +170,7 @@ def _chosen(top: Mapping[str, object], told: list[str]) -> str | None:
 
 
 def _is_model(key: str, value: object) -> bool:
-    if any(part in key.lower() for part in NOT_MODELS) or key in BESIDE or not isinstance(value, dict | Husk):
+    if any(part in key.lower() for part in NOT_MODELS) or BESIDE.fullmatch(key) or not isinstance(value, dict | Husk):
         return False
     return any(len(tensor.shape) > 1 for _, tensor in named(value, LONGEST_LIST * 4))
 

@@ -7,14 +7,15 @@
 ``weight_v``, ``weight_g``                         weight_norm: g · v / ‖v‖; also as ``original1``, ``original0``
 ``weight_orig``, ``weight_u``, ``weight_v``        spectral_norm: what is divided by one number for all of them
 ``sparseThreshold``                                STR: what is not above its sigmoid is 0
-``weight``, ``….mask`` or any name with "mask"     their product
+``weight``, ``….mask`` or any name with "mask"     their product; the word may stand before the layer's name too
 =================================================  ==============================================================
 
-A tensor of a weight's shape of which nothing is known is named.
+A tensor of a weight's shape of which nothing is known is named, and so is what is called a mask and fits no weight.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,7 @@ ORIGINALS = ("weight", "weight_orig", "parametrizations.weight.original")
 NORMS = (("weight_v", "weight_g"), ("parametrizations.weight.original1", "parametrizations.weight.original0"))
 PACKED = "_packed_params._packed_params.0"  # of torch.ao.nn.quantized.Linear
 AXES = range(2, 6)  # of weights; those of norms have one
+MASK = re.compile("(pruning_|weight_)?masks?", re.IGNORECASE)
 THRESHOLDS = ("sparseThreshold", "sparse_threshold", "threshold")
 
 
@@ -44,7 +46,7 @@ def weights(tensors: dict[str, Tensor], told: list[str]) -> dict[str, Tensor]:
     """
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
-        module, _, part = _split(name)
+        module, _, part = _split(_as_ending(name, tensors))
         modules[module][part] = replace(tensor, parts=(name,))
     found: dict[str, Tensor] = {}
     how: dict[str, list[str]] = defaultdict(list)
@@ -52,10 +54,28 @@ def weights(tensors: dict[str, Tensor], told: list[str]) -> dict[str, Tensor]:
         weight = _weight(module, parts, how)
         if weight is not None:
             found[module] = weight
+    applied = {part for weight in found.values() for part in weight.parts}
+    for name in sorted(tensors.keys() - applied):
+        ends = name.split(".")
+        if any(MASK.search(end) for end in (ends[0], ends[-1])) and not ends[-1].endswith(("weight", "bias")):
+            how["NOT APPLIED: what is called a mask and fits no weight"].append(name)
     told += [f"{text}: {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}" for text, names in how.items()]
     if not found:  # arrays that have the layers' own names
         found = {name: tensor for name, tensor in tensors.items() if len(tensor.shape) in AXES}
     return found
+
+
+def _as_ending(name: str, tensors: dict[str, Tensor]) -> str:
+    """A mask's name with that word behind the weight's, where it stands before it; else as it is."""
+    ends = name.split(".")
+    for at, end in enumerate(ends[:-1]):
+        if MASK.search(end):
+            plain = MASK.sub("", end).strip("_")
+            rest = ".".join((*ends[:at], *([plain] if plain else ()), *ends[at + 1 :]))
+            for weight in {rest, f"{rest}{SUFFIX}"} & tensors.keys():
+                if _spread(tensors[name].shape, tensors[weight].shape) is not None:
+                    return f"{weight}.mask"
+    return name
 
 
 def _split(name: str) -> tuple[str, str, str]:
@@ -89,7 +109,7 @@ def _weight(module: str, parts: dict[str, Tensor], how: dict[str, list[str]]) ->
             weight = Tensor(weight.shape, partial(_thresholded, weight, tensor, shape))
             used.add(name)
             how[f"weights cut at the sigmoid of {name}, as STR does"].append(module)
-    if used == {ORIGINALS[2]} and not any("_u" in name for name in parts):
+    if used in ({ORIGINALS[1]}, {ORIGINALS[2]}) and not any("_u" in name for name in parts):
         how["NOT APPLIED: a parametrization of the weight, whose mask the file does not hold"].append(module)
     for name in sorted(parts.keys() - used):
         if parts[name].shape == weight.shape:
