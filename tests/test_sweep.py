@@ -697,6 +697,47 @@ def test_a_local_cluster_is_on_loopback_and_speaks_tls_to_its_own(study, tmp_pat
 # The command --------------------------------------------------------------------------------------------------------
 
 
+def test_a_local_cluster_s_certificate_does_not_ask_the_clock():
+    pytest.importorskip("distributed")
+    from cryptography import x509
+
+    from accelsim.sweeps.cluster import own_security
+
+    one, other = own_security(), own_security()
+    found = x509.load_pem_x509_certificate(one.tls_ca_file.encode())
+    assert (found.not_valid_before_utc.year, found.not_valid_after_utc.year) == (1970, 9999)
+    assert one.tls_worker_key == one.tls_client_key != other.tls_client_key and one.require_encryption
+
+
+def test_a_local_cluster_that_cannot_start_is_one_line(study, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+
+    def fail(workers):
+        raise RuntimeError("Nanny failed\nto start.")
+
+    monkeypatch.setattr("accelsim.sweeps.cluster._local", fail)
+    with pytest.raises(AccelsimError, match=r"^cluster: cannot start one on this machine \(Nanny failed to start.\)$"):
+        sweep(study(), tmp_path / "out", cluster="local")
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away_ends_the_sweep_in_a_line_and_what_was_stored_is_kept(study, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    made = study(grid={TILES: list(range(1, 21))})
+    with dask(tmp_path / "dask", 2) as address:
+        with distributed.Client(address) as client:
+            scheduler = client.run_on_scheduler(os.getpid)
+        process = start_on(made, tmp_path, "--quiet", "--cluster", address)
+        wait_for(lambda: (tmp_path / "by command").exists() and stored(tmp_path / "by command") > 2, process)
+        os.kill(scheduler, signal.SIGKILL)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and err == f"accelsim: error: cluster: the scheduler {address} is gone\n"
+    kept = stored(tmp_path / "by command")
+    told = []
+    sweep(made, tmp_path / "by command", progress=told.append)
+    assert told[0].found == kept > 2 and told[-1].done == 20 - kept
+
+
 def test_the_command_fails_where_no_point_works(study, tmp_path):
     process = start_on(study(machine="tcle.yaml", passes=["fwd"]), tmp_path, "--quiet")
     out, err = process.communicate(timeout=60)

@@ -25,16 +25,22 @@ def reexecute() -> None:
     if MARK in os.environ:
         del os.environ["LD_PRELOAD"]  # workers and other programs are none of its business
         return
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        sys.exit("needs a C compiler, cc or gcc")
-    library = Path(tempfile.mkdtemp(prefix="shim-")) / "shim.so"
-    source = Path(__file__).with_name("shim.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    library = compiled("shim.c")
     one = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     os.execve(
         sys.executable, [sys.executable, *sys.argv], os.environ | one | {MARK: str(library), "LD_PRELOAD": str(library)}
     )
+
+
+def compiled(source: str) -> Path:
+    """A library of a C file beside this one."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        sys.exit("needs a C compiler, cc or gcc")
+    library = Path(tempfile.mkdtemp(prefix="shim-")) / Path(source).with_suffix(".so")
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", library, Path(__file__).with_name(source), "-ldl"]
+    subprocess.run(command, check=True)
+    return library
 
 
 @dataclass(frozen=True)
