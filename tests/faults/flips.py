@@ -8,6 +8,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import conftest  # noqa: E402
 from accelsim import cli  # noqa: E402
 from accelsim.errors import ResultsError  # noqa: E402
 from accelsim.study.report.folders import read_run  # noqa: E402
+from accelsim.sweeps import workers  # noqa: E402
 from accelsim.sweeps.store import Store  # noqa: E402
 from accelsim.sweeps.sweep import sweep  # noqa: E402
 
@@ -85,6 +87,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000, metavar="N", help="flips of each (10000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     options = parser.parse_args()
+    workers.ProcessPoolExecutor = lambda count, **how: ThreadPoolExecutor(count)  # where it is computed is no matter
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as place:
         trace = conftest.write_tiny.__wrapped__()(Path(place) / "tiny.npz")
