@@ -208,6 +208,21 @@ def test_importing_accelsim_loads_nothing_heavy():
     assert {name.split(".")[0] for name in done.stdout.split()} & HEAVY == set()
 
 
+# Of commands that are called for an answer at once: what they may load.
+LIGHT = {
+    "info resnet20-int8.npz": {"rich"},
+    "info pe8x8.yaml": {"rich", "yaml", "pydantic"},
+    "schema": {"yaml", "pydantic"},
+}
+
+
+@pytest.mark.parametrize("command", LIGHT)
+def test_a_command_that_looks_something_up_loads_what_it_needs(command):
+    code = "import sys\nfrom accelsim.cli import main\nmain(sys.argv[1:])\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True, check=True)
+    assert {name.split(".")[0] for name in done.stderr.split()} & HEAVY <= LIGHT[command]
+
+
 def calls(tree):
     """Names of what a file calls: ``print``, ``sys.exit``."""
     return [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]

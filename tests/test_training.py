@@ -81,7 +81,7 @@ def test_tables_and_files_have_every_run_on_every_machine(made):
 
 
 def test_a_run_that_does_not_reach_the_target_has_no_cost_of_it(made):
-    from accelsim.study.export import to_json
+    from accelsim.study.json_file import to_json
     from accelsim.study.over_time import OverTime
     from accelsim.study.reproduction import algorithms_page
     from accelsim.study.reproduction.algorithms import Found, Run, Traits

@@ -64,7 +64,7 @@ def report(options: argparse.Namespace) -> None:
 def schema(options: argparse.Namespace) -> None:
     """What a machine file may hold."""
     from accelsim.hardware import machine
-    from accelsim.study.export import to_json
+    from accelsim.study.json_file import to_json
 
     rules = machine.schema(*options.models, allow_code=options.allow_code)
     show(to_json(rules, ascii_only=True))

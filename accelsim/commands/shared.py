@@ -35,10 +35,10 @@ def add_format(command: argparse.ArgumentParser) -> None:
 
 def show_as(options: argparse.Namespace, parts: Iterable[object], data: Any) -> None:
     """Prints a result as ``add_format`` has it: tables and lines, or the data. Raises as ``show`` does."""
-    from accelsim.study import export, layout
+    from accelsim.study import json_file, layout
 
     if options.format == "json":
-        show(export.to_json(data, ascii_only=True))
+        show(json_file.to_json(data, ascii_only=True))
     else:
         show(layout.rendered(parts, options.format, is_terminal(sys.stdout)))
 

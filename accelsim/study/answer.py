@@ -14,7 +14,8 @@ from accelsim.ledger import CYCLES
 from accelsim.study import guidance
 from accelsim.study.compare import Comparison, records
 from accelsim.study.describe import zeros_of
-from accelsim.study.export import to_json, write_files
+from accelsim.study.export import write_files
+from accelsim.study.json_file import to_json
 from accelsim.study.layout import new_table
 from accelsim.study.results import fold
 from accelsim.study.tables import HEADINGS as PASSES_IN_WORDS

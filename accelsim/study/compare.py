@@ -17,7 +17,8 @@ from accelsim.hardware.accelerators.base import SKIPS
 from accelsim.hardware.machine import Machine
 from accelsim.ledger import CYCLES, EFFECTUAL, ENERGY, OFFCHIP_MOVED, ONCHIP_MOVED
 from accelsim.pipeline import simulate_records
-from accelsim.study.export import to_json, write_files
+from accelsim.study.export import write_files
+from accelsim.study.json_file import to_json
 from accelsim.study.layout import new_table
 from accelsim.study.results import COLUMNS, Summary, convolutions, dense_selves, frame, slots_of, summarize, total
 from accelsim.study.tables import HEADINGS, NOTHING, count, times

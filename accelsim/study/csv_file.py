@@ -7,16 +7,19 @@ A cell that a spreadsheet would take for a formula gets an apostrophe before it,
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMULAS = tuple("=+-@\t\r'")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """A table without its index; text is UTF-8."""
-    texts = {name: column.map(quoted) for name, column in table.items() if not pd.api.types.is_numeric_dtype(column)}
+    from pandas.api.types import is_numeric_dtype  # here, for tables of text quote cells without it
+
+    texts = {name: column.map(quoted) for name, column in table.items() if not is_numeric_dtype(column)}
     table.assign(**{str(name): column for name, column in texts.items()}).to_csv(path, index=False, encoding="utf-8")
 
 

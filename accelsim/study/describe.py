@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
 from accelsim.errors import printable
-from accelsim.hardware.machine import Machine
-from accelsim.hardware.parameters import Parameters
 from accelsim.study.layout import new_table
 from accelsim.workload.coverage import coverage_text
 from accelsim.workload.formats import ENOUGH
 from accelsim.workload.metadata import TENSORS
 from accelsim.workload.trace import Layer, Snapshot, Trace
+
+if TYPE_CHECKING:
+    from accelsim.hardware.machine import Machine
+    from accelsim.hardware.parameters import Parameters
 
 
 def trace_facts(trace: Trace) -> dict[str, Any]:
@@ -133,6 +135,8 @@ def machine_tables(machine: Machine, source: str) -> Iterator[Table | Text]:
 
 def keys(section: Parameters, path: str = "") -> Iterator[tuple[str, str, str, str]]:
     """Path, value, unit and meaning of each key of a section and of those in it."""
+    from accelsim.hardware.parameters import Parameters  # here, for who describes a trace needs no machine
+
     inner = []
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)

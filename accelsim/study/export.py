@@ -19,6 +19,7 @@ from accelsim.hardware.yaml_file import to_yaml
 from accelsim.ledger import CYCLES
 from accelsim.study import manifest
 from accelsim.study.csv_file import write_csv
+from accelsim.study.json_file import to_json
 from accelsim.study.results import Summary, fold
 from accelsim.version import __version__
 from accelsim.workload.coverage import coverage_text
@@ -90,11 +91,6 @@ def report(
         "counts": [asdict(row) | {"column": row.column} for row in ledger.rows() if row.column in table],
         "provenance": origin,
     }
-
-
-def to_json(data: dict[str, Any], ascii_only: bool = False) -> str:
-    """Strict JSON, so that any reader takes it; for a stream of unknown encoding in ASCII."""
-    return json.dumps(data, indent=1, ensure_ascii=ascii_only, allow_nan=False) + "\n"
 
 
 def write_results(folder: Path, table: pd.DataFrame, data: dict[str, Any], text: str, counts: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from accelsim.hardware.machine import Machine
 from accelsim.ledger import ENERGY
 from accelsim.study import manifest
 from accelsim.study.csv_file import write_csv
-from accelsim.study.export import to_json
+from accelsim.study.json_file import to_json
 from accelsim.study.layout import new_table
 from accelsim.study.over_time import OverTime
 

@@ -15,7 +15,8 @@ from accelsim.errors import AccelsimError
 from accelsim.files import staged
 from accelsim.study import manifest
 from accelsim.study.csv_file import write_csv
-from accelsim.study.export import to_json, versions
+from accelsim.study.export import versions
+from accelsim.study.json_file import to_json
 from accelsim.study.results import evened, fold
 from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import OWN, Point, code_digest

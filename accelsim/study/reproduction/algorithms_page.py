@@ -15,7 +15,7 @@ from accelsim.files import staged
 from accelsim.ledger import ENERGY
 from accelsim.study import manifest
 from accelsim.study.csv_file import write_csv
-from accelsim.study.export import to_json
+from accelsim.study.json_file import to_json
 from accelsim.study.over_time_tables import joules
 from accelsim.study.paper import TABLE1
 from accelsim.study.reproduction.algorithms import Found, Run

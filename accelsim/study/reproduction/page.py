@@ -17,7 +17,7 @@ from rich.text import Text
 from accelsim.files import staged
 from accelsim.study import manifest
 from accelsim.study.csv_file import write_csv
-from accelsim.study.export import to_json
+from accelsim.study.json_file import to_json
 from accelsim.study.layout import markdown_rows, new_table
 from accelsim.study.reproduction.figure import (
     AGREES,

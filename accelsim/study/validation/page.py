@@ -13,7 +13,8 @@ from rich.text import Text
 from accelsim.files import staged
 from accelsim.study import manifest
 from accelsim.study.csv_file import write_csv
-from accelsim.study.export import to_json, versions
+from accelsim.study.export import versions
+from accelsim.study.json_file import to_json
 from accelsim.study.reproduction.page import Block, laid_out, markdown
 from accelsim.study.validation.check import AGREES, DIFFERS, KNOWN, SHOWN, Validation
 from accelsim.version import __version__
