@@ -2774,6 +2774,22 @@ MUTATIONS = [
         "a resumed run searches other thresholds",
     ),
     Mutation(
+        "a machine of a sweep that cannot run says so by its number",
+        "sweeps/chunks.py",
+        'rows.append(reason if own == reason else f"{machine.name}: {own}")',
+        "rows.append(reason)",
+        ("test_sweep.py::test_what_machines_share_is_counted_once_whoever_cannot_run",),
+        "a point's error names no machine",
+    ),
+    Mutation(
+        "a chunk of a sweep has any number of accelerators",
+        "sweeps/plan.py",
+        "len(seen | {accelerator}) > ACCELERATORS",
+        "len(seen | {accelerator}) > MACHINES",
+        ("test_sweep.py::test_a_chunk_has_some_accelerators_and_many_memories",),
+        "64 machines are lost with a worker, each counted by itself",
+    ),
+    Mutation(
         "a sweep's table has the fastest alone",
         "sweeps/text.py",
         ".union(best, sort=False)",

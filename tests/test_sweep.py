@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +20,10 @@ import pytest
 
 import accelsim
 from accelsim.errors import AccelsimError, OutputError
+from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.machine import machine_with, parse_machine
 from accelsim.study import manifest
+from accelsim.sweeps import plan as plans
 from accelsim.sweeps import sweep as sweeps
 from accelsim.sweeps.chunks import Chunk, _private, simulate_chunk
 from accelsim.sweeps.estimate import estimate
@@ -235,6 +238,42 @@ def test_machines_that_share_work_count_as_each_by_itself(study, tmp_path):
     together = replace(chunks[0], machines=tuple(c.machines[0] for c in chunks), keys=tuple(c.keys[0] for c in chunks))
     for rows, chunk in zip(simulate_chunk(together), chunks, strict=True):
         pd.testing.assert_frame_equal(rows, simulate_chunk(chunk)[0])
+
+
+def test_what_machines_share_is_counted_once_whoever_cannot_run(study, tmp_path, monkeypatch):
+    """Six memories behind one array, two of them too small for a job: each says so in its own name, as alone."""
+    bytes_of = {"memory.activation_memory.capacity_bytes": [1 << n for n in (6, 16, 7, 18, 20, 22)]}
+    plan = plan_sweep(load_study(study(machine="pe8x8.yaml", grid=bytes_of)), Store(tmp_path))
+    machines = tuple(machine for chunk in plan.chunks for machine in chunk.machines)
+    chunk, counted = replace(plan.chunks[0], machines=machines, keys=tuple(map(str, range(6)))), []
+    run = PEArray.run
+    monkeypatch.setattr(PEArray, "run", lambda self, conv: counted.append(conv) or run(self, conv))
+    together, once = simulate_chunk(chunk), len(counted)
+    alone = [simulate_chunk(one)[0] for one in chunk.singly(0)]
+    assert len(counted) == 7 * once
+    assert sum(isinstance(rows, str) for rows in alone) == 2
+    for rows, own in zip(together, alone, strict=True):
+        if isinstance(own, str):
+            assert rows == own and rows.startswith("pe8x8: swat80: fwd: ")
+        else:
+            pd.testing.assert_frame_equal(rows, own)
+
+
+def test_a_chunk_has_some_accelerators_and_many_memories(study, tmp_path, monkeypatch):
+    """Up to 3 accelerators or 4 machines, those of one accelerator next to each other."""
+    monkeypatch.setattr(plans, "ACCELERATORS", 3)
+    monkeypatch.setattr(plans, "MACHINES", 4)
+    clocks = {TILES: [1, 2, 3, 4], "clock_mhz": [100, 200, 300, 400, 500, 600]}
+    of = [load_study(study(grid=grid)) for grid in (clocks, {TILES: list(range(1, 25))})]
+    memories, arrays = (
+        [
+            [machine["accelerator"]["tiles"] for machine in chunk.machines]
+            for chunk in plan_sweep(s, Store(tmp_path)).chunks
+        ]
+        for s in of
+    )
+    assert list(map(len, memories)) == [4] * 6 and all(len(set(tiles)) <= 2 for tiles in memories)
+    assert list(map(len, arrays)) == [3] * 8 and sorted(chain(*arrays)) == list(range(1, 25))
 
 
 @quick

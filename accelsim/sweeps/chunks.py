@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from accelsim.durable import replace, sweep_up, temporary
@@ -83,8 +82,7 @@ def simulate_chunk(chunk: Chunk, content: bytes | None = None) -> list[Rows]:
 def _rows(chunk: Chunk, path: str) -> list[Rows]:
     try:
         machines = [_machine(data, chunk.foreign) for data in chunk.machines]
-        table = _simulated(chunk, machines, _opened(path, chunk.digest, chunk.snapshot, chunk.sparsity))
-        return [rows.reset_index(drop=True) for rows in table]
+        return _simulated(chunk, machines, _opened(path, chunk.digest, chunk.snapshot, chunk.sparsity))
     except Exception as error:
         if len(chunk.machines) == 1:
             return [_reason(error)]
@@ -110,13 +108,28 @@ def _reason(error: Exception) -> str:
     return f"defect: {type(error).__name__}: {error}"
 
 
-def _simulated(chunk: Chunk, machines: list[Machine], trace: Trace | SyntheticTrace) -> list[pd.DataFrame]:
-    """A table for each machine. Several may have one name, so places tell them apart: layer, machine, pass."""
+def _simulated(chunk: Chunk, machines: list[Machine], trace: Trace | SyntheticTrace) -> list[Rows]:
+    """A table for each machine, or why it cannot run: what they share is counted once, whoever of them cannot.
+
+    Several may have one name, so they go by their numbers meanwhile; not one alone, whose errors bear its name.
+    """
     snapshot = chunk.snapshot if isinstance(trace, Trace) else trace.snapshots[0].name
-    records = simulate_records(machines, trace, passes=chunk.passes, layers=chunk.layers, snapshots=[snapshot])
-    table = frame(records)
-    numbers = np.arange(len(table)) // len(chunk.passes) % len(machines)
-    return [table[numbers == number] for number in range(len(machines))]
+    chosen: dict[str, Any] = {"passes": chunk.passes, "layers": chunk.layers, "snapshots": [snapshot]}
+    if len(machines) == 1:
+        return [frame(simulate_records(machines, trace, **chosen))]
+    refused: dict[str, str] = {}
+    numbered = [machine.model_copy(update={"name": str(number)}) for number, machine in enumerate(machines)]
+    table = frame(simulate_records(numbered, trace, refused=refused, **chosen))
+    by_number = dict(iter(table.groupby("machine", sort=False)))
+    rows: list[Rows] = []
+    for numbered_one, machine in zip(numbered, machines, strict=True):
+        number, reason = numbered_one.name, refused.get(numbered_one.name)
+        if reason is None:
+            rows.append(by_number[number].assign(machine=machine.name).reset_index(drop=True))
+        else:
+            own = reason.removeprefix(f"{number}: ")
+            rows.append(reason if own == reason else f"{machine.name}: {own}")
+    return rows
 
 
 @lru_cache(maxsize=4)

@@ -16,8 +16,9 @@ from accelsim.sweeps.store import Store
 from accelsim.sweeps.study import Point, Study, points_of
 from accelsim.workload.trace import Trace
 
-# Machines simulated together on one snapshot: enough to share what they share, few enough to be lost to a dead worker.
-TOGETHER = 8
+# Accelerators, and machines, simulated together on one snapshot: enough to share what they share, few enough to be lost
+# to a dead worker. Machines of one accelerator share all that is counted before their memories are replayed.
+ACCELERATORS, MACHINES = 8, 64
 Place = tuple[str, str, str, "float | None"]  # where a trace is, its digest, a snapshot, a sparsity
 
 
@@ -95,18 +96,30 @@ def _chunks(
 ) -> Iterator[Chunk]:
     """Machines with equal accelerators next to each other: what they compute is computed once."""
     count = sum(map(len, missing.values()))
-    together = max(1, min(TOGETHER, count // (4 * workers)))
+    most = max(1, min(MACHINES, count // (4 * workers)))
     for place, machines in missing.items():
         resolved = {key: machine.resolved() for key, machine in machines.items()}
-        alike = sorted(machines, key=lambda key: (repr(resolved[key]["accelerator"]), key))
-        for i in range(0, len(alike), together):
-            some = tuple(alike[i : i + together])
+        named = {key: repr(resolved[key]["accelerator"]) for key in machines}
+        for some in _cut(sorted((name, key) for key, name in named.items()), most):
             foreign = {
                 resolved[key]["accelerator"]["model"]: digest
                 for key in some
                 if (digest := source_digest(type(machines[key].accelerator)))
             }
             yield Chunk(*place, tuple(resolved[key] for key in some), some, *chosen, foreign=foreign)
+
+
+def _cut(machines: list[tuple[str, str]], most: int) -> Iterator[tuple[str, ...]]:
+    """Keys of machines, by the accelerators they are listed with, at most so many at a time."""
+    some: list[str] = []
+    seen: set[str] = set()
+    for accelerator, key in machines:
+        if len(some) == most or len(seen | {accelerator}) > ACCELERATORS:
+            yield tuple(some)
+            some, seen = [], set()
+        some.append(key)
+        seen.add(accelerator)
+    yield tuple(some)
 
 
 def open_trace(name: str) -> Trace:
