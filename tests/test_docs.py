@@ -191,13 +191,14 @@ def test_the_page_says_of_each_machine_what_the_command_says_that_it_skips(tmp_p
     assert dict(skips.findall(each(line, tmp_path)[0])) == dict(skips.findall(compared()))
 
 
-@pytest.mark.parametrize(("page", "least"), [("machines", 10), ("sweeps", 8)])
+@pytest.mark.parametrize(("page", "least"), [("machines", 10), ("sweeps", 8), ("reliability", 30)])
 def test_every_test_that_a_page_names_exists(page, least):
     page = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", page)
     assert len(named) > least
     assert [name for name in named if f"def {name}(" not in tests] == []
+    assert [file for file in re.findall(r"`(tests/\w+/\w+\.py)`", page) if not (ROOT / file).is_file()] == []
 
 
 def test_every_shipped_machine_is_in_the_table_of_machine_files():
