@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ PREFIX = ".accelsim-"
 # A folder of whole files that are on their way into the folder around it: from its renaming on they have taken place.
 READY = ".accelsim-ready-"
 ATTEMPTS = 100
+PATIENCE_SECONDS = 30.0
 
 
 class Temporary:
@@ -128,22 +130,34 @@ def publish(stage: Path, folder: Path) -> None:
 def _alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Whoever moves files into a folder holds its lock. BlockingIOError, unless ``wait``, where somebody does.
 
-    A temporary folder is nobody else's, and locked as long as it is one.
+    Who holds it for ``PATIENCE_SECONDS`` moves no files, but is stopped, or a stranger. A temporary folder is nobody
+    else's, and locked as long as it is one.
     """
     if folder.name.startswith(PREFIX):
         yield
         return
     lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:  # no locks here
-            pass
+        _take(lock, PATIENCE_SECONDS if wait else None)
         yield
     finally:
         os.close(lock)
+
+
+def _take(lock: int, seconds: float | None) -> None:
+    until = time.monotonic() + (seconds or 0)
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if seconds is None:
+                raise
+            if time.monotonic() < until:
+                time.sleep(0.01)
+                continue
+        except OSError:  # no locks here
+            pass
+        return
 
 
 def _finish(folder: Path) -> None:

@@ -2018,8 +2018,8 @@ MUTATIONS = [
     Mutation(
         "swept-up-alive",
         "durable.py",
-        "fcntl.LOCK_EX | fcntl.LOCK_NB",
-        "fcntl.LOCK_SH | fcntl.LOCK_NB if False else fcntl.LOCK_UN",
+        "fcntl.LOCK_NB)\n        about",
+        "fcntl.LOCK_UN)\n        about",
         ("test_durable.py::test_what_a_live_process_writes_is_not_swept_up_and_what_a_dead_one_wrote_is",),
         "a run removes what another one is writing",
     ),

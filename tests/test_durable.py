@@ -1,6 +1,7 @@
 """Is what a command writes all there or not there, wherever it is stopped; and is nothing of the living swept up?"""
 
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -306,6 +307,17 @@ def test_of_many_who_write_one_folder_at_once_it_holds_one_s_files(tmp_path):
         files = manifest.read(tmp_path / "out", tuple(names))
         assert len(set(files.values())) == 1
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_who_holds_a_folder_for_ever_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("accelsim.durable.PATIENCE_SECONDS", 0.05)
+    stranger = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(stranger, fcntl.LOCK_EX)
+        write(tmp_path)
+    finally:
+        os.close(stranger)
+    assert content(tmp_path) == NEW
 
 
 def test_what_a_killed_process_had_begun_does_not_come_over_what_the_next_one_wrote(tmp_path):
