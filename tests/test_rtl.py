@@ -38,6 +38,10 @@ TILES = {
     "two-sided": ("tensordash", {"rows": 2, "columns": 3, "lanes": 8, "skipping": "two_sided"}),
     "tensordash L": ("tensordash", {"rows": 3, "columns": 1, "lanes": 6, "pipeline_drain_cycles": 1, **L22}),
     "no lookahead": ("tensordash", {"rows": 2, "columns": 2, **L00}),
+    "two ports": ("tensordash", {"rows": 2, "columns": 1, "window_ports": 2}),
+    "a port": ("tensordash", {"rows": 1, "columns": 2, "lanes": 4, "window_ports": 1, **L22}),
+    "two ports of a schedule": ("bit-tactical", {"rows": 2, "columns": 1, "window_ports": 2}),
+    "a port of a schedule": ("bit-tactical", {"rows": 2, "columns": 1, "lanes": 8, "window_ports": 1, **L22}),
     "bit-tactical": ("bit-tactical", {"rows": 3, "columns": 2, "pipeline_drain_cycles": 1}),
     "bit-tactical L": ("bit-tactical", {"rows": 2, "columns": 1, "lanes": 5, **L22}),
     "dadiannao": ("dadiannao", {"rows": 2, "columns": 3, "lanes": 3, "pipeline_drain_cycles": 2}),
@@ -175,12 +179,18 @@ def test_random_masks(name, keys):
     assert not wrong and tally.jobs == 8_000
     drain = machine.accelerator.pipeline_drain_cycles
     assert drain in tally.drain_cycles and tally.drain_cycles <= {0, drain}
-    assert tally.fill_cycles == {2 if getattr(machine.accelerator, "lookahead_h", 0) else 1}
+    a = machine.accelerator
+    assert tally.fill_cycles == {1 + -(-getattr(a, "lookahead_h", 0) // getattr(a, "ports", 1))}
 
 
 PES = {
     "queues": ("scnn", {"activation_width": 2, "weight_width": 3, "banks": 8, "queue_depth": 2}),
     "no queues": ("scnn", {"activation_width": 3, "weight_width": 2, "banks": 32, "queue_depth": 0}),
+    "slow banks": (
+        "scnn",
+        {"activation_width": 2, "weight_width": 3, "banks": 8, "queue_depth": 2, "update_cycles": 2},
+    ),
+    "slow banks alone": ("pe8x8", {"activation_width": 2, "weight_width": 2, "banks": 4, "update_cycles": 3}),
     "stride phases": ("pe8x8", {"banks": 4, "stride_phases": True, "pipeline_drain_cycles": 2}),
     "no stride phases": ("pe16x16", {"activation_width": 2, "weight_width": 2, "banks": 1, "pipeline_drain_cycles": 1}),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelsim.errors import ConfigError
+from accelsim.hardware.area import is_stale
 from accelsim.hardware.yaml_file import read_yaml, shown
 
 DEEPEST = 8  # sections in sections; a file that goes deeper is refused by its keys
@@ -80,6 +81,8 @@ def read_layers(file: str | Path, sections: Container[str]) -> Layered:
             raise ConfigError(f"{before}{path}: base: must be the name of a machine file, got {shown(wanted)}")
     merged = chain[-1][1]
     for _, data in reversed(chain[:-1]):
+        if is_stale("area" in data, data):
+            merged = {key: value for key, value in merged.items() if key != "area"}
         merged = over(_spelled_out(merged, data, sections), data)
     return Layered(chain[0][0], merged, chain if len(chain) > 1 else [])
 

@@ -14,6 +14,7 @@ from accelsim.errors import ConfigError
 from accelsim.hardware.accelerators import catalogue
 from accelsim.hardware.accelerators.base import Accelerator
 from accelsim.hardware.accelerators.dadiannao import DaDianNao
+from accelsim.hardware.area import Area, is_stale
 from accelsim.hardware.energy import EnergyTable
 from accelsim.hardware.hierarchy import Buffer, Buffers, Memory
 from accelsim.hardware.layers import Layered, read_layers
@@ -57,6 +58,7 @@ class Machine(Parameters):
     overheads: Overheads | None = option(
         "what sparse training costs besides multiplying, or the name of a file with it; without, nothing", default=None
     )
+    area: Area | None = option("its measured area; without, nothing is told for each mm²", default=None)
 
     @check
     def _memory_feeds_buffers(self) -> Machine:
@@ -107,7 +109,10 @@ def load_machine(
     """
     layers = read_layers(file, SECTIONS)
     if isinstance(layers.data, dict):
-        layers.data.update((key, name) for key, name in sections.items() if name is not None)
+        given = {key: name for key, name in sections.items() if name is not None}
+        layers.data.update(given)
+        if is_stale(False, given):
+            layers.data.pop("area", None)
     machine = _machine(layers, allow_code)
     return machine_with(machine, settings, str(layers.path), allow_code=allow_code) if settings else machine
 
@@ -128,6 +133,8 @@ def machine_with(
 ) -> Machine:
     """A machine with some keys changed, whole sections and presets before what is in them.
 
+    Where what its area is of is changed and no area is set, it has none.
+
     Raises
     ------
     ConfigError
@@ -136,6 +143,8 @@ def machine_with(
     data = copy.deepcopy(machine.resolved())
     changed = ", ".join(f"{name}={value}" for name, value in settings.items())
     source = f"{source} with {changed}" if changed else source
+    if is_stale(any(name.partition(".")[0] == "area" for name in settings), settings):
+        data["area"] = None
     for name in sorted(settings, key=lambda name: (name.count("."), not name.endswith(".preset"))):
         *path, last = name.split(".")
         section: Any = data

@@ -28,6 +28,12 @@ def option(description: str, *, default: Any = ...) -> Any:
     return Field(default, description=description, json_schema_extra={"unit": "option"})
 
 
+def line(description: str) -> Any:
+    """A key with text of one line."""
+    extra: dict[str, Any] = {"unit": "option"}
+    return Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]+$", description=description, json_schema_extra=extra)
+
+
 # Marks a method that checks keys against each other: it raises ValueError or returns self.
 check = model_validator(mode="after")
 

@@ -22,7 +22,7 @@ class BitTacticalTwin(TileJobs):
     def __init__(self, machine: Machine, accelerator: BitTactical):
         super().__init__(accelerator, value_bits(machine))
         self.machine, self.accelerator = machine, accelerator
-        self.ports = 1 + accelerator.lookahead_h
+        self.ports = accelerator.ports
         self.search = ((0, 0), *accelerator.search_map)
         self.choice_bits = max(1, (len(self.search) - 1).bit_length())
 

@@ -66,7 +66,8 @@ class ScatterTwin:
         a = self.accelerator
         given: dict[str, int | str] = {
             "I": a.activation_width, "F": a.weight_width, "WIDTH": self.bits, "SUM": 2 * self.bits + SUM_BITS,
-            "BANKS": a.banks, "BANK_BITS": a.banks.bit_length() - 1, "QUEUE": self._queue, "ENTRIES": self._entries,
+            "BANKS": a.banks, "BANK_BITS": a.banks.bit_length() - 1, "QUEUE": self._queue,
+            "CYCLES": a.update_cycles, "ENTRIES": self._entries,
             "DRAIN": self._drain,
         }  # fmt: skip
         return Circuit(

@@ -22,9 +22,9 @@ class TensorDashTwin(TileJobs):
     def circuit(self) -> Circuit:
         """What is built."""
         a = self.accelerator
-        search, ports = ((0, 0), *a.search_map), 1 + a.lookahead_h
+        search = ((0, 0), *a.search_map)
         given = pe_parameters(a, self.bits, a.pipeline_drain_cycles) | {
-            "DEPTH": 1 + a.lookahead_h, "PORTS": ports, "FREE_START": int(a.free_skip_at_start),
+            "DEPTH": 1 + a.lookahead_h, "PORTS": a.ports, "FREE_START": int(a.free_skip_at_start),
             "TWO_SIDED": int(a.skipping == "two_sided"), "CHOICES": len(search),
             "AHEAD": packed([ahead for ahead, _ in search]), "ASIDE": packed([aside % a.lanes for _, aside in search]),
             "ORDER": packed(lane_order(a.lanes, a.lookaside_d)),
@@ -32,7 +32,7 @@ class TensorDashTwin(TileJobs):
         return Circuit(
             name=self.machine.name, tile="tensordash_tile",
             files=("tensordash_tile.sv", "front.sv", "window.sv", "scheduler.sv", "pick.sv", "pe.sv"),
-            parameters=given, line_bits=(a.rows + a.columns) * a.lanes * self.bits, ports=ports,
+            parameters=given, line_bits=(a.rows + a.columns) * a.lanes * self.bits, ports=a.ports,
             sum_bits=int(given["SUM"]), drain_cycles=a.pipeline_drain_cycles,
         )  # fmt: skip
 

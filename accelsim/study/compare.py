@@ -14,14 +14,15 @@ from rich.text import Text
 from accelsim import ledger
 from accelsim.errors import AccelsimError, ConfigError
 from accelsim.hardware.accelerators.base import SKIPS
+from accelsim.hardware.area import gmacs_per_mm2
 from accelsim.hardware.machine import Machine
-from accelsim.ledger import CYCLES, EFFECTUAL, ENERGY, OFFCHIP_MOVED, ONCHIP_MOVED
+from accelsim.ledger import CYCLES, DENSE, EFFECTUAL, ENERGY, OFFCHIP_MOVED, ONCHIP_MOVED
 from accelsim.pipeline import simulate_records
 from accelsim.study.export import write_files
 from accelsim.study.json_file import to_json
 from accelsim.study.layout import new_table
 from accelsim.study.results import COLUMNS, Summary, convolutions, dense_selves, frame, slots_of, summarize, total
-from accelsim.study.tables import HEADINGS, NOTHING, count, times
+from accelsim.study.tables import HEADINGS, NOTHING, count, short, times
 from accelsim.workload.lowering import PASSES
 from accelsim.workload.trace import Trace
 
@@ -65,7 +66,8 @@ class Comparison:
     rows : DataFrame
         A row per snapshot × machine, in each snapshot the least time per multiplier first. Speedups, by pass, are over
         a dense machine of as many multipliers that is always busy; each is gain × shape, see ``Summary``. Bytes and pJ
-        are over the passes simulated and all samples stored, and missing where not modelled.
+        are over the passes simulated and all samples stored, and missing where not modelled; ``gmacs_per_mm2`` too,
+        where the machine's area is not known.
     records : DataFrame
         What the rows are made of: a row per snapshot, layer, machine and pass (``results.frame``).
     """
@@ -116,7 +118,7 @@ def compare(
         of_machine = summarize(table, machine.name, dense=dense, worth=worth)
         kinds.append(of_machine.layers)
         contenders.append(_contender(machine, [which for which in PASSES if which in passes]))
-        rows += _rows(of_machine, worth, table[table["machine"] == machine.name], bool(machine.memory))
+        rows += _rows(of_machine, machine, table[table["machine"] == machine.name])
     if not contenders:
         raise AccelsimError(next(iter(refused.values()), "machines: must name at least one"))
     refused = {machine.name: refused[machine.name] for machine in machines if machine.name in refused}
@@ -134,27 +136,31 @@ def _contender(machine: Machine, passes: list[str]) -> Contender:
     )
 
 
-def _rows(summary: Summary, worth: int, table: pd.DataFrame, has_memory: bool) -> Iterator[dict[str, Any]]:
+def _rows(summary: Summary, machine: Machine, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """A machine's rows, snapshot by snapshot. ``table`` has its records."""
     by_snapshot = dict(iter(table.groupby("snapshot", sort=False)))
+    mm2 = machine.area.mm2 if machine.area else None
     ratios = summary.per_multiplier, summary.gain, summary.shape, summary.cycles
     for row, gain, shape, cycles in zip(*ratios, strict=True):
         group = by_snapshot[row["snapshot"]]
-        slots = slots_of(group)
+        slots, taken = slots_of(group), total(group, CYCLES)
+        work = total(group, DENSE) / taken if taken else None
         yield {
             "machine": summary.machine,
             "snapshot": row["snapshot"],
             "sparsity": row["sparsity"],
             "samples": cycles["samples"],
             "multipliers": summary.multipliers,
-            "baseline_multipliers": worth,
+            "baseline_multipliers": machine.accelerator.baseline_multipliers,
             **{f"{column}_speedup": row[column] for column in COLUMNS},
             **{f"{column}_gain": gain[column] for column in COLUMNS},
             **{f"{column}_shape": shape[column] for column in COLUMNS},
             "utilization": total(group, EFFECTUAL) / slots if slots else None,
-            CYCLES.column: total(group, CYCLES),
-            **{moved.column: total(group, *moved.parts) if has_memory else None for moved in ledger.rows("moved")},
+            CYCLES.column: taken,
+            **{moved.column: total(group, *moved.parts) if machine.memory else None for moved in ledger.rows("moved")},
             ENERGY.column: total(group, ENERGY),
+            "area_mm2": mm2,
+            "gmacs_per_mm2": gmacs_per_mm2(work, machine.clock_mhz, mm2) if mm2 and work else None,
         }
 
 
@@ -174,6 +180,7 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
     passes = list(comparison.contenders[0].skips)
     columns = [*passes, "step"] if len(passes) == len(PASSES) else passes
     energy = [ENERGY.column] if comparison.rows[ENERGY.column].notna().any() else []
+    area = ["gmacs_per_mm2"] if comparison.rows["gmacs_per_mm2"].notna().any() else []
     groups: Any = comparison.rows.groupby(["snapshot", "sparsity"], sort=False)
     for (snapshot, sparsity), rows in groups:
         over = f"{comparison.layers}, Top-K {100 * sparsity:g} % ({snapshot})"
@@ -181,7 +188,7 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
         table.collapse_padding = True
         table.add_column("machine", no_wrap=True)
         headings = ["multi-\npliers", *(HEADINGS[column] for column in columns), "= gain", "× shape", "off-chip\nMB"]
-        headings += ["on-chip\nMB", *("energy\nmJ" for _ in energy)]
+        headings += ["on-chip\nMB", *("energy\nmJ" for _ in energy), *("GMAC/s\n/mm²" for _ in area)]
         for heading in headings:
             table.add_column(heading, justify="right")
         table.add_column("skips:\ntime", no_wrap=True)
@@ -193,7 +200,8 @@ def shown(comparison: Comparison, notes: bool = True) -> Iterator[Table | Text]:
                 *(times(row[f"{column}_speedup"]) for column in columns),
                 times(row[f"{columns[-1]}_gain"]), times(row[f"{columns[-1]}_shape"]),
                 _scaled(row, OFFCHIP_MOVED.column, 1e6), _scaled(row, ONCHIP_MOVED.column, 1e6),
-                *(_scaled(row, column, 1e9) for column in energy), time_code(contender), traffic_code(contender),
+                *(_scaled(row, column, 1e9) for column in energy), *(short(row[column]) for column in area),
+                time_code(contender), traffic_code(contender),
             )  # fmt: skip
         yield table
     if notes:
@@ -236,6 +244,8 @@ def _legend(comparison: Comparison) -> Iterator[str]:
     yield "  has, of a bit-serial one as many as it is worth"
     yield "gain: over the machine's dense self, which has the same layers without a zero: what sparsity buys"
     yield "shape: its dense self over the multipliers that are always busy: what its sizes, and waiting, cost"
+    if comparison.rows["gmacs_per_mm2"].notna().any():
+        yield "GMAC/s/mm²: multiplications, of zeros too, by time and by the area that a machine file gives"
     yield "MB, mJ: per sample, over the passes shown; on chip: read from and written to the memories there"
     yield "skips: zeros of activations (A), weights (W) and gradients (G) that save time, pass by pass, or bytes"
     seen = {how for c in comparison.contenders for skips in c.skips.values() for how in skips.values()}

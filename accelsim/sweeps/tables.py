@@ -151,15 +151,17 @@ def _point_rows(
 ) -> pd.DataFrame:
     """A row for each pass of a point, summed over layers."""
     worth = point.machine.accelerator.baseline_multipliers if point.machine else None
+    mm2 = point.machine.area.mm2 if point.machine and point.machine.area else None
     place = {
         "point": number, "trace": point.settings["trace"], "machine_file": point.settings["machine"],
         "snapshot": point.snapshot, "made": point.sparsity is not None, **varied, "error": problem,
     }  # fmt: skip
     if counts is None:
-        nothing = {"machine": None, "multipliers": None, "baseline_multipliers": worth, "sparsity": point.sparsity}
+        nothing = dict.fromkeys(("machine", "multipliers")) | {"baseline_multipliers": worth, "chip_mhz": None}
+        nothing |= {"area_mm2": mm2, "sparsity": point.sparsity}
         return pd.DataFrame([place | nothing | {"pass": which} for which in passes], dtype=object)
     first = counts.iloc[0]
-    own = {name: first[name] for name in ("machine", "multipliers")}
-    own |= {"baseline_multipliers": worth, "sparsity": first["sparsity"]}
+    own = {"machine": first["machine"], "multipliers": first["multipliers"], "baseline_multipliers": worth}
+    own |= {"chip_mhz": first["clock_mhz"], "area_mm2": mm2, "sparsity": first["sparsity"]}
     sums = fold(evened(counts), ["pass"])
     return sums.assign(**place, **own)[[*place, *own, *sums.columns]].astype(object)

@@ -60,7 +60,7 @@ def summary(table: pd.DataFrame, fidelity: pd.DataFrame | None, out: Path) -> It
 def report(table: pd.DataFrame, fidelity: pd.DataFrame | None, out: Path) -> dict[str, Any]:
     """What ``--json`` prints."""
     points = compared(table).reset_index()
-    told = ["point", "speedup", "per_multiplier", "utilization", "front"]
+    told = ["point", "speedup", "per_multiplier", "gmacs_per_mm2", "utilization", "front"]
     return {
         "out": str(out),
         "points": int(table["point"].nunique()),
@@ -92,15 +92,18 @@ def _compared(done: pd.DataFrame) -> Iterator[Table | Text]:
     shown = points.loc[[number for number in points.index if number in chosen]]
     first = done["point"].iloc[0]
     energy = ENERGY.column in points and points[ENERGY.column].notna().any()
+    area = points["gmacs_per_mm2"].notna().any()
     of = f"The {len(shown):,} of {len(points):,} points" if len(shown) < len(points) else f"The {len(points):,} points"
     table = new_table(f"{of} by cycles, over passes and layers together; speedup over point {first}")
     headings = ("multipliers", "cycles", "speedup", "for each\nmultiplier", "utilization", *(["mJ"] if energy else []))
+    headings += ("GMAC/s\n/mm²",) if area else ()
     for name in ("point", *differ, *headings, "Pareto\nfront"):
         table.add_column(name, justify="right")
     for (number, row), named in zip(shown.iterrows(), settings.loc[shown.index].to_numpy(), strict=True):
         cells = [f"{row['multipliers']:,.0f}", f"{row[CYCLES.column]:,.0f}"]
         cells += [times(row["speedup"]), times(row["per_multiplier"]), percent(row["utilization"])]
         cells += [_mj(row[ENERGY.column])] if energy else []
+        cells += [_known(row["gmacs_per_mm2"])] if area else []
         table.add_row(str(number), *map(str, named), *cells, "●" if row["front"] else "")
     yield table
     costs = "cycles, multipliers and energy" if energy else "cycles and multipliers"
@@ -116,7 +119,11 @@ def _compared(done: pd.DataFrame) -> Iterator[Table | Text]:
 
 
 def _mj(energy_pj: float) -> str:
-    return short(None if pd.isna(energy_pj) else energy_pj * 1e-9)
+    return _known(energy_pj * 1e-9)
+
+
+def _known(value: float) -> str:
+    return short(None if pd.isna(value) else value)
 
 
 def _fidelity(errors: pd.DataFrame) -> Table:

@@ -24,6 +24,7 @@ _ROW = {
     "machine": TEXT, "snapshot": TEXT, "sparsity": NUMBER, "samples": (int,), "baseline_multipliers": (int,),
     **{f"{column}_{what}": MAYBE for column in COLUMNS for what in ("speedup", "gain", "shape")},
     OFFCHIP_MOVED.column: MAYBE, ONCHIP_MOVED.column: MAYBE, ENERGY.column: MAYBE, "utilization": MAYBE,
+    "gmacs_per_mm2": MAYBE,
 }  # fmt: skip
 RULE = {"layers": TEXT, "refused": {}, "rows": [_ROW]}
 
@@ -50,12 +51,13 @@ def page_of(folder: Path) -> Page:
 def machines_html(data: dict[str, Any]) -> str:
     """A table and a chart a snapshot; what the columns mean, and who could not run."""
     last, passes = _columns(data)
+    area = any(row["gmacs_per_mm2"] is not None for row in data["rows"])
     parts = [f"<p>{esc(MEANING)}</p>"]
     for number, (label, rows) in enumerate(_by_snapshot(data)):
         parts.append(chart_html(f"machines-{number}", f"{PASSES[last]}, {label}"))
         headings = {"machine": "machine", "multipliers": "multipliers"} | {column: PASSES[column] for column in passes}
         headings |= {"gain": "gain", "shape": "shape", "utilization": "utilization", "offchip": "off-chip MB"}
-        headings |= {"onchip": "on-chip MB", "energy": "energy, mJ"}
+        headings |= {"onchip": "on-chip MB", "energy": "energy, mJ"} | ({"area": "GMAC/s/mm²"} if area else {})
         cells = [
             [
                 row["machine"], count(row["baseline_multipliers"]),
@@ -63,6 +65,7 @@ def machines_html(data: dict[str, Any]) -> str:
                 times(row[f"{last}_gain"]), times(row[f"{last}_shape"]), percent(row["utilization"]),
                 _scaled(row, OFFCHIP_MOVED.column, 1e6), _scaled(row, ONCHIP_MOVED.column, 1e6),
                 _scaled(row, ENERGY.column, 1e9),
+                *([Cell(short(row["gmacs_per_mm2"]), row["gmacs_per_mm2"])] if area else []),
             ]
             for row in rows
         ]  # fmt: skip

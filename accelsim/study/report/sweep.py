@@ -13,10 +13,24 @@ from accelsim import ledger
 from accelsim.errors import ResultsError
 from accelsim.ledger import CYCLES, EFFECTUAL, ENERGY
 from accelsim.study.csv_file import unquoted
-from accelsim.study.points import compared, failures
+from accelsim.study.points import MACHINE, compared, failures
 from accelsim.study.report.common import bullets, chart_html, filter_html
 from accelsim.study.report.folders import LARGEST, read_json
-from accelsim.study.report.page import Page, Section, count, details, downloads, esc, flat, mj, percent, table, times
+from accelsim.study.report.page import (
+    Cell,
+    Page,
+    Section,
+    count,
+    details,
+    downloads,
+    esc,
+    flat,
+    mj,
+    percent,
+    table,
+    times,
+)
+from accelsim.study.tables import short
 
 MEANING = (
     "Speedup is over the first point that was computed, for equal work; for each multiplier: over as many multipliers "
@@ -59,12 +73,14 @@ def read_points(path: Path, content: bytes) -> pd.DataFrame:
     missing = [name for name in NEEDED if name not in table]
     if missing and not (table.get("error", pd.Series([""])) != "").all():
         raise ResultsError(f"{path}: has no column {', '.join(missing)}")
-    known = {"point", "sparsity", "multipliers", "baseline_multipliers", *(row.column for row in ledger.rows())}
+    known = {"point", "sparsity", *MACHINE, *(row.column for row in ledger.rows())}
     failed = table["error"] != ""
     for name in table.columns.intersection([*known]):
         unknown = table[name] == ""
         numbers = pd.to_numeric(table[name].mask(unknown), errors="coerce")
-        fine = numbers.between(0, LARGEST) | (unknown & (failed | (name in ledger.columns("energy", "total"))))
+        fine = numbers.between(0, LARGEST) | (
+            unknown & (failed | (name in (*ledger.columns("energy", "total"), "area_mm2")))
+        )
         if not fine.all():
             odd = str(table[name][~fine].iloc[0])[:40] or "nothing"
             raise ResultsError(f"{path}: column {name} must hold numbers from 0, not {odd}")
@@ -97,6 +113,7 @@ def _table(rows: pd.DataFrame, points: pd.DataFrame) -> str:
     shown = points[~settings.reindex(points.index).duplicated()] if differ else points  # of equal points one
     shown = shown.sort_values(CYCLES.column, kind="stable").head(MOST) if len(points) else points
     energy = {"energy": "energy, mJ"} if ENERGY.column in points and points[ENERGY.column].notna().any() else {}
+    area = {"area": "GMAC/s/mm²"} if len(points) and points["gmacs_per_mm2"].notna().any() else {}
     headings = {"point": "point", **{name: name for name in differ}, "multipliers": "multipliers", "cycles": "cycles"}
     headings |= {"speedup": "speedup", "per_multiplier": "for each multiplier", "utilization": "utilization"}
     cells = []
@@ -104,9 +121,10 @@ def _table(rows: pd.DataFrame, points: pd.DataFrame) -> str:
         cell = [count(row["multipliers"]), count(row[CYCLES.column]), times(row["speedup"])]
         cell += [times(row["per_multiplier"]), percent(row["utilization"])]
         cell += [mj(None if pd.isna(row[ENERGY.column]) else row[ENERGY.column])] if energy else []
+        cell += [Cell(short(row["gmacs_per_mm2"]), row["gmacs_per_mm2"])] if area else []
         named = (settings[name][number] for name in differ)
         cells.append([str(number), *map(_text, named), *cell, "front" if row["front"] else ""])
-    headings |= energy | {"front": "Pareto front"}
+    headings |= energy | area | {"front": "Pareto front"}
     whole = table(headings, cells, name="point-table", caption="Points", sortable=True)
     return filter_html("tensordash front", len(shown)) + whole
 
