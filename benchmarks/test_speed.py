@@ -137,7 +137,7 @@ def test_the_scheduling_kernel_against_a_plain_pass(benchmark, layers):
     print(f"\nschedule: {benchmark.stats.stats.median * 1e3:.0f} ms, {ratio:.0f}× a plain pass over the same words")
 
 
-@pytest.mark.parametrize(("skipping", "limit_s"), [("one_sided", 30), ("two_sided", 300)])
+@pytest.mark.parametrize(("skipping", "limit_s"), [("one_sided", 1), ("two_sided", 2)])
 def test_tensordash_against_the_dense_machine(benchmark, layers, skipping, limit_s):
     """All three passes; the dense machine has nothing to look at but shapes and what is effectual."""
     machine, dense = (accelsim.load_machine(f"{name}.yaml") for name in ("tensordash", "dadiannao"))
@@ -146,10 +146,17 @@ def test_tensordash_against_the_dense_machine(benchmark, layers, skipping, limit
     start = time.process_time()
     simulate(layers, dense, PASSES)
     plain = time.process_time() - start
-    cycles = benchmark.pedantic(simulate, (layers, machine, PASSES), rounds=3)
-    assert cycles == TENSORDASH_CYCLES[skipping]
-    seconds = benchmark.stats.stats.median
-    print(f"\ntensordash {skipping}: {seconds:.2f} s (limit {limit_s}), {seconds / plain:.0f}× the dense machine")
+    cpu = []
+
+    def once():
+        start = time.process_time()
+        counted = simulate(layers, machine, PASSES)
+        cpu.append(time.process_time() - start)
+        return counted
+
+    assert benchmark.pedantic(once, rounds=3) == TENSORDASH_CYCLES[skipping]
+    seconds = float(np.median(cpu))
+    print(f"\ntensordash {skipping}: {seconds:.2f} CPU-s (target {limit_s}), {seconds / plain:.0f}× the dense machine")
     assert seconds < limit_s
 
 

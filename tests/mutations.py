@@ -88,6 +88,7 @@ PE_TWINS = (
 )
 OUTER = (f"{_REPLAYED}[pe_array-weight_grad]",)
 PROMOTED = ("test_accelerators.py::test_the_promotion_kernel_is_its_naive_twin",)
+TOGETHER = ("test_tensordash.py::test_tiles_that_go_together_are_tiles_alone",)
 DYNAMICS = ("test_tensordash.py::test_the_dynamic_kernel_is_its_naive_twin",)
 RULES = "test_bit_level.py::test_cycles_are_those_of_the_rules_a_value_at_a_time[{}]"
 DEALT = ("test_bit_level.py::test_the_steps_of_a_linear_layer_are_dealt_to_the_columns",)
@@ -302,8 +303,8 @@ MUTATIONS = [
     Mutation(
         "dynamic-one-more-line-skipped",
         DYNAMIC,
-        "if skipped < dropped and _is_empty(window, slot):",
-        "if skipped <= dropped and _is_empty(window, slot):",
+        "drops = filled == _NONE and skipped[tile] < dropped",
+        "drops = filled == _NONE and skipped[tile] <= dropped",
         DYNAMICS,
         "more lines are skipped in succession than the window holds",
     ),
@@ -318,16 +319,16 @@ MUTATIONS = [
     Mutation(
         "dynamic-taken-twice",
         DYNAMIC,
-        "            window[slots[j], other] ^= taken\n",
-        "            taken ^= np.uint64(0)\n",
+        "                window[there, other, word] ^= taken\n",
+        "",
         DYNAMICS,
         "a pair is executed where it was taken to and where it was",
     ),
     Mutation(
         "dynamic-one-sided",
         DYNAMIC,
-        "both = rows[i, t, lane] & columns[j, t, lane]",
-        "both = rows[i, t, lane]",
+        "both = rows[s, i, t, lane] & columns[g, j, t, lane]",
+        "both = rows[s, i, t, lane]",
         DYNAMICS,
         "zeros of the columns are not skipped",
     ),
@@ -342,10 +343,42 @@ MUTATIONS = [
     Mutation(
         "dynamic-the-last-line",
         DYNAMIC,
-        "if t < rows.shape[1]:",
-        "if t < rows.shape[1] - 1:",
+        "if t < rows.shape[2]:",
+        "if t < rows.shape[2] - 1:",
         DYNAMICS,
         "the last line of a stream is not executed",
+    ),
+    Mutation(
+        "dynamic-one-tile-drops",
+        DYNAMIC,
+        "acting[word] = _NONE if drops else _ALL",
+        "acting[word] = _NONE if drops and tile == some - 1 else _ALL",
+        TOGETHER,
+        "only the last of the tiles that go together drops lines",
+    ),
+    Mutation(
+        "dynamic-dropped-lines-go-on",
+        DYNAMIC,
+        "        skipped[:] = 0 if free_start else dropped\n",
+        "        skipped[:] = 0 if free_start or first else dropped\n",
+        TOGETHER,
+        "tiles after the first that go together drop lines that the first must execute",
+    ),
+    Mutation(
+        "dynamic-sets-for-groups",
+        DYNAMIC,
+        "s, g = (first + tile) // groups, (first + tile) % groups",
+        "s, g = tile // groups, tile % groups",
+        TOGETHER,
+        "the first tiles are counted again for those that come later",
+    ),
+    Mutation(
+        "dynamic-a-narrow-word",
+        f"{MODELS}tensordash.py",
+        "np.min_scalar_type((1 << in_column * in_row) - 1)",
+        "np.min_scalar_type((1 << in_column * in_row - 1) - 1)",
+        DYNAMICS,
+        "the last PE of a full word has no bit",
     ),
     Mutation(
         "bits-wait-for-a-step-less",
@@ -2217,8 +2250,8 @@ MUTATIONS = [
     Mutation(
         "skips-are-always-free",
         DYNAMIC,
-        "skipped = 0 if free_start else dropped",
-        "skipped = 0",
+        "skipped[:] = 0 if free_start else dropped",
+        "skipped[:] = 0",
         DRAINED,
         "the key does nothing",
     ),

@@ -53,6 +53,22 @@ def test_the_dynamic_kernel_is_its_naive_twin(data, machine):
     check_schedule(machine, streams, windows, lines, densities, data.draw(st.integers(0, 2**32 - 1)))
 
 
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 3), (70, 2)])
+def test_tiles_that_go_together_are_tiles_alone(rows, columns, free):
+    """More tiles than the kernel takes at once, of several sets and groups, each with dropped lines of its own."""
+    machine = tensordash(
+        rows=rows, columns=columns, lanes=8, skipping="two_sided", free_skip_at_start=free, window_ports=3
+    )
+    rng = np.random.default_rng(rows)
+    streams, windows = rng.random((19 * rows - 1, 7, 8)) < 0.2, rng.random((16 * columns - 1, 7, 8)) < 0.3
+    windows &= rng.random((len(windows) // columns + 1, 7, 1)).repeat(columns, axis=0)[: len(windows)] < 0.6
+    together = machine.executed(streams, windows)
+    for g, s in [(0, 0), (15, 0), (0, 18), (3, 17), (15, 18)]:
+        own, visit = streams[s * rows : (s + 1) * rows], windows[g * columns : (g + 1) * columns]
+        assert together[g, s] == machine.executed(own, np.pad(visit, ((0, columns - len(visit)), (0, 0), (0, 0))))
+
+
 @pytest.mark.parametrize(
     ("rows", "columns", "streams", "windows"),
     [

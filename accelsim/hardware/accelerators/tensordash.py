@@ -115,9 +115,10 @@ class TensorDash(DrainParameters, WindowParameters, TiledParameters):
         in_column, in_row = self._word(group)
         whole_row = (1 << in_row) - 1
         first_column = sum(1 << in_row * i for i in range(in_column))
+        word = np.min_scalar_type((1 << in_column * in_row) - 1)  # the narrower, the more go through the kernel at once
         return executed_lines(
-            _words(rows, self.rows, [whole_row << in_row * i for i in range(in_column)]),
-            _words(columns, group, [first_column << j for j in range(in_row)]),
+            _words(rows, self.rows, [whole_row << in_row * i for i in range(in_column)], word),
+            _words(columns, group, [first_column << j for j in range(in_row)], word),
             *self.search_arrays(self.lanes),
             np.array(lane_order(self.lanes, self.lookaside_d), np.int64),
             self.ports - 1,
@@ -198,11 +199,11 @@ def lane_order(lanes: int, lookaside: int) -> list[int]:
     return order
 
 
-def _words(streams: np.ndarray, group: int, bits: list[int]) -> np.ndarray:
+def _words(streams: np.ndarray, group: int, bits: list[int], word: np.dtype) -> np.ndarray:
     """(streams, T, lanes) → (groups, words, T, lanes); the i-th stream of a word sets ``bits[i]`` where non-zero."""
     groups, words = -(-len(streams) // group), -(-group // len(bits))
-    packed = np.zeros((groups, words, *streams.shape[1:]), np.uint64)
+    packed = np.zeros((groups, words, *streams.shape[1:]), word)
     for i in range(min(group, len(streams))):
         own = streams[i::group] != 0
-        packed[: len(own), i // len(bits)] |= own * np.uint64(bits[i % len(bits)])
+        packed[: len(own), i // len(bits)] |= own * word.type(bits[i % len(bits)])
     return packed

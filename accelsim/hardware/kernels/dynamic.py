@@ -2,14 +2,17 @@
 
 All PEs of a tile share one clock and, line by line and lane by lane, do the same steps in the same order. So a machine
 word here is one lane of one line with a bit for each PE: a step of the schedule takes a few operations for up to 64
-PEs. Mahmoud et al., MICRO 2020, section 3.
+PEs. Tiles look at the same lines one after another, whichever they drop, so those of a set go through them together:
+the innermost loops run along the words of many tiles, and the compiler takes several at a time. Mahmoud et al., MICRO
+2020, section 3.
 """
 
 import numpy as np
 
 from accelsim.hardware.kernels.jit import Int64s, Words, kernel
 
-_ONE = np.uint64(1)
+_NONE, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
+AT_ONCE = 256  # words of tiles that go together: the lines in sight stay in the first cache
 
 
 @kernel
@@ -21,9 +24,9 @@ def executed_lines(
 
     Parameters
     ----------
-    rows : uint64[sets, row_words, lines, lanes]
+    rows : uint8…64[sets, row_words, lines, lanes]
         Bit b of a word: the PE b of the word has a non-zero value on this lane of its row's line.
-    columns : uint64[groups, column_words, lines, lanes]
+    columns : uint8…64[groups, column_words, lines, lanes]
         The same for its column's line. A tile has row_words · column_words words of PEs: PE b of the pair (i, j) finds
         its operands in bit b of row word i and column word j.
     ahead, aside : int64[candidates]
@@ -44,84 +47,101 @@ def executed_lines(
     """
     sets, row_words, lines, lanes = rows.shape
     groups, column_words = columns.shape[:2]
-    lookahead = ahead.max() if ahead.size else 0
+    lookahead = 0
+    for j in range(ahead.size):
+        lookahead = max(lookahead, ahead[j])
     executed = np.zeros((groups, sets), np.int64)
+    tiles = min(groups * sets, max(1, AT_ONCE // (row_words * column_words)))
+    words = row_words * tiles * column_words  # in this order
     # The lines in sight, line t in slot t mod (lookahead + 1).
-    window = np.empty((row_words * column_words, lookahead + 1, lanes), np.uint64)
-    slots = np.empty(ahead.size, np.int64)
-    nothing = np.empty((0, 0, 0), np.int64)
-    for s in range(sets):
-        for g in range(groups):
-            skipped = 0 if free_start else dropped
-            for t in range(-lookahead, lines):
-                _enter(window, rows[s], columns[g], t + lookahead)
-                if t < 0:
-                    continue
+    window = np.empty((lookahead + 1, lanes, words), rows.dtype)
+    acting, wanting = np.empty(words, rows.dtype), np.empty(words, rows.dtype)
+    slots, skipped = np.empty(ahead.size, np.int64), np.empty(tiles, np.int64)
+    for first in range(0, groups * sets, tiles):
+        some = min(tiles, groups * sets - first)
+        skipped[:] = 0 if free_start else dropped
+        for t in range(-lookahead, lines):
+            _enter(window, rows, columns, first, some, t + lookahead)
+            if t >= 0:
                 slot = t % (lookahead + 1)
-                if skipped < dropped and _is_empty(window, slot):
-                    skipped += 1
-                    if source.size:
-                        source[:, :, t] = -2
-                    continue
-                skipped = 0
-                executed[g, s] += 1
+                _act(window, slot, some, column_words, dropped, skipped, acting)
+                for tile in range(some):
+                    executed[(first + tile) % groups, (first + tile) // groups] += acting[tile * column_words] != _NONE
                 for j in range(ahead.size):
                     slots[j] = (t + ahead[j]) % (lookahead + 1)
-                for word in range(window.shape[0]):
-                    recorded = nothing
-                    if source.size:
-                        recorded = source[word]
-                        _record_own(window[word, slot], t, recorded)
-                    _fill(window[word], slot, slots, t, ahead, aside, order, recorded)
+                if source.size:
+                    _record_own(window, slot, acting[0], t, source)
+                _fill(window, slot, slots, t, ahead, aside, order, acting, wanting, source)
     return executed
 
 
 @kernel
-def _enter(window: Words, rows: Words, columns: Words, t: int) -> None:
-    """Line t comes into sight; past the end lines are empty."""
-    slot, column_words = t % window.shape[1], columns.shape[0]
-    for i in range(rows.shape[0]):
-        for j in range(column_words):
-            for lane in range(window.shape[2]):
-                both = np.uint64(0)
-                if t < rows.shape[1]:
-                    both = rows[i, t, lane] & columns[j, t, lane]
-                window[i * column_words + j, slot, lane] = both
+def _enter(window: Words, rows: Words, columns: Words, first: int, some: int, t: int) -> None:
+    """Line t comes into sight, of a set's tiles one group after another; past the end lines are empty."""
+    slot, row_words, (groups, column_words) = t % window.shape[0], rows.shape[1], columns.shape[:2]
+    across = window.shape[2] // row_words
+    for i in range(row_words):
+        for tile in range(some):
+            s, g = (first + tile) // groups, (first + tile) % groups
+            for j in range(column_words):
+                word = i * across + tile * column_words + j
+                for lane in range(window.shape[1]):
+                    both = _NONE
+                    if t < rows.shape[2]:
+                        both = rows[s, i, t, lane] & columns[g, j, t, lane]
+                    window[slot, lane, word] = both
 
 
 @kernel
-def _is_empty(window: Words, slot: int) -> bool:
-    some = np.uint64(0)
-    for word in range(window.shape[0]):
-        for lane in range(window.shape[2]):
-            some |= window[word, slot, lane]
-    return bool(some == 0)
+def _act(window: Words, slot: int, some: int, column_words: int, dropped: int, skipped: Int64s, acting: Words) -> None:
+    """Which tiles execute the line: all ones in their words, else 0. Others drop it, since it is empty."""
+    acting[:] = _NONE
+    for lane in range(window.shape[1]):
+        for word in range(window.shape[2]):
+            acting[word] |= window[slot, lane, word]
+    across = skipped.size * column_words
+    for tile in range(some):
+        filled = _NONE
+        for j in range(tile * column_words, (tile + 1) * column_words):
+            for word in range(j, window.shape[2], across):
+                filled |= acting[word]
+        drops = filled == _NONE and skipped[tile] < dropped
+        skipped[tile] = skipped[tile] + 1 if drops else 0
+        for j in range(tile * column_words, (tile + 1) * column_words):
+            for word in range(j, window.shape[2], across):
+                acting[word] = _NONE if drops else _ALL
 
 
 @kernel
 def _fill(
-    window: Words, slot: int, slots: Int64s, t: int, ahead: Int64s, aside: Int64s, order: Int64s, source: Int64s
-) -> None:
-    """In a fixed order, each lane that is empty in a PE takes its first candidate there."""
-    lanes = window.shape[1]
+    window: Words, slot: int, slots: Int64s, t: int, ahead: Int64s, aside: Int64s, order: Int64s, acting: Words,
+    wanting: Words, source: Int64s,
+) -> None:  # fmt: skip
+    """In a fixed order, each lane that is empty in a PE of a tile that acts takes its first candidate there."""
+    lanes, words = window.shape[1], window.shape[2]
     for lane in order:
-        wanting = ~window[slot, lane]
+        for word in range(words):
+            wanting[word] = ~window[slot, lane, word] & acting[word]
         for j in range(slots.size):
-            other = lane + aside[j]
+            other, there = lane + aside[j], slots[j]
             if other >= lanes:
                 other -= lanes
-            taken = wanting & window[slots[j], other]
-            window[slots[j], other] ^= taken
-            wanting ^= taken
             if source.size:
-                _record(taken, (t + ahead[j]) * lanes + other, t, lane, source)
+                for word in range(words):
+                    taken = wanting[word] & window[there, other, word]
+                    _record(taken, (t + ahead[j]) * lanes + other, t, lane, source[word])
+            for word in range(words):
+                taken = wanting[word] & window[there, other, word]
+                window[there, other, word] ^= taken
+                wanting[word] ^= taken
 
 
 @kernel
-def _record_own(line: Words, t: int, source: Int64s) -> None:
-    source[:, t] = -1
-    for lane in range(line.size):
-        _record(line[lane], t * line.size + lane, t, lane, source)
+def _record_own(window: Words, slot: int, acting: np.uint64, t: int, source: Int64s) -> None:
+    source[:, :, t] = -1 if acting else -2
+    for word in range(source.shape[0]):
+        for lane in range(window.shape[1]):
+            _record(window[slot, lane, word], t * window.shape[1] + lane, t, lane, source[word])
 
 
 @kernel
