@@ -26,6 +26,7 @@ from accelsim.pipeline import PASSES, simulate_records
 from accelsim.study.csv_file import write_csv
 from accelsim.study.paper import TABLE6, table6
 from accelsim.study.results import COLUMNS, convolutions, covers, fold, frame, slots_of, summarize, total
+from accelsim.sweeps import chunks
 from accelsim.workload import footprint
 from accelsim.workload.geometry import Geometry
 from accelsim.workload.lowering import lower
@@ -720,6 +721,8 @@ def test_what_a_command_writes_is_the_same_bytes_on_any_number_of_threads(comman
         assert cli.main([*command, "--quiet", "--out", "out"]) == 0
         said = capsys.readouterr().out
         written.append((said, {path.name: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}))
+    while chunks._OPEN:  # the worker's, which here is this process
+        chunks._OPEN.popitem()[1][0].close()
     assert len(written[0][1]) > 4 and written[0] == written[1] == written[2]
 
 
