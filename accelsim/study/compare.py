@@ -216,8 +216,11 @@ def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _scaled(row: dict[str, Any], column: str, unit: float) -> str:
-    """Of a sample."""
-    return NOTHING if row[column] is None else f"{row[column] / row['samples'] / unit:.1f}"
+    """Of a sample; with two digits, for of a small network 0.0 would say nothing."""
+    if row[column] is None:
+        return NOTHING
+    value = row[column] / row["samples"] / unit
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def time_code(contender: Contender) -> str:
