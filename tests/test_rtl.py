@@ -1,18 +1,22 @@
 """Do circuits take the cycles that are counted, and compute the product? With ``-m rtl`` they are built and run."""
 
 import json
+import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 
 from accelsim import cli, load_machine, open_trace
 from accelsim.errors import MachineError, ToolError
 from accelsim.hardware.machine import machine_with
 from accelsim.rtl import build, harness, page, synthesis
-from accelsim.rtl.check import check
-from accelsim.rtl.job import numbers
+from accelsim.rtl.check import Tally, check
+from accelsim.rtl.job import Job, numbers
 from accelsim.rtl.twins import TWINS, twin_of
 from accelsim.workload.lowering import Convolution, lower
 
@@ -108,6 +112,32 @@ def by_rounds(accelerator, conv, jobs):
     return cycles
 
 
+@pytest.mark.parametrize("name", [*TILED, "scnn", "pe8x8"])
+def test_what_jobs_are_to_compute_adds_up_to_the_convolution(name):
+    """Small integers: every partial sum of every job, added up, is every output added up; none is all zeros."""
+    rng = np.random.default_rng(0)
+    given = rng.integers(-3, 4, (2, 3, 7, 6)), rng.integers(-3, 4, (5, 3, 3, 2))
+    conv = Convolution("fwd", *given, (2, 1), (1, 0, 1, 1))
+    keys = {"tiles": 2, "rows": 3, "columns": 2, "lanes": 4} if name in TILED else {"pe_rows": 2, "pe_columns": 3}
+    twin = twin_of(small(name, **keys))
+    jobs = list(twin.jobs(conv, np.arange(twin.count(conv)), rng))
+    outputs = reference.convolve(*given, (2, 1), (1, 0, 1, 1))
+    assert sum(int(job.sums.sum()) for job in jobs) == outputs.sum()
+    assert all(np.unique(job.places).size == job.places.size == job.sums.size for job in jobs)
+
+
+def test_a_job_that_differs_in_a_cycle_or_a_sum_is_told():
+    circuit = twin_of(small("dadiannao", pipeline_drain_cycles=2)).circuit
+    job = Job("here", 5, np.empty((5, 1), np.uint8), np.empty((0, 1), np.uint8), np.arange(2), np.array([7, -1]), str)
+    right = harness.Ran(job, 1, 5, 2, np.array([7, (1 << circuit.sum_bits) - 1]))
+    wrong = [
+        replace(right, cycles=6), replace(right, drain_cycles=1), replace(right, sums=np.array([7, 1])),
+    ]  # fmt: skip
+    tally = Tally()
+    assert [tally.add(ran, circuit) for ran in (right, *wrong)] == [True, False, False, False]
+    assert (tally.jobs, tally.other_cycles, tally.other_sums, tally.fill_cycles) == (4, 2, 1, {1})
+
+
 def test_integers_of_a_trace_are_multiplied_as_they_are():
     rng = np.random.default_rng(0)
     given = np.array([0, -3, 127])
@@ -127,10 +157,43 @@ def test_what_has_no_circuit_is_said_in_one_line(capsys, monkeypatch):
     for more, told in {("--jobs", "0"): "--jobs: must be 1", ("--seed", "-1"): "--seed: must be 0"}.items():
         assert cli.main([*given, *more]) == 2
         assert told in capsys.readouterr().err
+    scnn = ["rtl", "check", "--config", "scnn.yaml", *given[4:], "--passes", "weight_grad"]
+    assert cli.main(scnn) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "scnn: weight_grad has no circuit: by the rules" in told
     monkeypatch.setattr(build, "find_spec", lambda name: None)
     assert cli.main(given) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "pip install 'accelsim-sparse[rtl]'" in error
+
+
+def _costs():
+    """The lines of docs/hardware.md's table of keys, and what makes them."""
+    sys.path.insert(0, "benchmarks")
+    try:
+        import circuit_keys
+    finally:
+        sys.path.remove("benchmarks")
+    page = Path("docs/hardware.md").read_text(encoding="utf-8")
+    between = page.partition("<!-- begin: benchmarks/circuit_keys.py -->\n")[2].partition("<!-- end -->")[0]
+    return circuit_keys, between.splitlines()
+
+
+def test_the_page_has_every_key_of_a_circuit():
+    """Each machine and key by which a circuit could differ, as the script that makes the table has them."""
+    script, lines = _costs()
+    told = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines[2:]]
+    assert told == [
+        (name, ", ".join(f"`{key}: {str(value).lower()}`" for key, value in keys.items()))
+        for name, changes in script.KEYS.items()
+        for keys in changes
+    ]
+
+
+@pytest.mark.slow
+def test_the_page_says_what_each_key_costs():
+    script, lines = _costs()
+    assert lines == list(script.table())
 
 
 @needs_verilator
@@ -161,8 +224,6 @@ def random_jobs(twin, rng, number, depths):
 
 def differing(twin, program, jobs):
     """Jobs that differ, and how many there were."""
-    from accelsim.rtl.check import Tally
-
     tally = Tally()
     wrong = [ran for ran in harness.run(program, jobs) if not tally.add(ran, twin.circuit)]
     return wrong, tally
@@ -230,7 +291,8 @@ def test_real_jobs_of_three_passes(name, keys):
         found = check(small(name, **keys), trace, jobs=REAL[name], layers=["layer?.0.conv?", "layer4.*"])
     assert found.first is None, "\n".join(page.told(found.first, found))
     assert found.jobs >= REAL[name] // 2
-    assert all(tally.jobs for which, tally in found.passes.items() if name in TILED or which != "weight_grad")
+    assert all(tally.jobs for tally in found.passes.values())
+    assert len(found.passes) == (3 if name in TILED else 2)
 
 
 # Each a circuit that somebody could draw by mistake: the file, what stands there, what stands there instead.
@@ -243,6 +305,10 @@ WRONG = {
     "leaves the last entry out": ("bit-tactical", "bit_tactical_tile.sv", "left <= length;", "left <= length - 1;"),
     "one bank alone": ("scnn", "scnn_pe.sv", "assign all = granted | store[b-1].all;", "assign all = granted;"),
     "a longer queue": ("scnn", "bank.sv", "(count_next < QUEUE) begin", "(count_next <= QUEUE) begin"),
+    "the last lane first": ("tensordash", "scheduler.sv", "ORDER[8*k+:8]", "ORDER[8*(LANES-1-k)+:8]"),
+    "other banks": ("scnn", "scnn_pe.sv", "weight[59] ^ p[1] ^ q[1]", "weight[59] ^ p[1]"),
+    "loses what waits": ("scnn", "bank.sv", "queue >> ITEM : queue", "queue >> 2 * ITEM : queue"),
+    "accumulates nothing": ("dadiannao", "pe.sv", "sum + stage[DRAIN].value", "stage[DRAIN].value"),
     "begins a line early": ("dadiannao", "front.sv", "position <= -DEPTH;", "position <= 1 - DEPTH;"),
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from accelsim.errors import MachineError
 from accelsim.hardware.machine import Machine
 from accelsim.pipeline import Task, chosen_tasks
 from accelsim.rtl import build, harness
@@ -65,11 +66,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Finding:
-    """A machine's circuit beside its counts: what each pass came to, and the first job that differs, if any."""
+    """A machine's circuit beside its counts: what each pass came to, the first job that differs, if any, and why others
+    have none."""
 
     circuit: Circuit
     passes: dict[str, Tally]
     first: Difference | None
+    lacks: list[str]
 
     @property
     def jobs(self) -> int:
@@ -126,7 +129,7 @@ def check(
     Raises
     ------
     MachineError
-        If there is no circuit of the machine.
+        If there is no circuit of the machine, or of no pass that is asked for.
     ToolError
         If a tool is missing or fails.
     AccelsimError
@@ -134,9 +137,14 @@ def check(
     """
     twin = twin_of(machine)
     tasks = chosen_tasks(trace, passes, layers, snapshots)
-    parts = [(task, which) for task in tasks for which in task.passes if which in task.layer.passes]
+    asked = tasks[0].passes
+    lacks = [why for which in asked if (why := twin.lacks(which))]
+    there = [which for which in asked if not twin.lacks(which)]
+    if not there:
+        raise MachineError(f"{machine.name}: {lacks[0]}")
+    parts = [(task, which) for task in tasks for which in there if which in task.layer.passes]
     program = program or build.build(twin.circuit)
-    tallies = {which: Tally() for which in tasks[0].passes}
+    tallies = {which: Tally() for which in there}
     first = None
     for number, (task, which) in enumerate(parts):
         progress(number, len(parts))
@@ -145,7 +153,7 @@ def check(
             if not tallies[which].add(ran, twin.circuit) and first is None:
                 first = Difference(task.layer.name, which, ran)
     progress(len(parts), len(parts))
-    return Finding(twin.circuit, tallies, first)
+    return Finding(twin.circuit, tallies, first, lacks)
 
 
 def _of_pass(twin: Twin, program: Path, task: Task, which: str, share: int, rng: np.random.Generator) -> Iterator[Ran]:

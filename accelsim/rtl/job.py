@@ -54,6 +54,9 @@ class Twin(Protocol):
     def strided_input_grad(self) -> str:
         """How strided input gradients are lowered: "phase" or "dilate"."""
 
+    def lacks(self, which: str) -> str:
+        """Why a pass has no circuit, in a line; "" where it has one."""
+
     def count(self, conv: Convolution) -> int:
         """Jobs of a convolution."""
 

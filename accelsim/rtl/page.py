@@ -30,6 +30,7 @@ def of_check(found: Finding) -> Iterator[Table | str]:
             _span(tally.drain_cycles), f"{tally.other_cycles:,}", f"{tally.other_sums:,}",
         )  # fmt: skip
     yield table
+    yield from found.lacks
     if found.first is None:
         yield f"equal: {found.jobs:,} jobs take the cycles that are counted, and their sums are the product"
     else:
@@ -68,6 +69,7 @@ def check_data(found: Finding, command: list[str]) -> dict[str, Any]:
         "jobs": found.jobs,
         "equal": found.first is None,
         "passes": passes,
+        "without_circuit": found.lacks,
         "first": "\n".join(told(found.first, found)) if found.first else None,
         "command": command,
         "accelsim": __version__,

@@ -76,9 +76,15 @@ class ScatterTwin:
             sum_bits=2 * self.bits + SUM_BITS, entry_bits=48, fetches=True, drain_cycles=self._drain,
         )  # fmt: skip
 
+    def lacks(self, which: str) -> str:
+        """The weight gradient, for what is counted of it no bank does."""
+        if which != "weight_grad":
+            return ""
+        return "weight_grad has no circuit: by the rules of the count no two of its products meet in a bank"
+
     def count(self, conv: Convolution) -> int:
         """Jobs of a convolution; none of a weight gradient."""
-        return 0 if conv.which == "weight_grad" else int(np.prod(self.sizes(conv)))
+        return 0 if self.lacks(conv.which) else int(np.prod(self.sizes(conv)))
 
     def _edges(self, conv: Convolution) -> tuple[np.ndarray, np.ndarray]:
         a = self.accelerator

@@ -34,6 +34,10 @@ class TileJobs(ABC):
         """As the machine has it."""
         return self.tiled.strided_input_grad
 
+    def lacks(self, which: str) -> str:
+        """Nothing: a tile does all passes."""
+        return ""
+
     def count(self, conv: Convolution) -> int:
         """Jobs of a convolution, of all its groups."""
         return sum(int(np.prod(self._sizes(lines))) for lines in self.tiled.lines(conv))
