@@ -159,8 +159,8 @@ MUTATIONS = [
     Mutation(
         "cartesian-names-by-hash-alone",
         CARTESIAN,
-        "if words[table[slot], t] != words[row, t]:",
-        "if False:",
+        "same = same and words[earlier, t] == words[row, t]",
+        "same = same and t >= 0",
         PE_TWINS,
         "vectors that share a slot of the hash table cost the same",
     ),
@@ -175,8 +175,8 @@ MUTATIONS = [
     Mutation(
         "cartesian-banks-turned",
         CARTESIAN,
-        "terms[2 * tap + 1] = (counters[tap] << np.uint64(32)) | (counters[tap] >> np.uint64(32))",
-        "terms[2 * tap + 1] = counters[tap]",
+        "scratch[TERMS, 2 * tap + 1] = (counters << np.uint64(32)) | (counters >> np.uint64(32))",
+        "scratch[TERMS, 2 * tap + 1] = counters",
         PE_TWINS,
         "filters 4 to 7 fall into the banks of filters 0 to 3",
     ),
@@ -223,8 +223,8 @@ MUTATIONS = [
     Mutation(
         "outer-slowest-pe",
         CARTESIAN,
-        "cycles[tap, cb, kb] = own.max()",
-        "cycles[tap, cb, kb] = own.min()",
+        "cycles[tap, cb, kb] = max(cycles[tap, cb, kb], own[pe])",
+        "cycles[tap, cb, kb] = own[pe]",
         OUTER,
         "the weight gradient waits for the fastest PE",
     ),

@@ -9,7 +9,7 @@ the same: each distinct one is counted once per channel, and not again while the
 
 import numpy as np
 
-from accelsim.hardware.kernels.jit import Bools, Int32s, Int64s, Words, kernel
+from accelsim.hardware.kernels.jit import Bools, Int32s, Int64s, Words, int64, kernel, part
 
 Pair = tuple[int, int]
 Places = tuple[Int64s, Int64s]
@@ -17,6 +17,7 @@ _HIGH = np.uint64(0x8080808080808080)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _NONE, _ONE = np.uint64(0), np.uint64(1)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+TERMS, LOAD, MOST = range(3)  # of what ``_cost`` keeps meanwhile
 
 
 @kernel
@@ -54,11 +55,11 @@ def activation_vectors(
     across = columns.size - 1
     pes, taps = (rows.size - 1) * across, counters.shape[2]
     counts = np.zeros((channels, pes, phases[0] * phases[1]), np.int64)
-    names = np.empty(acts.sum() // width + counts.size, np.int32)
+    names = np.empty(acts.size // width + counts.size, np.int32)  # room for all, of which what is written takes memory
     found = np.empty((_widest(rows) * _widest(columns) + 1, 2), np.int64)
     words = np.zeros((64, taps + 1), np.uint64)  # the last word of a vector is its phase
-    table = np.full(256, -1, np.int32)
-    known = at = 0
+    table = np.zeros(256, np.int64)
+    known, at = int64(0), 0  # (0 alone is a type of its own: what takes it would be compiled twice)
     for c in range(channels):
         for pe in range(pes):
             top, bottom = rows[pe // across], rows[pe // across + 1]
@@ -86,7 +87,7 @@ def activation_vectors(
     return counts, names[:at], words[:known, :taps].copy()
 
 
-@kernel
+@part
 def _widest(edges: Int64s) -> int:
     """The most rows or columns of a tile. (NumPy's own ways take seconds to compile, here and below.)"""
     widest = 0
@@ -95,39 +96,32 @@ def _widest(edges: Int64s) -> int:
     return widest
 
 
-@kernel
-def _name(words: Words, row: int, table: Int32s) -> np.int32:
-    """The earlier row equal to ``row``, or ``row`` itself, entered into the hash table."""
+@part
+def _name(words: Words, row: int, table: Int64s) -> int:
+    """The earlier row equal to ``row``, or ``row`` itself, entered into the hash table of rows from 1 on."""
     mask = np.uint64(table.size - 1)
-    slot = _hash(words[row]) & mask
-    while table[slot] >= 0:
-        same = True
-        for t in range(words.shape[1]):
-            if words[table[slot], t] != words[row, t]:
-                same = False
-                break
-        if same:
-            return np.int32(table[slot])
-        slot = (slot + np.uint64(1)) & mask
-    table[slot] = row
-    return np.int32(row)
-
-
-@kernel
-def _hash(row: Words) -> np.uint64:
-    h = np.uint64(0)
-    for word in row:
-        h = (h ^ word) * _MIX
+    h = _NONE
+    for t in range(words.shape[1]):
+        h = (h ^ words[row, t]) * _MIX
         h ^= h >> np.uint64(29)
-    return h
+    slot = h & mask
+    while table[slot]:
+        earlier, same = table[slot] - 1, True
+        for t in range(words.shape[1]):
+            same = same and words[earlier, t] == words[row, t]
+        if same:
+            return int(earlier)
+        slot = (slot + _ONE) & mask
+    table[slot] = row + 1
+    return row
 
 
-@kernel
-def _grow(words: Words, table: Int32s) -> tuple[Words, Int32s]:
+@part
+def _grow(words: Words, table: Int64s) -> tuple[Words, Int64s]:
     """Twice the room; the hash table stays at most a quarter full."""
     known = words.shape[0]
     larger = np.zeros((2 * known, words.shape[1]), np.uint64)
-    table = np.full(8 * known, -1, np.int32)
+    table = np.zeros(8 * known, np.int64)
     for row in range(known):
         for t in range(words.shape[1]):
             larger[row, t] = words[row, t]
@@ -186,7 +180,7 @@ def channel_cycles(
     stamp = 0
     for g in range(groups):
         first, last = g * per_group, min(filters, (g + 1) * per_group)
-        before = -1
+        before = int64(-1)
         at = 0
         for c in range(channels):
             _list_weights(weights[c], first, last, first_filter, phase_of_tap, bounds, listed)
@@ -199,16 +193,17 @@ def channel_cycles(
             slowest = 0
             for pe in range(pes):
                 own = 0
-                start = 0
+                start = int64(0)
                 for phase in range(phases):
                     here = bounds[phase + 1] - bounds[phase]
                     stop = start + (here + widths[1] - 1) // widths[1]
                     vectors = (counts[c, pe, phase] + widths[0] - 1) // widths[0]
                     if here:
-                        for name in names[at : at + vectors]:
+                        for vector in range(at, at + vectors):
+                            name = names[vector]
                             if stamps[name] != stamp:
                                 stamps[name] = stamp
-                                costs[name] = _cost(words[name], term_of[:, start:stop], keep[:, start:stop], scratch)
+                                costs[name] = _cost(words, name, term_of, keep, start, stop, scratch)
                             own += costs[name]
                         totals[0] += vectors * (stop - start)
                         totals[2] += counts[c, pe, phase] * here
@@ -220,7 +215,7 @@ def channel_cycles(
     return cycles, totals
 
 
-@kernel
+@part
 def _same(one: Int64s, other: Int64s, count: int) -> bool:
     """Whether the first so many are equal."""
     same, i = True, 0
@@ -230,7 +225,7 @@ def _same(one: Int64s, other: Int64s, count: int) -> bool:
     return same
 
 
-@kernel
+@part
 def _list_weights(
     weights: Bools, first: int, last: int, first_filter: int, phase_of_tap: Int64s, bounds: Int64s, listed: Int64s
 ) -> None:
@@ -246,7 +241,7 @@ def _list_weights(
     bounds[-1] = count
 
 
-@kernel
+@part
 def _arrange(
     listed: Int64s, bounds: Int64s, taps: int, slot_mask: int, turn_bit: int, term_of: Int64s, keep: Words
 ) -> None:
@@ -273,36 +268,38 @@ def _arrange(
             column += 1
 
 
-@kernel
-def _cost(counters: Words, term_of: Int64s, keep: Words, scratch: Words) -> np.int64:
-    """Cycles of one activation vector against all weight vectors: max(1, most products in a bank) for each.
+@part
+def _cost(words: Words, name: int, term_of: Int64s, keep: Words, start: int, stop: int, scratch: Words) -> np.int64:
+    """Cycles of an activation vector against the weight vectors start…stop−1: max(1, most products in a bank) for each.
 
     What a weight can add: 2·tap, the counters of its tap; 2·tap + 1, these with their halves exchanged (k & 4);
     2·taps, nothing. The loops run along the weight vectors so that the compiler takes several at a time.
     """
-    terms, load, most = scratch
-    for tap in range(counters.size):
-        terms[2 * tap] = counters[tap]
-        terms[2 * tap + 1] = (counters[tap] << np.uint64(32)) | (counters[tap] >> np.uint64(32))
-    terms[2 * counters.size] = 0
-    width, vectors = term_of.shape
+    taps, vectors = words.shape[1], stop - start
+    for tap in range(taps):
+        counters = words[name, tap]
+        scratch[TERMS, 2 * tap] = counters
+        scratch[TERMS, 2 * tap + 1] = (counters << np.uint64(32)) | (counters >> np.uint64(32))
+    scratch[TERMS, 2 * taps] = 0
     for w in range(vectors):
-        load[w] = terms[term_of[0, w]]
-        most[w] = load[w]
-    for i in range(1, width):
+        scratch[LOAD, w] = scratch[TERMS, term_of[0, start + w]]
+        scratch[MOST, w] = scratch[LOAD, w]
+    for i in range(1, term_of.shape[0]):
         for w in range(vectors):
-            load[w] = (load[w] & keep[i, w]) + terms[term_of[i, w]]
-            most[w] = _larger_bytes(most[w], load[w])
+            load = (scratch[LOAD, w] & keep[i, start + w]) + scratch[TERMS, term_of[i, start + w]]
+            scratch[LOAD, w] = load
+            scratch[MOST, w] = _larger_bytes(scratch[MOST, w], load)
     cost = np.int64(0)
     for w in range(vectors):
-        byte = _larger_bytes(most[w], most[w] >> np.uint64(32))
+        byte = scratch[MOST, w]
+        byte = _larger_bytes(byte, byte >> np.uint64(32))
         byte = _larger_bytes(byte, byte >> np.uint64(16))
         byte = _larger_bytes(byte, byte >> np.uint64(8))
         cost += np.int64(max(_ONE, byte & np.uint64(0xFF)))
     return cost
 
 
-@kernel
+@part
 def _larger_bytes(a: np.uint64, b: np.uint64) -> np.uint64:
     """Byte by byte the larger of two; bytes below 128."""
     larger = ((a | _HIGH) - b) & _HIGH
@@ -354,6 +351,7 @@ def outer_product_cycles(
                             b = second[kb, n, p, q]
                             pairs = ((a + widths[0] - 1) // widths[0]) * ((b + widths[1] - 1) // widths[1])
                             own[p // tile[0] * grid[1] + q // tile[1]] += pairs
-                cycles[tap, cb, kb] = own.max()
-                total += own.sum()
+                for pe in range(own.size):
+                    cycles[tap, cb, kb] = max(cycles[tap, cb, kb], own[pe])
+                    total += own[pe]
     return cycles, total

@@ -17,6 +17,13 @@ Int64s = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 
+# A number that is no literal: to Numba those are types of their own, and a function that takes both is compiled twice.
+int64: Any = np.int64
+
+# What is left out where nobody calls a kernel from there: each takes a tenth of a second to compile, or more.
+NOT_FOR_C: dict[str, Any] = {"no_cfunc_wrapper": True}
+NOT_FOR_PYTHON: dict[str, Any] = {"no_cpython_wrapper": True}
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -27,9 +34,9 @@ def kernel(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
     A cache that fails later, on a full disk or because it is damaged, costs a warning and the time to compile.
     """
     try:
-        compiled: Callable[Arguments, Result] = njit(nogil=True, cache=True)(function)
+        compiled: Callable[Arguments, Result] = njit(nogil=True, cache=True, **NOT_FOR_C)(function)
     except RuntimeError:
-        compiled = njit(nogil=True)(function)
+        compiled = njit(nogil=True, **NOT_FOR_C)(function)
     _forgive(getattr(compiled, "_cache", None))  # none with the JIT off
     return compiled
 
@@ -51,6 +58,15 @@ def _forgive(cache: Any) -> None:
 
     if cache is not None:
         cache.load_overload, cache.save_overload = map(forgiving, (cache.load_overload, cache.save_overload))
+
+
+def part(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """A part of a kernel, compiled with it and called by it alone: what Python would need to call it is left out.
+
+    That is as much to compile as the part itself, where it is small.
+    """
+    called: Callable[Arguments, Result] = njit(nogil=True, **NOT_FOR_C, **NOT_FOR_PYTHON)(function)
+    return called
 
 
 def inlined(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

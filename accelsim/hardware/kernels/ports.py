@@ -10,7 +10,7 @@ handed on so, and what is read together is stored together.
 
 import numpy as np
 
-from accelsim.hardware.kernels.jit import Int64s, inlined, kernel
+from accelsim.hardware.kernels.jit import Int64s, inlined, int64, kernel, part
 
 NEVER = np.iinfo(np.int64).max
 JOBS = -1  # among streams that are needed
@@ -62,7 +62,7 @@ def play(
     int
         The cycle in which the last result has left; −1 where something waits for ever.
     """
-    job, now, port = 0, 0, 0
+    job, now, port = int64(0), 0, 0  # (0 alone is a type of its own: what takes it would be compiled twice)
     while port >= 0:
         # What started in a port's turn counts after it.
         for stream in range(len(streams)):
@@ -81,7 +81,7 @@ def play(
     return drain(streams, transfers, jobs, known, waits) if done else -1
 
 
-@kernel
+@part
 def next_turn(
     streams: Int64s, needs: Int64s, counts: Int64s, transfers: Int64s, jobs: Int64s, ports: Int64s, job: int
 ) -> tuple[int, int]:
@@ -116,7 +116,7 @@ def look(
     streams[stream, READY] = ready
 
 
-@kernel
+@part
 def choose(streams: Int64s, transfers: Int64s, port: int, now: int) -> int:
     """Of a port's transfers that may start that of the earliest job, the first of several; −1 for none."""
     chosen, earliest = -1, NEVER
@@ -128,7 +128,7 @@ def choose(streams: Int64s, transfers: Int64s, port: int, now: int) -> int:
     return chosen
 
 
-@kernel
+@part
 def serve(
     streams: Int64s, needs: Int64s, counts: Int64s, transfers: Int64s, ports: Int64s, stream: int, now: int
 ) -> None:
@@ -187,7 +187,7 @@ def time(busy: int, refresh: int, interval: int) -> int:
     return busy + refresh * refreshes
 
 
-@kernel
+@part
 def work(streams: Int64s, transfers: Int64s, jobs: Int64s, known: Int64s, waits: Int64s, job: int) -> int:
     """PEs take jobs in order, as far as it is known when they begin; returns the first that has to wait.
 
@@ -220,7 +220,7 @@ def work(streams: Int64s, transfers: Int64s, jobs: Int64s, known: Int64s, waits:
     return job
 
 
-@kernel
+@part
 def may_begin(streams: Int64s, jobs: Int64s, known: Int64s, job: int) -> bool:
     """Whether a job's loads have started, and the stores that it waits for."""
     for load in range(len(known) - 2):
@@ -231,7 +231,7 @@ def may_begin(streams: Int64s, jobs: Int64s, known: Int64s, job: int) -> bool:
     return bool(streams[store, BEGIN] + jobs[job, STORES] <= streams[store, NEXT])
 
 
-@kernel
+@part
 def blame(transfers: Int64s, waits: Int64s, layer: int, begin: int, end: int, cause: int, operand: int) -> None:
     """Cycles that PEs waited for a transfer: off chip until what it needed from there had arrived, then on chip."""
     offchip = min(end, max(begin, transfers[cause, OUTSIDE]))
@@ -239,7 +239,7 @@ def blame(transfers: Int64s, waits: Int64s, layer: int, begin: int, end: int, ca
     lose(waits, layer, waits.shape[2] // 2 + operand, end - offchip)
 
 
-@kernel
+@part
 def lose(waits: Int64s, layer: int, cause: int, cycles: int) -> None:
     """Cycles, if any, that PEs waited."""
     if cycles:
@@ -251,7 +251,7 @@ def lose(waits: Int64s, layer: int, cause: int, cycles: int) -> None:
         waits[0, layer, cause] += cycles
 
 
-@kernel
+@part
 def drain(streams: Int64s, transfers: Int64s, jobs: Int64s, known: Int64s, waits: Int64s) -> int:
     """After the last job PEs wait for the last store, then for the last write; returns when both have arrived."""
     now = jobs[-1, ENDED]
