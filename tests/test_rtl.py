@@ -126,6 +126,14 @@ def test_what_jobs_are_to_compute_adds_up_to_the_convolution(name):
     assert all(np.unique(job.places).size == job.places.size == job.sums.size for job in jobs)
 
 
+def test_a_damaged_build_is_told_with_what_to_do(tmp_path):
+    (tmp_path / "twin").write_bytes(b"\x7fELF")
+    (tmp_path / "twin").chmod(0o755)
+    job = Job("here", 1, *2 * [np.empty((1, 1), np.uint8)], np.arange(1), np.arange(1), str)
+    with pytest.raises(ToolError, match=r"remove .* and it is built anew"):
+        list(harness.run(tmp_path / "twin", [job]))
+
+
 def test_a_job_that_differs_in_a_cycle_or_a_sum_is_told():
     circuit = twin_of(small("dadiannao", pipeline_drain_cycles=2)).circuit
     job = Job("here", 5, np.empty((5, 1), np.uint8), np.empty((0, 1), np.uint8), np.arange(2), np.array([7, -1]), str)

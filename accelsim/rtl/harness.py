@@ -47,7 +47,8 @@ def _batch(program: Path, jobs: list[Job]) -> Iterator[Ran]:
     try:
         done = subprocess.run([program], input=given, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ToolError(f"rtl: the circuit's simulation fails: {error}") from error
+        again = f"remove {program.parent} and it is built anew"
+        raise ToolError(f"rtl: the circuit's simulation fails: {error}; {again}") from error
     at = 0
     for job in jobs:
         fill, cycles, drain = np.frombuffer(done.stdout, HEAD, 3, at).tolist()
