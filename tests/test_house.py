@@ -40,7 +40,12 @@ CONFINED = {
     "rich": ["study/", "rtl/page.py", "sweeps/", "commands/", "cli.py"],
     "torch": ["capture/"],
     "onnx": ["workload/importers/onnx"],
-    "matplotlib": ["study/plots.py", "study/reproduction/algorithms_plot.py", "study/compare_plot.py"],
+    "matplotlib": [
+        "study/plots.py",
+        "study/reproduction/algorithms_plot.py",
+        "study/reproduction/convergence_plot.py",
+        "study/compare_plot.py",
+    ],
     "simpy": ["hardware/movement/replay_simpy.py"],
     "dask": ["sweeps/cluster.py"],
     "plotly": ["study/report/"],

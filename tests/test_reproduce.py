@@ -289,9 +289,9 @@ def run(here, *arguments):
 def test_without_a_name_it_lists_what_it_knows(tmp_path):
     done = run(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    for name in (*FIGURES, "algorithms", "all"):
+    for name in (*FIGURES, "algorithms", "convergence", "all"):
         assert re.search(rf"^  {name} ", done.stdout, re.M)
-    assert json.loads(run(tmp_path, "--json").stdout).keys() == {*FIGURES, "algorithms"}
+    assert json.loads(run(tmp_path, "--json").stdout).keys() == {*FIGURES, "algorithms", "convergence"}
 
 
 def test_it_prints_ours_the_papers_the_difference_and_a_verdict(tmp_path):

@@ -13,9 +13,14 @@ torch = pytest.importorskip("torch")
 from accelsim.capture.comparison import Settings  # noqa: E402
 from accelsim.cli import main  # noqa: E402
 from accelsim.errors import AccelsimError  # noqa: E402
+from accelsim.hardware.machine import load_machine  # noqa: E402
 from accelsim.hardware.yaml_file import read_yaml  # noqa: E402
 from accelsim.workload.series import Series  # noqa: E402
 
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 SETTINGS = """
 model: cifar_resnet8
 halve: true
@@ -48,7 +53,7 @@ def made(tmp_path_factory):
 
 def test_each_trace_says_what_its_algorithm_is(made):
     found = json.loads((made / "out" / "algorithms.json").read_text())
-    traits = {run["run"]: run["traits"] for run in found["runs"]}
+    traits = {run["label"]: run["traits"] for run in found["runs"]}
     passes = {name: [of[p] for p in ("fwd", "input_grad", "weight_grad")] for name, of in traits.items()}
     assert passes["dense"] == ["no", "no", "no"] and traits["dense"]["network"] == "dense"
     assert passes["swat-structured80"] == ["yes", "yes", "yes"]
@@ -82,36 +87,46 @@ def test_tables_and_files_have_every_run_on_every_machine(made):
 
 def test_a_run_that_does_not_reach_the_target_has_no_cost_of_it(made):
     from accelsim.study.json_file import to_json
-    from accelsim.study.over_time import OverTime
     from accelsim.study.reproduction import algorithms_page
-    from accelsim.study.reproduction.algorithms import Found, Run, Traits
+    from accelsim.study.reproduction.algorithms_found import Cost, Found, Run, Traits
 
-    steps = np.arange(4)
-    over = OverTime("x", "line", steps, dict.fromkeys(("cycles", "energy_pj", "stalls", "top_k"), steps + 1.0),
-                    pd.DataFrame(), {}, 0.01)  # fmt: skip
+    cost = Cost((4.0, 4.0), (10.0, 12.0), {1: (3.0, 4.0), 3: (10.0, 12.0)}, 0.01, "line")
     traits = Traits("fixed", "no", "no", "no", "dense")
     runs = [
-        Run(
-            label,
-            label,
-            label,
-            sparsity,
-            {1: 0.1, 3: accuracy},
-            1.0,
-            {"step": 0.5},
-            1.0,
-            traits,
-            {"m": over},
-            {"m": (4.0, 4.0)},
-        )
-        for label, sparsity, accuracy in (("dense", 0.0, 0.5), ("bad", 0.8, 0.2), ("good", 0.8, 0.45))
+        Run(name, name, name, sparsity, ({1: 0.1, 3: accuracy},), 1.0, {"step": 0.5}, 1.0, traits, {"m": cost})
+        for name, sparsity, accuracy in (("dense", 0.0, 0.5), ("bad", 0.8, 0.2), ("good", 0.8, 0.45))
     ]
     found = Found(runs, ["m"])
     assert found.target == pytest.approx(0.45)
     _, rows = algorithms_page.spent(found)
     assert [row[1] for row in rows] == ["3", "not reached", "3"]
-    costs = {row["run"]: row["target_cycles"] for row in algorithms_page.report(found, {})["costs"]}
-    assert costs == {"dense": 10.0, "bad": None, "good": 10.0} and to_json(costs)
+    costs = algorithms_page.frame(found).set_index("run")["target_cycles"]
+    assert costs["dense"] == costs["good"] == 10 and np.isnan(costs["bad"])
+    assert to_json(algorithms_page.report(found, {}))
+
+
+def test_several_seeds_give_a_mean_and_how_far_they_scatter():
+    from accelsim.study.reproduction import algorithms_page
+    from accelsim.study.reproduction.algorithms_found import Cost, Found, Run, Traits
+
+    cost = Cost((4.0, float("nan")), (10.0, float("nan")), {1: (3.0, float("nan")), 3: (10.0, float("nan"))}, 0, "line")
+    traits = Traits("fixed", "no", "no", "no", "dense")
+    of = {"dense": [(0.1, 0.4), (0.3, 0.5), (0.2, 0.6)], "other": [(0.1, 0.3), (0.1, 0.3), (0.1, 0.3)]}
+    runs = [
+        Run(n, n, n, s, tuple({1: a, 3: b} for a, b in of[n]), 1.0, {"step": 0.5}, 1.0, traits, {"m": cost})
+        for n, s in (("dense", 0.0), ("other", 0.8))
+    ]
+    found = Found(runs, ["m"])
+    assert found.dense.accuracy == {1: pytest.approx(0.2), 3: pytest.approx(0.5)}
+    assert found.dense.spread == pytest.approx(0.1) and found.scatter == pytest.approx(0.1 / 2**0.5)
+    told = {"date": "", "model": "", "data": "", "steps": 4, "batch": 1, "training_s": 1, "torch": "", "settings": "",
+            "recorded": 2}  # fmt: skip
+    page = algorithms_page.page(json.loads(json.dumps(algorithms_page.report(found, told))))
+    assert "| dense | 50.0 ± 10.0 % |" in page and "scatters by 7.1 points" in page
+    assert "| m | – | dense, 1.00× less |" in page  # energy is not known
+    assert "less than 11.5 points apart" in page and "3 times each" in page
+    alone = Found([Run(**{**vars(run), "accuracies": run.accuracies[:1]}) for run in runs], ["m"])
+    assert "trained once" in algorithms_page.page(json.loads(json.dumps(algorithms_page.report(alone, told))))
 
 
 def test_each_series_knows_its_epochs_and_its_accuracy(made):
@@ -139,24 +154,39 @@ def test_the_shipped_settings_have_all_algorithms_and_can_be_shortened():
     assert short.algorithms["set"]["every"] == 5 and len(short.runs) == len(settings.runs)
 
 
+@pytest.mark.parametrize("name", ["algorithms"])
+def test_the_page_is_what_the_program_makes_of_its_data(name):
+    """Nobody patches a cell: the data lie beside the page."""
+    from accelsim.study.reproduction import algorithms_page, convergence_page
+
+    data = json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
+    made = {"algorithms": algorithms_page, "convergence": convergence_page}[name].page(data)
+    assert (DOCS / f"{name}.md").read_text(encoding="utf-8") == made
+
+
 def test_the_page_has_every_algorithm_and_its_limits():
     from accelsim.capture.algorithms import ALGORITHMS
+    from accelsim.study.reproduction.algorithms_found import Found
 
-    page = (Path(__file__).parents[1] / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    page = (DOCS / "algorithms.md").read_text(encoding="utf-8")
     for name, known in ALGORITHMS.items():
         assert name == "forward-topk" or page.count(f"| {known.title} ") >= 4, name
     assert "What it does not say" in page and re.search(r"made this page on \d{4}-\d\d-\d\d", page)
-    wrong = [line for line in page.splitlines() if re.search(r"\| (yes \(no|no \(yes|fixed \(variable)", line)]
-    assert {line.split(" ")[1] for line in wrong} <= {"DSR"}  # the traces say what the paper's Table 1 does, else
+    # The traces say what the paper's Table 1 does.
+    assert not re.search(r"yes \(no|no \(yes|fixed \(variable\)|variable \(fixed\)", page)
+    found = Found.of(json.loads((DOCS / "algorithms.json").read_text(encoding="utf-8")))
+    shipped = {load_machine(file).name for file in (ROOT / "configs").glob("*.yaml")}
+    assert {*found.machines} == shipped and not found.refused  # bit-level machines among them
 
 
-def test_the_runs_of_the_sensitivity_analysis_are_what_the_figures_are_of():
-    _, told = read_yaml("sensitivity.yaml", "configs/training")
+def test_the_runs_about_convergence_are_what_the_figures_are_of():
+    _, told = read_yaml("convergence.yaml", "configs/training")
     settings = Settings.read(told)
     assert settings.of("fig1-activations80-") == ("forward-topk", {"activations": 0.8})
-    assert len(settings.runs) == 1 + 3 + 3 + 3 + 3 + 2 + 2 + 3
+    assert len(settings.runs) == 1 + 3 + 3 + 3 + 4 + 2 + 2 + 3 + 1 and settings.seeds == 3
     short = settings.shortened(100)
-    assert short.algorithms["fig8-frozen-at-50-"]["freeze_after"] == 10
+    assert short.algorithms["fig8-frozen-at-300-"]["freeze_after"] == 30
+    assert short.algorithms["fig10-period"]["period"] == 10
 
 
 @pytest.mark.parametrize(
@@ -167,6 +197,8 @@ def test_the_runs_of_the_sensitivity_analysis_are_what_the_figures_are_of():
         ("algorithms: {sgd: {}}", "algorithm: must be one of swat-u"),
         ("algorithms: {set: {dorp: 1}}", "algorithm set: option must be one of drop, every"),
         ("sparsity: 0.8", "sparsity: unknown key; known are algorithms"),
+        ("seeds: 0", "seeds: must be an integer from 1, got 0"),
+        ("noise: -1", "noise: must be a number from 0, got -1"),
     ],
 )
 def test_wrong_settings_are_one_line(tmp_path, capsys, change, says):
@@ -183,7 +215,10 @@ def test_wrong_settings_are_one_line(tmp_path, capsys, change, says):
     ("arguments", "says"),
     [
         (["algorithms", "table3"], "must be asked for alone"),
-        (["table3", "--runs", "x"], "--runs: must come with algorithms"),
+        (["convergence", "algorithms"], "algorithms: must be asked for alone"),
+        (["table3", "--runs", "x"], "--runs: must come with algorithms or convergence"),
+        (["convergence", "--machines", "ideal.yaml"], "--machines: must come with algorithms"),
+        (["table3", "--seeds", "2"], "--seeds: must come with algorithms or convergence"),
     ],
 )
 def test_options_that_do_not_go_together_are_told(arguments, says, capsys):

@@ -127,16 +127,16 @@ class Swat(Algorithm):
         super().__init__(model, config.period)
         self.config = config
         self.clock.frozen = config.freeze_after == 0
-        self._states = {
+        self.states = {
             name: LayerState(self.label(name), config, self.clock, maps=len(shape) > 2)
             for name, shape in self.shapes.items()
         }
         self._distribute(None)
-        self.convert(self._states)
+        self.convert(self.states)
 
     @property
     def densities(self) -> dict[str, tuple[float, float]]:
-        return {n: (s.weight.density, s.activation.density) for n, s in self._states.items()}
+        return {n: (s.weight.density, s.activation.density) for n, s in self.states.items()}
 
     def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """An iteration is complete: call it once after each ``optimizer.step()``.
@@ -173,7 +173,7 @@ class Swat(Algorithm):
         reached = super().sparsity()
         if self.config.gradient_sparsity:
             for name in reached:
-                of = self._states[name].gradient
+                of = self.states[name].gradient
                 reached[name]["gradient"] = 0.0 if of.density >= 1 else of.sparsity
         return reached
 
@@ -182,7 +182,7 @@ class Swat(Algorithm):
         sparsity, other = self.config.sparsity, self.config.activation_sparsity
         weights = self._shares(sparsity, momenta)
         activations = weights if other is None else self._shares(other, momenta)
-        for name, state in self._states.items():
+        for name, state in self.states.items():
             state.weight.density, state.activation.density = weights[name], activations[name]
             held = self.config.distribution == "uniform" and name in self._dense()
             state.gradient.density = 1.0 if held else 1 - self.config.gradient_sparsity
@@ -207,7 +207,7 @@ class Swat(Algorithm):
         for name, module in self.layers.items():
             buffer = momentum_of(optimizer, module.weight)
             if buffer is not None:
-                active = self._states[name].last_active
+                active = self.states[name].last_active
                 buffer = buffer.detach().abs()
                 chosen = buffer if active is None else buffer[active]
                 momenta[name] = float(chosen.mean()) if chosen.numel() else 0.0

@@ -38,9 +38,9 @@ def reproduce(options: argparse.Namespace) -> int:
     from accelsim.study.reproduction.session import Session
 
     if training.is_asked(options):
-        training.compare(options)
+        training.run(options)
         return 0
-    known = {name: what for name, (what, _) in catalogue.FIGURES.items()} | {training.NAME: training.WHAT}
+    known = {name: what for name, (what, _) in catalogue.FIGURES.items()} | training.FIGURES
     if not options.figures:
         show_as(options, page.listing(known), known)
         return 0

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 
-def to_json(data: dict[str, Any], ascii_only: bool = False) -> str:
-    """Strict JSON, so that any reader takes it; for a stream of unknown encoding in ASCII."""
-    return json.dumps(data, indent=1, ensure_ascii=ascii_only, allow_nan=False) + "\n"
+def to_json(data: dict[str, Any], ascii_only: bool = False, indent: int | None = 1) -> str:
+    """Strict JSON, so that any reader takes it; for a stream of unknown encoding in ASCII; without indent in a line."""
+    separators = None if indent else (",", ":")
+    return json.dumps(data, indent=indent, separators=separators, ensure_ascii=ascii_only, allow_nan=False) + "\n"

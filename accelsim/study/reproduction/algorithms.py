@@ -7,49 +7,30 @@ algorithms have which passes sparse: here the traces do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 
 from accelsim.hardware.machine import Machine
 from accelsim.ledger import CYCLES, DENSE, EFFECTUAL, ENERGY
 from accelsim.pipeline import simulate_records
 from accelsim.study.over_time import OverTime, densities_of, runs_of
+from accelsim.study.reproduction.algorithms_found import Cost, Found, Run, Traits
 from accelsim.study.results import evened, frame
 from accelsim.workload.series import Series
 from accelsim.workload.trace import Snapshot, Trace
 
 SPARSER = 0.9  # of what the dense run has: below that a pass's operand is sparse by the algorithm
 GROWS = 0.25  # from the first recorded step to the last: then it is gradual
-MOVES = 0.2  # of a layer's share of the weights, in mean shares: by more than that between two steps, it is not fixed
+MOVES = 0.2  # of a layer's density over the mean one: by more than that between two steps, it is not fixed
+GAINS = 0.01  # of a layer's weights: it has more by that than at first while the network has not, so others gave them
 COUNTS_ON = "ideal"  # any machine's records have the effectual multiplications; this one takes every trace
 
 
-@dataclass(frozen=True)
-class Traits:
-    """What Table 1 asks, as a trace answers it.
-
-    Parameters
-    ----------
-    across : "fixed" or "variable"
-        Whether each layer keeps its share of the weights.
-    fwd, input_grad, weight_grad : "yes", "gradual" or "no"
-        Whether the algorithm makes an operand of the pass sparse; gradual: more and more.
-    network : "unstructured", "structured" or "dense"
-        Structured: kernels go whole.
-    """
-
-    across: str
-    fwd: str
-    input_grad: str
-    weight_grad: str
-    network: str
-
-
 class Trained(Protocol):
-    """A run of ``accelsim.capture.comparison``."""
+    """A training of ``accelsim.capture.comparison``."""
 
     @property
     def label(self) -> str: ...
@@ -64,86 +45,10 @@ class Trained(Protocol):
     def sparsity(self) -> float: ...
 
     @property
+    def seed(self) -> int: ...
+
+    @property
     def accuracy(self) -> dict[int, float]: ...
-
-    @property
-    def seconds(self) -> float: ...
-
-
-@dataclass(frozen=True)
-class Run:
-    """One trained run, measured.
-
-    Parameters
-    ----------
-    label, algorithm, title : str
-    sparsity : float
-    accuracy : dict of int to float
-        By step.
-    weights : float
-        Share of non-zeros among the weights at the end.
-    effectual : dict of str to float
-        By pass, and "step": the share of multiplications of two non-zeros in the last recorded step.
-    flops : float
-        The paper's model (A.3) of that step, as a share of the dense network's.
-    traits : Traits
-    over : dict of str to OverTime
-        By machine.
-    last : dict of str to (float, float)
-        By machine: cycles and pJ of the last recorded step, of the whole batch.
-    """
-
-    label: str
-    algorithm: str
-    title: str
-    sparsity: float
-    accuracy: dict[int, float]
-    weights: float
-    effectual: dict[str, float]
-    flops: float
-    traits: Traits
-    over: dict[str, OverTime]
-    last: dict[str, tuple[float, float]]
-    seconds: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """As people read it: the algorithm, or what the settings call the run."""
-        is_entry = self.label not in (self.algorithm, f"{self.algorithm}{100 * self.sparsity:g}")
-        of = self.label.removesuffix(f"{100 * self.sparsity:g}").rstrip("-") if is_entry else self.title
-        return f"{of} {100 * self.sparsity:g} %" if self.sparsity else of
-
-    @property
-    def reached(self) -> float:
-        """Accuracy at the end."""
-        return self.accuracy[max(self.accuracy)]
-
-    def spent(self, machine: str, target: float) -> tuple[int, float, float] | None:
-        """Step, cycles and pJ up to the first accuracy of at least the target; None if it was not reached."""
-        step = next((s for s in sorted(self.accuracy) if self.accuracy[s] >= target), None)
-        if step is None:
-            return None
-        of = self.over[machine]
-        return step, of.until(step), of.until(step, ENERGY.column)
-
-
-@dataclass
-class Found:
-    """All runs, and machines that could not take them."""
-
-    runs: list[Run]
-    machines: list[str]
-    refused: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def dense(self) -> Run:
-        """The run that the others are compared with."""
-        return next(run for run in self.runs if not run.sparsity)
-
-    @property
-    def target(self) -> float:
-        """Nine tenths of the dense run's accuracy: what "as good" means for time and energy up to it."""
-        return 0.9 * self.dense.reached
 
 
 def measure(
@@ -165,10 +70,12 @@ def measure(
     AccelsimError
         If no machine takes a trace.
     """
-    trained, refused, runs = list(trained), dict[str, str](), list[Run]()
+    labels: dict[str, list[Trained]] = {}
+    for one in trained:
+        labels.setdefault(one.label, []).append(one)
+    refused, runs = dict[str, str](), list[Run]()
     natural: dict[tuple[str, str], float] = {}
-    for number, one in enumerate(trained):
-        label = one.label
+    for number, (label, seeds) in enumerate(labels.items()):
         with Trace.open(folder / f"{label}.npz") as trace:
             able = [machine for machine in machines if machine.name not in refused]
             table = frame(simulate_records(able, trace, refused=refused))
@@ -177,26 +84,30 @@ def measure(
             natural = natural or _operands(snapshots[-1])
             traits = _traits(snapshots, natural)
             flops, weights = _flops(snapshots[-1]), _weights(snapshots[-1])
-        series = Series.open(folder / f"{one.label}.series")
+        series, first = Series.open(folder / f"{label}.series"), seeds[0]
         table = table[~table["machine"].isin(refused)]
-        over = {
-            str(name): runs_of(rows, [series], None, densities)[0]
+        costs = {
+            str(name): _cost(runs_of(rows, [series], None, densities)[0], first.accuracy)
             for name, rows in table.groupby("machine", sort=False)
         }
-        last = {name: _last(of) for name, of in over.items()}
-        told = {key: getattr(one, key) for key in ("label", "algorithm", "title", "sparsity", "accuracy", "seconds")}
-        shares = _effectual(table[table["machine"] == _counting(over)], snapshots[-1].name)
-        runs.append(Run(**told, weights=weights, effectual=shares, flops=flops, traits=traits, over=over, last=last))
-        tell(number + 1, len(trained))
+        shares = _effectual(table[table["machine"] == _counting(costs)], snapshots[-1].name)
+        accuracies = tuple(dict(one.accuracy) for one in seeds)
+        of_run = (label, first.algorithm, first.title, first.sparsity, accuracies)
+        runs.append(Run(*of_run, weights, shares, flops, traits, costs))
+        tell(number + 1, len(labels))
     return Found(runs, [m.name for m in machines if m.name not in refused], refused)
 
 
-def _last(of: OverTime) -> tuple[float, float]:
-    return float(of.simulated[CYCLES.column].iloc[-1]), float(of.simulated[ENERGY.column].iloc[-1])
+def _cost(of: OverTime, steps: Iterable[int]) -> Cost:
+    columns = CYCLES.column, ENERGY.column
+    last = of.simulated.iloc[-1]
+    so_far = {step: (of.until(step, columns[0]), of.until(step, columns[1])) for step in steps}
+    step, run = (float(last[columns[0]]), float(last[columns[1]])), (of.total(columns[0]), of.total(columns[1]))
+    return Cost(step, run, so_far, of.total_error, of.how)
 
 
-def _counting(over: dict[str, OverTime]) -> str:
-    return COUNTS_ON if COUNTS_ON in over else next(iter(over))
+def _counting(costs: dict[str, Cost]) -> str:
+    return COUNTS_ON if COUNTS_ON in costs else next(iter(costs))
 
 
 def _effectual(rows: pd.DataFrame, snapshot: str) -> dict[str, float]:
@@ -243,15 +154,30 @@ def _traits(snapshots: list[Snapshot], natural: dict[tuple[str, str], float]) ->
         grew = any(mean(first, n) - mean(last, n) > GROWS for n in names)
         return "no" if not now else "gradual" if grew or not before else "yes"
 
-    shares = [[of[la, "weight"] / mean(of, "weight") for la in inner] for of in map(_operands, snapshots)]
-    moves = max(max(of_layer) - min(of_layer) for of_layer in zip(*shares, strict=True))
     return Traits(
-        across="variable" if moves > MOVES else "fixed",
+        across="variable" if _is_variable(snapshots, inner) else "fixed",
         fwd=sparse("weight", "activation"),
         input_grad=sparse("backward_weight", "gradient"),
         weight_grad=sparse("saved_activation", "gradient"),
         network=_network(snapshots[-1], inner),
     )
+
+
+def _is_variable(snapshots: list[Snapshot], inner: list[str]) -> bool:
+    """Whether layers take weights from each other: one gains some, or their densities part.
+
+    Idle weights that a mask has let in but no gradient has moved are zeros too: they make a layer's weights fewer, and
+    never more than its mask has.
+    """
+    counts = [{la.name: np.count_nonzero(la.tensor("weight")) for la in s.layers} for s in snapshots]
+    counts = [{name: of[name] for name in inner} for of in counts]
+    for now in counts[1:]:
+        rise = max(0.0, sum(now.values()) / sum(counts[0].values()) - 1)
+        if any(now[name] - counts[0][name] > 1 + (GAINS + rise) * counts[0][name] for name in inner):
+            return True
+    densities = [{name: _operands(s)[name, "weight"] for name in inner} for s in snapshots]
+    shares = [[of[name] / (sum(of.values()) / len(inner)) for name in inner] for of in densities]
+    return any(max(of_layer) - min(of_layer) > MOVES for of_layer in zip(*shares, strict=True))
 
 
 def _network(snapshot: Snapshot, inner: list[str]) -> str:

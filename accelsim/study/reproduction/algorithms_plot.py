@@ -1,4 +1,4 @@
-"""Accuracy against joules, of every algorithm, on some machines."""
+"""Accuracy against cycles and joules, of every algorithm, on some machines."""
 
 from __future__ import annotations
 
@@ -6,48 +6,47 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.style
-import numpy as np
 from matplotlib.figure import Figure
 
-from accelsim.ledger import ENERGY
 from accelsim.study.plots import DPI, STYLE
-from accelsim.study.reproduction.algorithms import Found, Run
+from accelsim.study.reproduction.algorithms_found import Found, Run
 
 MARKS = ("o", "s", "^", "v", "D", "P", "X", "*")
 SHADES = ("black", "#999999")
 
 
+COUNTS = ("cycles", 1.0), ("joules", 1e-12)
+
+
 def draw(folder: Path, found: Found, machines: list[str]) -> None:
-    """Writes algorithms.png and algorithms.svg: a panel for each machine."""
+    """Writes algorithms.png and algorithms.svg: a column for each machine, cycles above joules."""
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(10.5, 7.5), layout="constrained")
-        figure.suptitle("Accuracy against energy spent, to the end of each run")
-        panels = figure.subplots(2, 2, sharey=True).ravel()
-        for axes, machine in zip(panels, machines, strict=False):
-            for number, run in enumerate(found.runs):
-                _line(axes, run, machine, number)
-            axes.set_title(machine)
-            axes.set_xlabel("joules")
-            axes.set_xlim(left=0)
-            axes.axhline(100 * found.target, color="#bbbbbb", linewidth=0.6)
-        for axes in panels[len(machines) :]:
-            axes.set_visible(False)
-        for axes in panels[::2]:
+        figure = Figure(figsize=(3.2 * len(machines) + 2.4, 7.5), layout="constrained")
+        figure.suptitle("Accuracy against cycles and energy spent, to the end of each run")
+        panels = figure.subplots(2, len(machines), sharey=True, squeeze=False)
+        for column, machine in zip(panels.T, machines, strict=True):
+            column[0].set_title(machine)
+            for place, axes in enumerate(column):
+                for number, run in enumerate(found.runs):
+                    _line(axes, run, machine, place, number)
+                axes.set_xlabel(COUNTS[place][0])
+                axes.set_xlim(left=0)
+                axes.axhline(100 * found.target, color="#bbbbbb", linewidth=0.6)
+        for axes in panels[:, 0]:
             axes.set_ylabel("accuracy, %")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=6)
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=6)
         figure.savefig(folder / "algorithms.png", dpi=DPI, metadata={"Software": None})
         figure.savefig(folder / "algorithms.svg", metadata={"Date": None, "Creator": None})
 
 
-def _line(axes: matplotlib.axes.Axes, run: Run, machine: str, number: int) -> None:
-    """What came before in grey, the end as a mark."""
-    of = run.over[machine]
-    steps = sorted(run.accuracy)
-    so_far = np.cumsum(of.counts[ENERGY.column]) * 1e-12
-    joules = [so_far[step] for step in steps]
-    accuracy = [100 * run.accuracy[step] for step in steps]
-    axes.plot(joules, accuracy, color="#c0c0c0", linewidth=0.5, zorder=1)
+def _line(axes: matplotlib.axes.Axes, run: Run, machine: str, place: int, number: int) -> None:
+    """What came before in grey, the end as a mark; against cycles, place 0, or joules."""
+    so_far, reached = run.costs[machine].so_far, run.accuracy
+    steps = sorted(reached)
+    spent = [COUNTS[place][1] * so_far[step][place] for step in steps]
+    accuracy = [100 * reached[step] for step in steps]
+    axes.plot(spent, accuracy, color="#c0c0c0", linewidth=0.5, zorder=1)
     mark, shade = MARKS[number % len(MARKS)], SHADES[number // len(MARKS) % len(SHADES)]
     filled = shade if number < len(MARKS) * len(SHADES) else "white"
-    (point,) = axes.plot(joules[-1:], accuracy[-1:], mark, label=run.name, color=shade, markersize=4)
+    (point,) = axes.plot(spent[-1:], accuracy[-1:], mark, label=run.name, color=shade, markersize=4)
     point.set_markerfacecolor(filled)

@@ -46,7 +46,8 @@ INTRODUCTION = (
     "agreement. “differs, as known” is outside the tolerance for a reason that is stated below the table. "
     "“not computed” depends on a training run that nobody but the authors has. “DIFFERS” makes the command fail.",
 )
-# (kind, content): heading, subheading, paragraph and bullet have a text, a table (title, headings, rows).
+# (kind, content): heading, subheading, paragraph and bullet have a text, a table (title, headings, rows), a picture
+# what it shows and its file.
 Block = tuple[str, Any]
 
 
@@ -103,9 +104,24 @@ def markdown(blocks: Iterable[Block]) -> str:
             parts.append("\n".join(lines) + "\n")
         elif kind == "bullet":
             parts.append(f"- {content}" + ("" if following[0] == "bullet" else "\n"))
+        elif kind == "picture":
+            parts.append("![{}]({})\n".format(*content))
         else:
             parts.append({"heading": "# ", "subheading": "## "}.get(kind, "") + content + "\n")
     return "\n".join(parts)
+
+
+def as_text(blocks: Iterable[Block]) -> Iterator[Table | Text]:
+    """Blocks for a terminal, which shows no pictures."""
+    for kind, content in blocks:
+        if kind == "table":
+            title, headings, rows = content
+            yield laid_out(title, headings, rows)
+            yield Text()
+        elif kind in ("heading", "subheading"):
+            yield Text(content, style="bold")
+        elif kind != "picture":
+            yield Text(f"  {content}" if kind == "bullet" else f"{content}\n")
 
 
 def as_html(blocks: Iterable[Block]) -> str:
