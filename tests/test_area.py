@@ -93,10 +93,7 @@ def test_compare_and_its_report_tell_multiplications_for_each_mm2(tiny, tmp_path
     assert "GMAC/s" not in run(capsys, *given[:2], "dadiannao.yaml", *given[3:])
 
 
-def test_a_sweep_tells_it_of_the_points_whose_area_is_known(tiny, tmp_path, capsys, monkeypatch):
-    from concurrent.futures import ThreadPoolExecutor
-
-    monkeypatch.setattr("accelsim.sweeps.workers.ProcessPoolExecutor", lambda count, **how: ThreadPoolExecutor(count))
+def test_a_sweep_tells_it_of_the_points_whose_area_is_known(tiny, tmp_path, capsys):
     mine = file(tmp_path, f"base: tensordash.yaml\nname: mine\nmemory: none\nbuffers: null\narea: {json.dumps(AREA)}\n")
     study = {"trace": str(tiny), "machine": mine, "layers": ["block/*"], "snapshots": ["swat80"]}
     study["points"] = [{"clock_mhz": 606}, {"clock_mhz": 1212}, {"accelerator.rows": 2}]
