@@ -39,6 +39,7 @@ SCHEDULED = {
     "scheduled_operand": st.sampled_from(["sparser", "weight", "activation", "gradient"]),
     "skipping": st.sampled_from(["one_sided", "two_sided"]),
 }
+PORTS = {"window_ports": st.sampled_from([0, 0, 0, 1, 2, 3, 128])}
 SEARCHES = st.one_of(
     st.just({"search_shape": "T", "lookahead_h": 2, "lookaside_d": 5}),
     st.fixed_dictionaries(
@@ -53,13 +54,13 @@ def dadiannaos():
 
 def bit_tacticals():
     build = lambda shape, search: BitTactical(model="bit_tactical", **shape, **search)  # noqa: E731
-    return st.builds(build, st.fixed_dictionaries({**FIXED_ROWS, **DRAINS}), SEARCHES)
+    return st.builds(build, st.fixed_dictionaries({**FIXED_ROWS, **DRAINS, **PORTS}), SEARCHES)
 
 
 def tensordashes(**fixed):
     """``fixed``: strategies for some keys."""
     build = lambda keys, search: TensorDash(model="tensordash", **keys, **search)  # noqa: E731
-    return st.builds(build, st.fixed_dictionaries({**SHAPES, **SCHEDULED, **DRAINS, **fixed}), SEARCHES)
+    return st.builds(build, st.fixed_dictionaries({**SHAPES, **SCHEDULED, **DRAINS, **PORTS, **fixed}), SEARCHES)
 
 
 # Bits, slices and sizes that hold each other, and every value that strategies and laws draw.
@@ -106,6 +107,7 @@ def pe_arrays():
         pe_columns=st.integers(1, 4),
         activation_width=st.integers(1, 5),
         weight_width=st.integers(1, 5),
+        update_cycles=st.sampled_from([1, 1, 2, 3]),
         accumulators=st.sampled_from([121, 150, 1000]),  # at least one 11×11 map on one PE
         banks=st.sampled_from([1, 2, 4, 8, 16, 32]),
         stride_phases=st.booleans(),
@@ -117,9 +119,15 @@ def pe_arrays():
     )
 
 
+# Products that wait, and the cycles of one in its bank, which a byte holds.
+QUEUES = st.sampled_from([(0, 1), (1, 1), (2, 1), (8, 1), (102, 1), (0, 2), (1, 3), (8, 2)])
+
+
 def scnns():
+    build = lambda queue, **keys: SCNN(queue_depth=queue[0], update_cycles=queue[1], **keys)  # noqa: E731
     return st.builds(
-        SCNN,
+        build,
+        queue=QUEUES,
         model=st.just("scnn"),
         pe_rows=st.integers(1, 4),
         pe_columns=st.integers(1, 4),
@@ -128,7 +136,6 @@ def scnns():
         accumulators=st.sampled_from([1, 30, 1000]),
         group_filters=st.sampled_from([1, 2, 3, 8]),
         banks=st.sampled_from([1, 2, 4, 8, 16, 32]),
-        queue_depth=st.sampled_from([0, 1, 2, 8, 102]),
         **DRAINS,
         strided_input_grad=STRIDED,
         reduction_width=st.sampled_from([0, 1, 4]),

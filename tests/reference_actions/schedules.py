@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 T_MAP = [(1, -1), (1, 0), (1, 1), (1, 3), (2, -2), (2, 0), (2, 2)]
@@ -15,9 +17,15 @@ def search_map(machine: dict) -> list[tuple[int, int]]:
     return sorted([(ahead, 0) for ahead in range(1, machine["lookahead_h"] + 1)] + [(1, -lane) for lane in aside])
 
 
+def most_empty(machine: dict) -> int:
+    """Empty lines that leave with the one that is executed, at most."""
+    ports = machine.get("window_ports", 0)
+    return min(machine["lookahead_h"], ports - 1) if ports else machine["lookahead_h"]
+
+
 def bit_tactical_lines(tile: np.ndarray, machine: dict, memory: dict = {}) -> int:  # noqa: B006
     """Lines that a set (rows, T, lanes) executes."""
-    moves, ahead = search_map(machine), machine["lookahead_h"]
+    moves, ahead = search_map(machine), most_empty(machine)
     key = tile.tobytes(), tile.shape, tuple(moves), ahead
     if key not in memory:
         memory[key] = _bit_tactical(tile, moves, ahead)
@@ -51,7 +59,7 @@ def _promote(row, t, empty, moves, lanes) -> None:
 
 def tensordash_lines(pairs: np.ndarray, machine: dict, memory: dict = {}) -> int:  # noqa: B006
     """Lines that a tile executes of (schedules, T, lanes): of its rows, or of all its PEs."""
-    key = pairs.tobytes(), pairs.shape, tuple(search_map(machine)), machine["lookahead_h"], machine["lookaside_d"]
+    key = pairs.tobytes(), pairs.shape, json.dumps(machine, sort_keys=True)
     if key not in memory:
         memory[key] = _tensordash(pairs, machine)
     return memory[key]
@@ -65,9 +73,9 @@ def _tensordash(pairs, machine) -> int:
         order.append(first)
         if d:
             order += range(first + d, min(lanes, lanes - d + first), d)
-    moves, ahead = search_map(machine), machine["lookahead_h"]
+    moves, ahead = search_map(machine), most_empty(machine)
     left = [[set(np.flatnonzero(line).tolist()) for line in own] + [set()] * 128 for own in pairs]
-    executed = skipped = 0
+    executed, skipped = 0, 0 if machine.get("free_skip_at_start", True) else ahead
     for t in range(lines):
         if not any(own[t] for own in left) and skipped < ahead:
             skipped += 1
