@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from threading import Barrier
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -23,6 +25,7 @@ from accelsim.errors import AccelsimError, OutputError
 from accelsim.hardware.accelerators.pe_array.model import PEArray
 from accelsim.hardware.machine import machine_with, parse_machine
 from accelsim.study import manifest
+from accelsim.sweeps import chunks
 from accelsim.sweeps import plan as plans
 from accelsim.sweeps import sweep as sweeps
 from accelsim.sweeps.chunks import Chunk, _private, simulate_chunk
@@ -33,6 +36,7 @@ from accelsim.sweeps.sweep import compute, plan_sweep, run_chunks, sweep
 from accelsim.sweeps.tables import write_tables
 from accelsim.sweeps.workers import Workers
 from accelsim.workload.synthetic import nearest
+from accelsim.workload.trace import Trace
 
 HERE = Path(__file__).parent
 FILES = ("table.csv", "table.parquet", "layers.parquet", "sweep.json", "manifest.sha256")
@@ -568,6 +572,27 @@ def test_a_worker_with_other_code_is_refused(study, tmp_path):
     chunk = plan_sweep(load_study(study()), Store(tmp_path)).chunks[0]
     with pytest.raises(AccelsimError, match="workers must run the same accelsim"):
         simulate_chunk(Chunk(**vars(chunk) | {"code": "other"}))
+
+
+def test_threads_of_a_worker_share_the_trace_that_the_first_opens(tiny, monkeypatch):
+    """What a second one opened would be lost, and never closed."""
+    opened, together = [], Barrier(4)
+
+    def slowly(path):
+        opened.append(path)
+        time.sleep(0.05)
+        return Trace.open(path)
+
+    monkeypatch.setattr(chunks, "Trace", SimpleNamespace(open=slowly))
+
+    def open_it(_):
+        together.wait()
+        return chunks._opened(str(tiny), "a digest of its own", "swat80", None)
+
+    with ThreadPoolExecutor(4) as pool:
+        traces = list(pool.map(open_it, range(4)))
+    assert len(opened) == 1 and all(trace is traces[0] for trace in traces)
+    chunks._OPEN.pop((str(tiny), "a digest of its own", "swat80", None))[0].close()
 
 
 def test_a_copy_of_a_trace_is_kept_where_nobody_else_writes(tmp_path, monkeypatch):

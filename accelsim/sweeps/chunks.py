@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from dataclasses import replace as other
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pandas as pd
@@ -31,6 +32,7 @@ from accelsim.workload.trace import Trace
 SEED = 0
 MOST_OPEN = 2
 _OPEN: OrderedDict[tuple[str, str, str, float | None], tuple[Trace, Trace | SyntheticTrace]] = OrderedDict()
+_OPENING = Lock()
 Rows = pd.DataFrame | str  # of one machine, or why there are none
 
 
@@ -174,14 +176,15 @@ def _opened(path: str, digest: str, snapshot: str, sparsity: float | None) -> Tr
     This worker keeps the last ``MOST_OPEN``; what it lets go of, it closes.
     """
     key = path, digest, snapshot, sparsity
-    if key in _OPEN:
-        _OPEN.move_to_end(key)
+    with _OPENING:  # of two threads that find it missing, as a Dask worker may have, the second would lose the first's
+        if key in _OPEN:
+            _OPEN.move_to_end(key)
+            return _OPEN[key][1]
+        while len(_OPEN) >= MOST_OPEN:
+            _OPEN.popitem(last=False)[1][0].close()
+        trace = Trace.open(path)
+        _OPEN[key] = trace, trace if sparsity is None else alike(trace, snapshot, [sparsity])
         return _OPEN[key][1]
-    while len(_OPEN) >= MOST_OPEN:
-        _OPEN.popitem(last=False)[1][0].close()
-    trace = Trace.open(path)
-    _OPEN[key] = trace, trace if sparsity is None else alike(trace, snapshot, [sparsity])
-    return _OPEN[key][1]
 
 
 def alike(trace: Trace, snapshot: str, sparsities: Sequence[float]) -> SyntheticTrace:
